@@ -1,0 +1,1 @@
+"""Raw files -> shards -> packed batches. Knows nothing of the model."""

@@ -1,0 +1,1 @@
+"""WebDataset tars with an index: written, described, checked and read."""

@@ -1,0 +1,1 @@
+"""The model, its objectives and all that trains it."""

@@ -1,0 +1,238 @@
+"""Typed settings: YAML file + `key=value` overrides -> one frozen object, checked before anything runs.
+
+An unknown key is refused with the nearest known one. Batch arithmetic is derived from `batch.global_batch` (samples) and
+`batch.token_budget` (tokens of a micro-batch); DeepSpeed's JSON is derived from these settings and never typed in.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(Settings):
+    """Every size that the weights depend on; stored in each checkpoint.
+
+    Attributes:
+        hidden, layers, heads, ffn: transformer sizes.
+        vocab_size: text pieces, from the tokenizer.
+        max_positions: learned text positions.
+        max_face, max_speech: learned positions of face and speech rows.
+        face_dim, face_classes, speech_dim: from the dataset's feature schema.
+        dropout, attention_dropout: probabilities.
+        layer_norm_eps: as in the checkpoint that initialises the model.
+        init_std: standard deviation of the initial weights.
+        position_offset: first text position; 2 for XLM-R / RoBERTa checkpoints, else 0.
+    """
+
+    hidden: int = 256
+    layers: int = 4
+    heads: int = 4
+    ffn: int = 1024
+    vocab_size: int
+    max_positions: int = 512
+    max_face: int = 64
+    max_speech: int = 128
+    face_dim: int
+    face_classes: int
+    speech_dim: int
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+    init_std: float = 0.02
+    position_offset: int = 0
+
+
+SIZES: dict[str, dict[str, int]] = {
+    "demo": {"hidden": 128, "layers": 2, "heads": 4, "ffn": 512},
+    "small": {"hidden": 256, "layers": 4, "heads": 4, "ffn": 1024},
+    "base": {"hidden": 768, "layers": 12, "heads": 12, "ffn": 3072},
+    "large": {"hidden": 1024, "layers": 24, "heads": 16, "ffn": 4096},
+}
+
+
+class DataSettings(Settings):
+    """What is trained on.
+
+    Attributes:
+        dataset: folder with `dataset.json`; null makes and uses the demo corpus.
+        train_split, valid_split: names in `dataset.json`.
+        tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder.
+        face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the dataset's.
+        verify: check the shards' sha256 before the run.
+        max_quarantined: stop the run after this many bad samples.
+    """
+
+    dataset: Path | None = None
+    train_split: str = "train"
+    valid_split: str = "valid"
+    tokenizer: Path | None = None
+    face_dim: int | None = None
+    speech_dim: int | None = None
+    verify: bool = False
+    max_quarantined: int = 100
+
+
+class ModelSettings(Settings):
+    """The model: a named size, changed where a value is given.
+
+    Attributes:
+        size: `demo`, `small`, `base` or `large`.
+        init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint, or a memo checkpoint; it decides the sizes.
+        hidden, layers, heads, ffn: replace the named size's values.
+    """
+
+    size: Literal["demo", "small", "base", "large"] = "small"
+    init_from: Path | None = None
+    hidden: int | None = None
+    layers: int | None = None
+    heads: int | None = None
+    ffn: int | None = None
+    dropout: float = Field(0.1, ge=0, lt=1)
+    attention_dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class Limits(Settings):
+    """Longest inputs; what is longer is cut (MEmoBERT: 30 / 36 / 64 in pretraining).
+
+    Attributes:
+        text: pieces, without [CLS] and [SEP].
+        face: frame rows.
+        speech: speech rows.
+    """
+
+    text: int = Field(30, ge=1)
+    face: int = Field(36, ge=1)
+    speech: int = Field(64, ge=1)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest possible sequence, with [CLS] and [SEP]."""
+        return self.text + 2 + self.face + self.speech
+
+
+class Masking(Settings):
+    """How much is hidden (MEmoBERT's public code: words 0.15; spans of 3 rows, 0.20 of the face, 0.15 of the speech).
+
+    Attributes:
+        word_probability: each whole word is hidden with this probability, at least one a clip.
+        face_ratio, speech_ratio: share of the rows that spans hide.
+        face_span, speech_span: rows of one span.
+        drop_probability: each modality that is neither hidden nor the last one visible is left out of a training
+            sample with this probability, so that the model also learns to work without it.
+    """
+
+    word_probability: float = Field(0.15, gt=0, le=1)
+    face_ratio: float = Field(0.20, gt=0, le=1)
+    face_span: int = Field(3, ge=1)
+    speech_ratio: float = Field(0.15, gt=0, le=1)
+    speech_span: int = Field(3, ge=1)
+    drop_probability: float = Field(0.0, ge=0, lt=1)
+
+
+class ObjectiveSettings(Settings):
+    """One objective of the mixture.
+
+    Attributes:
+        ratio: its share when the hidden modality of a sample is drawn (the original: 2:1:1:1).
+        weight: factor of its loss.
+    """
+
+    ratio: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, ge=0)
+
+
+class Batch(Settings):
+    """How a step is cut.
+
+    Attributes:
+        global_batch: samples of an optimizer step, over all ranks.
+        token_budget: most tokens of a micro-batch on one rank.
+    """
+
+    global_batch: int = Field(64, ge=1)
+    token_budget: int = Field(4096, ge=1)
+
+
+class Optimizer(Settings):
+    """AdamW with warm-up and linear decay to zero (the original: 5e-5, 4k of 40k steps, betas .9 .98, decay .01, clip 5)."""
+
+    lr: float = Field(5e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    clip: float = Field(5.0, gt=0)
+
+
+class Distribution(Settings):
+    """How DeepSpeed distributes.
+
+    Attributes:
+        zero_stage: 0 plain data parallel; 1 optimizer, 2 gradients, 3 parameters are partitioned.
+        offload: keep optimizer state in host memory (stages 1 to 3, GPU only).
+        precision: `fp32` or `bf16`; null takes bf16 where the accelerator supports it and fp32 elsewhere.
+        activation_checkpointing: recompute each layer in the backward pass.
+    """
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: bool = False
+    precision: Literal["fp32", "bf16"] | None = None
+    activation_checkpointing: bool = False
+
+
+class PretrainConfig(Settings):
+    """All settings of a pretraining run; `configs/pretrain/*.yaml` are instances.
+
+    Attributes:
+        name: name of the run.
+        run_dir: where it lives; null is `runs/<name>`.
+        seed: of weights, order, masks and dropout.
+        steps: optimizer steps in all.
+        log_every, valid_every, checkpoint_every: in steps.
+        keep_checkpoints: newest ones kept; null keeps all.
+        max_bad_steps: stop after so many non-finite steps in a row.
+        threads: CPU threads of a rank; null divides the cores among the ranks of the node.
+    """
+
+    name: str = "pretrain"
+    run_dir: Path | None = None
+    seed: int = Field(1234, ge=0)
+    steps: int = Field(40_000, ge=1)
+    log_every: int = Field(10, ge=1)
+    valid_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+    keep_checkpoints: int | None = Field(3, ge=1)
+    max_bad_steps: int = Field(5, ge=1)
+    threads: int | None = Field(None, ge=1)
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    limits: Limits = Limits()
+    masking: Masking = Masking()
+    objectives: dict[str, ObjectiveSettings] = Field(
+        default_factory=lambda: {
+            "wwmlm": ObjectiveSettings(ratio=2),
+            "span_mvfr": ObjectiveSettings(),
+            "span_mvfc_kl": ObjectiveSettings(),
+            "span_mafr": ObjectiveSettings(),
+        }
+    )
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    distribution: Distribution = Distribution()
+
+
+def load_config(path: Path | None, overrides: Sequence[str]) -> PretrainConfig:
+    """Read a YAML file, apply `key.sub=value` overrides and check everything.
+
+    Raises:
+        UserError: a file that is missing or no YAML, an unknown key (names the nearest one), a value out of range.
+    """
+    raise NotImplementedError

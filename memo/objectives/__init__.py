@@ -1,0 +1,1 @@
+"""One file an objective; see `base.py` for the contract."""

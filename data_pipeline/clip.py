@@ -2,13 +2,14 @@
 
 | member | content |
 |---|---|
-| `<key>.json` | text, language, words `[[word, start_s, end_s], ...]`, duration_s, speaker, session, labels, tags, source |
+| `<key>.json` | every field of `Clip` that is not an array or image, by its name |
 | `<key>.face.npy` | float16 `[T_face, D_face]`, one row a frame |
 | `<key>.expression.npy` | float16 `[T_face, K]`, the face network's class posteriors |
 | `<key>.speech.npy` | float16 `[T_speech, D_speech]` |
 | `<key>.jpg` | an image |
 
-A missing modality is a missing member. A face row (and its expression row) of zeros marks a frame in which no face was
+A missing modality is a missing member. A face row (and its expression row) of zeros marks a frame
+in which no face was
 seen: it keeps its place in time, and no objective takes it as a target.
 """
 

@@ -1,8 +1,9 @@
 """Lets torchvision (which timm imports) and torchaudio load beside a CPU-only torch.
 
-Their wheels hold extensions linked against CUDA. Beside a CPU build of torch these do not load, and the import of the
-whole package fails, although its Python parts work. Call `install` before the first import of timm, torchvision,
-torchaudio or the parts of transformers that use them. On a complete installation it does nothing.
+Their wheels hold extensions linked against CUDA. Beside a CPU build of torch these do not load, and
+the import of the whole package fails, although its Python parts work. Call `install` before the
+first import of timm, torchvision, torchaudio or the parts of transformers that use them. On a
+complete installation it does nothing.
 """
 
 import importlib.util
@@ -14,14 +15,14 @@ import torch
 
 
 def install() -> None:
-    """Make timm, torchvision and torchaudio importable beside a CPU-only torch; safe to call any number of times."""
+    """Make timm, torchvision and torchaudio importable beside a CPU-only torch."""
     if torch.version.cuda is None and torch.version.hip is None:
         _declare_torchvision_operators()
         _replace_torchaudio_extension()
 
 
 def _declare_torchvision_operators() -> None:
-    """Declare the operators whose fake kernels torchvision registers at import; they stay without implementation."""
+    """Declare, without implementation, the operators that torchvision expects at import."""
     if hasattr(torch.ops.torchvision, "nms"):
         return
     # The fragment lives as long as the process: dropping it would take the declarations back.
@@ -35,7 +36,7 @@ _torchvision_schemas: torch.library.Library | None = None
 
 
 def _replace_torchaudio_extension() -> None:
-    """Put a stand-in for torchaudio's loader of its CUDA-linked extension in place of the real one."""
+    """Replace the module with which torchaudio loads its CUDA-linked extension."""
     name = "torchaudio._extension"
     if name in sys.modules or importlib.util.find_spec("torchaudio") is None:
         return
@@ -51,11 +52,11 @@ def _replace_torchaudio_extension() -> None:
 
 
 def _no_forced_alignment(function: object) -> object:
-    """Replace a function that needs torchaudio's compiled extension by one that says so when it is called."""
+    """Replace a function that needs the compiled extension by one that says so when called."""
     name = getattr(function, "__name__", "this function")
 
     def unavailable(*_: object, **__: object) -> None:
-        message = f"torchaudio's {name} needs its compiled extension, which does not load beside a CPU-only torch"
+        message = f"torchaudio's {name} needs its extension, which a CPU-only torch cannot load"
         raise RuntimeError(message)
 
     return unavailable

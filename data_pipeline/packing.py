@@ -1,7 +1,8 @@
 """Examples -> PackedBatch: all samples of a micro-batch stand end to end, without padding.
 
-A sequence is `[CLS] text [SEP] face speech`. Text, face and speech rows are embedded by different networks, so the batch
-holds them apart, each packed over the samples, together with the permutation that puts them in sequence order.
+A sequence is `[CLS] text [SEP] face speech`. Text, face and speech rows are embedded by different
+networks, so the batch holds them apart, each packed over the samples, together with the permutation
+that puts them in sequence order.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,8 @@ class Example:
         face_masked: bool (F,), rows that the model must not see.
         speech: float32 (A, D_speech), unmasked rows; A = 0 if absent.
         speech_masked: bool (A,).
-        targets: objective name -> its targets; an objective that has nothing to predict here is absent.
+        targets: objective name -> its targets; an objective that has nothing to predict here is
+            absent.
     """
 
     sample: int
@@ -58,7 +60,7 @@ class Example:
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Dtype and trailing shape of an objective's values, so that a batch without any still has an empty array.
+    """What an objective's values are like, so that a batch without any has an empty array.
 
     Attributes:
         dtype: torch dtype of the values.
@@ -95,12 +97,14 @@ class PackedBatch:
         speech: float32 (A, D_speech).
         speech_positions: int64 (A,).
         speech_masked: bool (A,).
-        order: int64 (N,), for each packed token its row in the concatenation `[text; face; speech]`.
+        order: int64 (N,), for each packed token its row in the concatenation `[text; face;
+            speech]`.
         cu_seqlens: int32 (S + 1,), where each sequence begins in the N tokens; cu_seqlens[-1] == N.
         seqlens: lengths of the S sequences as Python numbers (no device round trip).
         samples: int64 (S,), sample numbers.
         keys: the S keys, for messages.
-        targets: objective name -> targets; every objective that was asked for is present, with M = 0 if need be.
+        targets: objective name -> targets; every objective that was asked for is present, with M =
+            0 if need be.
     """
 
     text_ids: Tensor

@@ -1,7 +1,8 @@
-"""Typed settings: YAML file + `key=value` overrides -> one frozen object, checked before anything runs.
+"""Typed settings: YAML file + `key=value` overrides -> one frozen, checked object.
 
-An unknown key is refused with the nearest known one. Batch arithmetic is derived from `batch.global_batch` (samples) and
-`batch.token_budget` (tokens of a micro-batch); DeepSpeed's JSON is derived from these settings and never typed in.
+An unknown key is refused with the nearest known one. Batch arithmetic is derived from
+`batch.global_batch` (samples) and `batch.token_budget` (tokens of a micro-batch); DeepSpeed's JSON
+is derived from these settings and never typed in.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,8 @@ class DataSettings(Settings):
         dataset: folder with `dataset.json`; null makes and uses the demo corpus.
         train_split, valid_split: names in `dataset.json`.
         tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder.
-        face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the dataset's.
+        face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the
+            dataset's.
         verify: check the shards' sha256 before the run.
         max_quarantined: stop the run after this many bad samples.
     """
@@ -85,7 +87,8 @@ class ModelSettings(Settings):
 
     Attributes:
         size: `demo`, `small`, `base` or `large`.
-        init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint, or a memo checkpoint; it decides the sizes.
+        init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint, or a memo checkpoint;
+            it decides the sizes.
         hidden, layers, heads, ffn: replace the named size's values.
     """
 
@@ -119,14 +122,15 @@ class Limits(Settings):
 
 
 class Masking(Settings):
-    """How much is hidden (MEmoBERT's public code: words 0.15; spans of 3 rows, 0.20 of the face, 0.15 of the speech).
+    """How much is hidden; the defaults are those of MEmoBERT's public code.
 
     Attributes:
         word_probability: each whole word is hidden with this probability, at least one a clip.
         face_ratio, speech_ratio: share of the rows that spans hide.
         face_span, speech_span: rows of one span.
-        drop_probability: each modality that is neither hidden nor the last one visible is left out of a training
-            sample with this probability, so that the model also learns to work without it.
+        drop_probability: each modality that is neither hidden nor the last one visible is left out
+            of a training sample with this probability, so that the model also learns to work
+            without it.
     """
 
     word_probability: float = Field(0.15, gt=0, le=1)
@@ -162,7 +166,7 @@ class Batch(Settings):
 
 
 class Optimizer(Settings):
-    """AdamW with warm-up and linear decay to zero (the original: 5e-5, 4k of 40k steps, betas .9 .98, decay .01, clip 5)."""
+    """AdamW with warm-up and linear decay to zero; the original warms up 4k of 40k steps."""
 
     lr: float = Field(5e-5, gt=0)
     betas: tuple[float, float] = (0.9, 0.98)
@@ -178,7 +182,8 @@ class Distribution(Settings):
     Attributes:
         zero_stage: 0 plain data parallel; 1 optimizer, 2 gradients, 3 parameters are partitioned.
         offload: keep optimizer state in host memory (stages 1 to 3, GPU only).
-        precision: `fp32` or `bf16`; null takes bf16 where the accelerator supports it and fp32 elsewhere.
+        precision: `fp32` or `bf16`; null takes bf16 where the accelerator supports it and fp32
+            elsewhere.
         activation_checkpointing: recompute each layer in the backward pass.
     """
 
@@ -233,6 +238,7 @@ def load_config(path: Path | None, overrides: Sequence[str]) -> PretrainConfig:
     """Read a YAML file, apply `key.sub=value` overrides and check everything.
 
     Raises:
-        UserError: a file that is missing or no YAML, an unknown key (names the nearest one), a value out of range.
+        UserError: a file that is missing or no YAML, an unknown key (names the nearest one), a
+            value out of range.
     """
     raise NotImplementedError

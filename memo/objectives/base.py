@@ -1,8 +1,9 @@
 """The contract of a pretraining objective, and the registry.
 
-An objective is one file of this package: what it masks, its targets, its head, its loss, its metric. Conditional masking
-(MEmoBERT, section 2.3): every sample hides exactly one modality, drawn per sample by the objectives' ratios; all
-objectives of that modality then take their targets from it, so that one forward pass serves them all.
+An objective is one file of this package: what it masks, its targets, its head, its loss, its
+metric. Conditional masking (MEmoBERT, section 2.3): every sample hides exactly one modality, drawn
+per sample by the objectives' ratios; all objectives of that modality then take their targets from
+it, so that one forward pass serves them all.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +26,7 @@ MODALITIES: tuple[Modality, ...] = ("text", "face", "speech")
 
 @dataclass(frozen=True)
 class LossSum:
-    """A loss and a metric before they are averaged: the caller divides by the count over all ranks and micro-batches.
+    """Sums of a loss and a metric; the caller divides by the count over ranks and batches.
 
     Attributes:
         sum: scalar, sum of the per-position losses, with gradient.
@@ -39,10 +40,10 @@ class LossSum:
 
 
 class Objective(nn.Module, ABC):
-    """One pretraining task: targets from a masked clip, a head on the hidden states, a loss and a metric.
+    """One pretraining task: targets from a masked clip, a head, a loss and a metric.
 
-    The parameters of the module are the head's. Weights tied to the backbone (word embeddings, input projections) are
-    read from it at the call and are not owned by the head.
+    The parameters of the module are the head's. Weights tied to the backbone (word embeddings,
+    input projections) are read from it at the call and are not owned by the head.
 
     Args:
         spec: the model's sizes.
@@ -67,20 +68,21 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def targets(self, masked: "MaskedClip") -> Targets | None:
-        """What this objective must predict in a clip whose `modality` has been masked; None if nothing."""
+        """What must be predicted in a clip whose `modality` has been masked; None if nothing."""
 
     @abstractmethod
     def forward(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> LossSum:
         """Loss of the predictions at the masked positions.
 
         Args:
-            hidden: (M, D), the encoder's output at the target positions; M may be 0, the head runs all the same.
+            hidden: (M, D), the encoder's output at the target positions; M may be 0, the head runs
+                all the same.
             values: (M, ...), the targets, in the dataset's units.
             backbone: gives the tied weights and the feature normalisation.
         """
 
     def baselines(self, masked: "MaskedClip", backbone: "MemoBert") -> Mapping[str, float]:
-        """Loss sums of simple predictors at the same positions of one clip, by name, for `memo evaluate`."""
+        """Loss sums of simple predictors at the same positions of one clip, by name."""
         del masked, backbone
         return {}
 

@@ -1,0 +1,84 @@
+"""The contract of a corpus, and the registry: one file of this package a corpus."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import data_pipeline.corpora
+from data_pipeline.clip import Label, Word
+from data_pipeline.corpora.source import Source
+from data_pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One utterance of a raw corpus, before anything is decoded.
+
+    Attributes:
+        key: name of the clip to be made; unique in the corpus, without a dot or a slash.
+        split: the dataset split it belongs to.
+        media: name of the video or sound file in the source; None for a text-only corpus.
+        text, language, words, speaker, session, labels: as in `Clip`.
+    """
+
+    key: str
+    split: str
+    media: str | None
+    text: str | None = None
+    language: str = ""
+    words: tuple[Word, ...] = ()
+    speaker: str = ""
+    session: str = ""
+    labels: dict[str, Label] = field(default_factory=dict)
+
+
+class Corpus(ABC):
+    """A raw corpus in its own directory layout."""
+
+    name: ClassVar[str]
+    """Name on the command line and in `dataset.json`."""
+
+    licence: ClassVar[str]
+    """Under which terms the raw corpus may be used."""
+
+    @abstractmethod
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """All utterances of the corpus, in a fixed order.
+
+        Raises:
+            UserError: the source does not have the corpus's layout; says which file is missing.
+        """
+
+
+_REGISTRY: dict[str, type[Corpus]] = {}
+
+
+def register(corpus: type[Corpus]) -> type[Corpus]:
+    """Class decorator: make a corpus known under its name."""
+    if corpus.name in _REGISTRY:
+        message = f"two corpora are called {corpus.name!r}"
+        raise ValueError(message)
+    _REGISTRY[corpus.name] = corpus
+    return corpus
+
+
+def corpora() -> dict[str, type[Corpus]]:
+    """All corpora by name; imports every module of the package so that a new file is enough."""
+    for module in pkgutil.iter_modules(data_pipeline.corpora.__path__, "data_pipeline.corpora."):
+        importlib.import_module(module.name)
+    return dict(sorted(_REGISTRY.items()))
+
+
+def load_corpus(name: str) -> Corpus:
+    """The corpus of this name.
+
+    Raises:
+        UserError: there is none; lists those there are.
+    """
+    known = corpora()
+    if name not in known:
+        raise UserError(f"there is no corpus {name!r}; known are: {', '.join(known)}")
+    return known[name]()

@@ -1,0 +1,94 @@
+"""A recording's video and sound -> the feature rows of a Clip, by the frozen encoders."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.clip import Clip
+from data_pipeline.corpora.base import Recording
+from data_pipeline.features.denseface import DenseFace
+from data_pipeline.features.face import align_faces
+from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
+from data_pipeline.features.video import decode_frames, decode_sound
+
+SAMPLE_RATE = 16_000
+SPEECH_GROUP = 3
+"""Encoder rows averaged into one: 3 rows of 20 ms are 60 ms (MEmoBERT)."""
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """Which encoders, and at what rate.
+
+    Attributes:
+        face_weights: file of the face network.
+        speech_encoder: name of the speech encoder.
+        speech_weights: its file or folder.
+        face_fps: face rows a second.
+    """
+
+    face_weights: Path
+    speech_encoder: str
+    speech_weights: Path
+    face_fps: float = 10.0
+
+
+class Extractor:
+    """The encoders of one build, loaded once in each process."""
+
+    def __init__(self, settings: ExtractSettings) -> None:
+        self.face: DenseFace = DenseFace.load(settings.face_weights)
+        self.speech: SpeechEncoder = load_speech_encoder(
+            settings.speech_encoder, settings.speech_weights
+        )
+        self.face_fps = settings.face_fps
+
+    def clip(self, recording: Recording, media: bytes) -> Clip:
+        """Decode one recording and encode it; a modality that is not there is left out.
+
+        Raises:
+            MediaError: the file cannot be decoded.
+        """
+        sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
+        face, expression = self._face_rows(decode_frames(media, self.face_fps))
+        return Clip(
+            key=recording.key,
+            text=recording.text,
+            language=recording.language,
+            words=recording.words,
+            duration_s=_duration_s(sound, face, self.face_fps),
+            speaker=recording.speaker,
+            session=recording.session,
+            labels=recording.labels,
+            source=recording.media or "",
+            face=face,
+            expression=expression,
+            speech=None if sound is None else self._speech_rows(sound),
+        )
+
+    def _face_rows(
+        self, frames: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
+        """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
+        faces, found = align_faces(frames, self.face.input_size)  # (T, H, W), (T,)
+        if not found.any():
+            return None, None
+        features, posteriors = self.face.encode(faces)
+        features[~found] = 0
+        posteriors[~found] = 0
+        return features.astype(np.float16), posteriors.astype(np.float16)
+
+    def _speech_rows(self, sound: NDArray[np.float32]) -> NDArray[np.float16]:
+        """Rows of 60 ms, (T, D)."""
+        return average_rows(self.speech.encode(sound), SPEECH_GROUP).astype(np.float16)
+
+
+def _duration_s(
+    sound: NDArray[np.float32] | None, face: NDArray[np.float16] | None, face_fps: float
+) -> float:
+    """The longer of sound and picture, in seconds."""
+    of_sound = 0.0 if sound is None else len(sound) / SAMPLE_RATE
+    of_face = 0.0 if face is None else len(face) / face_fps
+    return round(max(of_sound, of_face), 3)

@@ -1,0 +1,50 @@
+"""Where the encoders' weights are looked for when the command line names none."""
+
+import os
+from pathlib import Path
+
+from data_pipeline.errors import UserError
+
+FACE_WEIGHTS = Path(__file__).with_name("denseface.safetensors")
+"""The face network that ships with the package; its card is `denseface.md`."""
+
+_SPEECH_FOLDERS = {"whisper": "whisper-tiny.en-encoder", "wav2vec2": "wav2vec2-base"}
+
+
+def find_face_weights() -> Path:
+    """The face network that ships with the package.
+
+    Raises:
+        UserError: the installation lacks it.
+    """
+    if not FACE_WEIGHTS.exists():
+        raise UserError(
+            f"no face network at {FACE_WEIGHTS}; train one with launch/train_face.py and give it "
+            "with --face-weights"
+        )
+    return FACE_WEIGHTS
+
+
+def find_speech_weights(encoder: str) -> Path:
+    """The folder of a speech encoder's weights; nothing is ever downloaded.
+
+    Looked for in `$MEMO_WEIGHTS` if it is set, else in `../shared/weights` and
+    `~/.cache/memo/weights`.
+
+    Raises:
+        UserError: it is in none of these places, or the encoder is unknown.
+    """
+    if encoder not in _SPEECH_FOLDERS:
+        raise UserError(f"--speech: no encoder {encoder!r}; known are {', '.join(_SPEECH_FOLDERS)}")
+    folders = [place / _SPEECH_FOLDERS[encoder] for place in _weight_places()]
+    for folder in folders:
+        if folder.exists():
+            return folder
+    places = " or ".join(str(folder) for folder in folders)
+    raise UserError(f"no weights of {encoder} at {places}; give them with --speech-weights")
+
+
+def _weight_places() -> list[Path]:
+    if "MEMO_WEIGHTS" in os.environ:
+        return [Path(os.environ["MEMO_WEIGHTS"])]
+    return [Path("../shared/weights"), Path.home() / ".cache" / "memo" / "weights"]

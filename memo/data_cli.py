@@ -1,0 +1,99 @@
+"""`memo data ...`: make, describe and check datasets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_pipeline.errors import UserError
+
+data = typer.Typer(help="Make, describe and check datasets.", no_args_is_help=True)
+
+Dataset = Annotated[Path, typer.Argument(help="A folder with dataset.json.")]
+Out = Annotated[Path, typer.Option(help="Folder to make; must not exist.")]
+
+
+@data.command()
+def demo(
+    out: Out = Path("datasets/demo"),
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Generate the demo corpus: text, face and speech share hidden words and an emotion."""
+    from data_pipeline.corpora.demo import write_demo  # noqa: PLC0415
+
+    write_demo(out, seed=seed)
+    typer.echo(f"wrote {out}")
+
+
+@data.command()
+def build(
+    corpus: Annotated[str, typer.Argument(help="Name of the corpus, e.g. grid.")],
+    source: Annotated[Path, typer.Option(help="Its raw files: a folder or a tar archive.")],
+    out: Out,
+    face_weights: Annotated[
+        Path | None, typer.Option(help="Face network; the one that ships with memo if not given.")
+    ] = None,
+    speech: Annotated[str, typer.Option(help="Speech encoder: whisper or wav2vec2.")] = "whisper",
+    speech_weights: Annotated[
+        Path | None, typer.Option(help="Its file or folder; looked for if not given.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+) -> None:
+    """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
+    from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
+    from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
+    from data_pipeline.features.weights import find_face_weights, find_speech_weights  # noqa: PLC0415
+
+    extract = ExtractSettings(
+        face_weights=face_weights or find_face_weights(),
+        speech_encoder=speech,
+        speech_weights=speech_weights or find_speech_weights(speech),
+    )
+    result = build_dataset(BuildSettings(corpus, source, out, extract, workers))
+    counts = ", ".join(f"{count} {split}" for split, count in result.samples.items())
+    typer.echo(f"wrote {out}: {counts} clips; {result.quarantined} recordings were broken")
+
+
+@data.command()
+def check(dataset: Dataset) -> None:
+    """Verify hashes, structure and every member; exit status 1 if there is a problem."""
+    from data_pipeline.shards.check import check_dataset  # noqa: PLC0415
+
+    problems = check_dataset(dataset)
+    for problem in problems:
+        typer.echo(str(problem))
+    typer.echo(f"{dataset}: {len(problems) or 'no'} problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+@data.command()
+def info(dataset: Dataset) -> None:
+    """Describe a dataset: clips, hours, modalities, lengths, encoders, licence."""
+    from data_pipeline.shards.check import describe  # noqa: PLC0415
+    from data_pipeline.shards.dataset import open_dataset  # noqa: PLC0415
+
+    for name, value in describe(open_dataset(dataset)).items():
+        typer.echo(f"{name:<24} {value}")
+
+
+@data.command()
+def tokenizer(
+    datasets: Annotated[list[Path], typer.Argument(help="Datasets whose texts are used.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make; DATASET/tokenizer if not given.")
+    ] = None,
+    vocab_size: Annotated[int, typer.Option(min=8, help="Most pieces.")] = 8000,
+    split: Annotated[str, typer.Option(help="Split whose texts are used.")] = "train",
+) -> None:
+    """Train a SentencePiece tokenizer on the texts of one or more datasets."""
+    from data_pipeline.shards.dataset import open_dataset  # noqa: PLC0415
+
+    from memo.tokenizer import train_sentencepiece  # noqa: PLC0415
+
+    folder = out or datasets[0] / "tokenizer"
+    if folder.exists():
+        raise UserError(f"--out: {folder} exists already; give a new folder or remove it")
+    splits = [open_dataset(dataset).split(split) for dataset in datasets]
+    texts = (part.read_text(sample) for part in splits for sample in range(len(part)))
+    trained = train_sentencepiece((text for text in texts if text), folder, vocab_size)
+    typer.echo(f"wrote {folder}: {trained.vocab_size} pieces")

@@ -1,0 +1,169 @@
+"""`report.html`: a run's curves, throughput and objectives on one self-contained page."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from data_pipeline.errors import UserError
+
+Row: TypeAlias = Mapping[str, Any]
+"""One line of `metrics.jsonl`."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure of the page: its title and, by label, the points (step, value) of each line."""
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into a run's folder.
+
+    Args:
+        run: folder with `metrics.jsonl`.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        UserError: there is no run, or it has logged nothing yet.
+    """
+    rows = read_metrics(run / "metrics.jsonl")
+    if not rows:
+        raise UserError(f"{run / 'metrics.jsonl'} is empty; the run has logged nothing yet")
+    page = _template().render(
+        name=run.resolve().name,
+        summary=_summary(rows),
+        objectives=_objective_table(rows),
+        figures=[(plot.title, _draw(plot)) for plot in _plots(rows) if plot.lines],
+        config=_text_of(run / "config.yaml"),
+    )
+    target = run / "report.html"
+    temporary = run / "report.html.tmp"
+    temporary.write_text(page, encoding="utf8")
+    temporary.replace(target)
+    return target
+
+
+def read_metrics(path: Path) -> list[Row]:
+    """All lines of a `metrics.jsonl`.
+
+    Raises:
+        UserError: the file is missing, or a line is no JSON object.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no {path}; give the folder of a run")
+    rows = []
+    for number, line in enumerate(path.read_text("utf8").splitlines(), 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            raise UserError(f"{path}, line {number}: not a JSON object") from None
+    return rows
+
+
+def _template() -> Any:  # noqa: ANN401  (jinja2.Template is untyped)
+    environment = Environment(
+        loader=PackageLoader("memo.evaluation", "."), autoescape=select_autoescape(default=True)
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _series(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    """(step, value) of every row that has a finite value of this key."""
+    points = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    return [(step, value) for step, value in points if math.isfinite(value)]
+
+
+def _names(rows: Sequence[Row], prefix: str) -> list[str]:
+    """What follows a prefix in the keys, in order of appearance."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith(prefix))
+    return [key.removeprefix(prefix) for key in keys]
+
+
+def _plots(rows: Sequence[Row]) -> list[Plot]:
+    """All figures, in the order of the page."""
+    plots = [_plot(rows, "loss", {"training": "loss", "validation": "valid/loss"})]
+    for kind in ("loss", "metric"):
+        for name in _names(rows, f"{kind}/"):
+            keys = {"training": f"{kind}/{name}", "validation": f"valid/{kind}/{name}"}
+            plots.append(_plot(rows, f"{name}: {kind}", keys))
+    plots.append(_plot(rows, "tokens per second", {"tokens/s": "tokens_per_s"}))
+    plots.append(_plot(rows, "share of time waiting for data", {"waiting": "data_wait"}))
+    plots.append(_plot(rows, "learning rate", {"lr": "lr"}))
+    plots.append(_plot(rows, "gradient norm", {"norm": "grad_norm"}))
+    return plots
+
+
+def _plot(rows: Sequence[Row], title: str, keys: Mapping[str, str]) -> Plot:
+    series = {label: _series(rows, key) for label, key in keys.items()}
+    return Plot(title, {label: points for label, points in series.items() if points})
+
+
+def _draw(plot: Plot) -> str:
+    """The figure as a `data:` URL of an SVG image."""
+    import matplotlib as mpl  # noqa: PLC0415  (slow to import, and only the report needs it)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"svg.hashsalt": plot.title}):
+        figure = Figure(figsize=(5, 3), layout="constrained")
+        axes = figure.add_subplot()
+        for label, points in plot.lines.items():
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=label, marker="." if len(points) < 30 else "")
+        axes.set_xlabel("step")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+        image = io.BytesIO()
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(image.getvalue()).decode()
+
+
+def _summary(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The run in a few numbers: label and value."""
+    last = next((row for row in reversed(rows) if "loss" in row), rows[-1])
+    formats: list[tuple[str, str, Callable[[float], str]]] = [
+        ("steps", "step", lambda value: f"{value:,.0f}"),
+        ("epoch", "epoch", lambda value: f"{value:g}"),
+        ("samples", "samples", lambda value: f"{value:,.0f}"),
+        ("tokens", "tokens", lambda value: f"{value:,.0f}"),
+        ("loss", "loss", lambda value: f"{value:.4f}"),
+    ]
+    figures = [(label, form(last[key])) for label, key, form in formats if key in last]
+    return figures + [
+        (label, form(_median([value for _, value in _series(rows, key)])))
+        for label, key, form in (
+            ("tokens/s (median)", "tokens_per_s", lambda value: f"{value:,.0f}"),
+            ("MFU (median)", "mfu", lambda value: f"{value:.0%}"),
+            ("waiting for data (median)", "data_wait", lambda value: f"{value:.1%}"),
+        )
+        if _series(rows, key)
+    ]
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _objective_table(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """Per objective: first and last training loss, last metric, last validation loss and metric."""
+    columns = ("loss/{}", "metric/{}", "valid/loss/{}", "valid/metric/{}")
+    table = []
+    for name in _names(rows, "loss/"):
+        series = [_series(rows, column.format(name)) for column in columns]
+        first = [f"{series[0][0][1]:.4f}"] if series[0] else ["–"]
+        table.append((name, first + [f"{one[-1][1]:.4f}" if one else "–" for one in series]))
+    return table
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text("utf8") if path.is_file() else ""

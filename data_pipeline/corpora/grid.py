@@ -1,7 +1,7 @@
 """GRID (Cooke et al., JASA 2006): one frontal talking face a clip, six words of a small grammar.
 
 Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` and `transcripts.tsv` with the
-columns clip, text, word_times_s (`bin:0.95-1.18 blue:1.18-1.36 ...`, `sil` where nobody speaks).
+columns clip, text, word_times_s (`bin:0.95-1.18 blue:1.18-1.36 ...`, `sil` and `sp` where nobody speaks).
 """
 
 import csv
@@ -21,6 +21,8 @@ VALID_SHARE = 1 / 9
 
 SPLIT_SEED = 2006
 TRANSCRIPTS = "transcripts.tsv"
+SILENCES = ("sil", "sp")
+"""Entries of the alignment in which nobody speaks: silence and short pause."""
 
 
 @register
@@ -66,10 +68,10 @@ def _valid_count(rows: Sequence[object]) -> int:
 
 
 def parse_word_times(times: str) -> tuple[Word, ...]:
-    """Read `sil:0.00-0.95 bin:0.95-1.18 ...`; silences are left out."""
+    """Read `sil:0.00-0.95 bin:0.95-1.18 ...`; silences and pauses are left out."""
     words = []
     for entry in times.split():
         text, _, span = entry.rpartition(":")
         start_s, _, end_s = span.partition("-")
         words.append(Word(text, float(start_s), float(end_s)))
-    return tuple(word for word in words if word.text != "sil")
+    return tuple(word for word in words if word.text not in SILENCES)

@@ -1,0 +1,58 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.clip import Word
+from data_pipeline.corpora.base import load_corpus
+from data_pipeline.corpora.grid import parse_word_times
+from data_pipeline.corpora.source import open_source
+from data_pipeline.errors import UserError
+
+
+def write_grid(root: Path, clips: int) -> Path:
+    (root / "clips").mkdir(parents=True)
+    lines = ["clip\ttext\tword_times_s"]
+    for number in range(clips):
+        (root / "clips" / f"c{number}.mp4").write_bytes(b"")
+        lines.append(f"c{number}\tbin blue\tsil:0.00-0.95 bin:0.95-1.18 blue:1.18-1.36")
+    (root / "transcripts.tsv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_word_times_leave_silence_out() -> None:
+    assert parse_word_times("sil:0-0.95 f:0.95-1.18 sp:1.18-1.2 sil:1.2-3") == (
+        Word("f", 0.95, 1.18),
+    )
+
+
+def test_a_ninth_validates_and_speaker_comes_from_the_name(tmp_path: Path) -> None:
+    recordings = load_corpus("grid").recordings(open_source(write_grid(tmp_path / "grid_s3", 18)))
+    assert Counter(recording.split for recording in recordings) == {"train": 16, "valid": 2}
+    assert {recording.speaker for recording in recordings} == {"s3"}
+    assert recordings[0].media == "clips/c0.mp4"
+
+
+def test_missing_video_and_missing_table_are_named(tmp_path: Path) -> None:
+    root = write_grid(tmp_path / "grid_s3", 3)
+    (root / "clips" / "c1.mp4").unlink()
+    with pytest.raises(UserError, match=r"no video of clip c1 \(1 are missing\)"):
+        load_corpus("grid").recordings(open_source(root))
+    (root / "transcripts.tsv").unlink()
+    with pytest.raises(UserError, match=r"no transcripts\.tsv"):
+        load_corpus("grid").recordings(open_source(root))
+
+
+def test_unknown_corpus_lists_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"known are: .*grid"):
+        load_corpus("gird")
+
+
+@pytest.mark.corpora
+def test_real_grid(shared: Path) -> None:
+    recordings = load_corpus("grid").recordings(open_source(shared / "data" / "grid_s1.tar"))
+    assert Counter(recording.split for recording in recordings) == {"train": 800, "valid": 100}
+    for recording in recordings:
+        assert recording.text == " ".join(word.text for word in recording.words)
+        times = [time for word in recording.words for time in (word.start_s, word.end_s)]
+        assert times == sorted(times)

@@ -1,1 +1,14 @@
-"""One file an objective; see `base.py` for the contract."""
+"""Pretraining objectives: one file each; see `base.py` for the contract and how to add one."""
+
+from memo.objectives.base import MODALITIES, LossSum, Modality, Objective, register
+from memo.objectives.registry import build_objectives, known_objectives
+
+__all__ = [
+    "MODALITIES",
+    "LossSum",
+    "Modality",
+    "Objective",
+    "build_objectives",
+    "known_objectives",
+    "register",
+]

@@ -8,8 +8,8 @@ it, so that one forward pass serves them all.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor, nn
 
@@ -24,19 +24,34 @@ Modality: TypeAlias = Literal["text", "face", "speech"]
 MODALITIES: tuple[Modality, ...] = ("text", "face", "speech")
 
 
-@dataclass(frozen=True)
-class LossSum:
+class LossSum(NamedTuple):
     """Sums of a loss and a metric; the caller divides by the count over ranks and batches.
 
+    A tuple, because DeepSpeed's ZeRO-3 finds the tensors of a module's output in tuples and
+    dicts, and must find them to gather the tied weights again before the backward pass.
+
     Attributes:
-        sum: scalar, sum of the per-position losses, with gradient.
+        sum: scalar float32, sum of the per-position losses, with gradient.
         count: scalar float32, number of positions.
-        metric_sum: scalar without gradient, sum of the per-position metric (`Objective.metric`).
+        metric_sum: scalar float32 without gradient, sum of the per-position metric
+            (`Objective.metric`).
     """
 
     sum: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     metric_sum: Tensor
+
+
+class PositionScores(NamedTuple):
+    """How well each masked position was predicted.
+
+    Attributes:
+        loss: float32 (M,), with gradient.
+        metric: float32 (M,), without gradient.
+    """
+
+    loss: Tensor
+    metric: Tensor
 
 
 class Objective(nn.Module, ABC):
@@ -55,8 +70,11 @@ class Objective(nn.Module, ABC):
     modality: ClassVar[Modality]
     """The modality that this objective hides."""
 
+    loss_name: ClassVar[str]
+    """Name of the loss of one position, e.g. "mse"."""
+
     metric: ClassVar[str]
-    """Name of the metric, e.g. "accuracy"."""
+    """Name of the metric, e.g. "accuracy"; larger is better."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -71,8 +89,8 @@ class Objective(nn.Module, ABC):
         """What must be predicted in a clip whose `modality` has been masked; None if nothing."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> LossSum:
-        """Loss of the predictions at the masked positions.
+    def scores(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> PositionScores:
+        """Loss and metric of each masked position.
 
         Args:
             hidden: (M, D), the encoder's output at the target positions; M may be 0, the head runs
@@ -81,8 +99,16 @@ class Objective(nn.Module, ABC):
             backbone: gives the tied weights and the feature normalisation.
         """
 
+    def forward(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> LossSum:
+        """The sums of `scores`; with M = 0 they are zero, and so are all gradients."""
+        loss, metric = self.scores(hidden, values, backbone)
+        return LossSum(loss.sum(), loss.new_tensor(float(len(loss))), metric.sum())
+
     def baselines(self, masked: "MaskedClip", backbone: "MemoBert") -> Mapping[str, float]:
-        """Loss sums of simple predictors at the same positions of one clip, by name."""
+        """Loss sums of simple predictors at the positions of `targets(masked)`, by name.
+
+        Evaluation shows them beside the model's loss; nothing where there is no target.
+        """
         del masked, backbone
         return {}
 
@@ -97,3 +123,8 @@ def register(objective: type[Objective]) -> type[Objective]:
         raise ValueError(message)
     _REGISTRY[objective.name] = objective
     return objective
+
+
+def registered() -> Mapping[str, type[Objective]]:
+    """The objectives whose modules have been imported, by name."""
+    return MappingProxyType(_REGISTRY)

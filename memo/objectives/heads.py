@@ -1,4 +1,4 @@
-"""The parts that the objectives' heads share."""
+"""The part that all heads share."""
 
 from torch import nn
 
@@ -14,15 +14,7 @@ class HeadTransform(nn.Sequential):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(
-            new_linear(spec.hidden, spec.hidden, spec),
+            nn.Linear(spec.hidden, spec.hidden),
             nn.GELU(),
             nn.LayerNorm(spec.hidden, eps=spec.layer_norm_eps),
         )
-
-
-def new_linear(inputs: int, outputs: int, spec: ModelSpec) -> nn.Linear:
-    """A linear layer with BERT's initial weights: normal with `spec.init_std`, bias zero."""
-    linear = nn.Linear(inputs, outputs)
-    nn.init.normal_(linear.weight, std=spec.init_std)
-    nn.init.zeros_(linear.bias)
-    return linear

@@ -10,6 +10,7 @@ from torch import nn
 import memo.objectives
 from data_pipeline.errors import UserError
 from memo.config import ModelSpec, ObjectiveSettings
+from memo.model.memobert import initialise
 from memo.objectives.base import Objective, registered
 
 
@@ -21,7 +22,7 @@ def known_objectives() -> Mapping[str, type[Objective]]:
 
 
 def build_objectives(settings: Mapping[str, ObjectiveSettings], spec: ModelSpec) -> nn.ModuleDict:
-    """Make the heads of a run, in the order of the settings.
+    """Make the heads of a run, in the order of the settings, with BERT's initial weights.
 
     Args:
         settings: objective name -> its settings.
@@ -39,7 +40,9 @@ def build_objectives(settings: Mapping[str, ObjectiveSettings], spec: ModelSpec)
             raise UserError(_unknown(name, known))
     if not any(one.ratio > 0 for one in settings.values()):
         raise UserError("objectives: none has a ratio above 0, so there is nothing to train")
-    return nn.ModuleDict({name: known[name](spec) for name in settings})
+    objectives = nn.ModuleDict({name: known[name](spec) for name in settings})
+    initialise(objectives, spec.init_std)
+    return objectives
 
 
 def _unknown(name: str, known: Mapping[str, type[Objective]]) -> str:

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from memo.objectives.base import Modality, register
 from memo.objectives.masking import MaskedClip
-from memo.objectives.span_regression import FeatureEmbedder, SpanRegression
+from memo.objectives.span_regression import SpanRegression
 
 if TYPE_CHECKING:
+    from memo.model.embedders import FrameEmbedder
     from memo.model.memobert import MemoBert
 
 
@@ -25,7 +26,7 @@ class SpanMAFR(SpanRegression):
         """Size of a speech row."""
         return self.spec.speech_dim
 
-    def embedder(self, backbone: "MemoBert") -> FeatureEmbedder:
+    def embedder(self, backbone: "MemoBert") -> "FrameEmbedder":
         """The speech embedder."""
         return backbone.speech
 

@@ -13,7 +13,7 @@ from data_pipeline.packing import Targets, TargetSpec
 from memo.config import ModelSpec
 from memo.objectives.base import Modality, Objective, PositionScores, register
 from memo.objectives.baselines import mean_of_known
-from memo.objectives.heads import HeadTransform, new_linear
+from memo.objectives.heads import HeadTransform
 from memo.objectives.masking import MaskedClip, seen
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class SpanMVFCKL(Objective):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.transform = HeadTransform(spec)
-        self.classifier: nn.Linear = new_linear(spec.hidden, spec.face_classes, spec)
+        self.classifier = nn.Linear(spec.hidden, spec.face_classes)
 
     def target_spec(self) -> TargetSpec:
         """A probability for each expression class."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -18,20 +18,8 @@ from memo.objectives.heads import HeadTransform
 from memo.objectives.masking import MaskedClip, seen
 
 if TYPE_CHECKING:
+    from memo.model.embedders import FrameEmbedder
     from memo.model.memobert import MemoBert
-
-
-class FeatureEmbedder(Protocol):
-    """The part of a face or speech embedder that regression is tied to.
-
-    Attributes:
-        projection: its linear layer, weight (D, D_feature).
-    """
-
-    projection: nn.Linear
-
-    def normalise(self, rows: Tensor) -> Tensor:
-        """Rows (T, D_feature) to zero mean and unit variance over the training split."""
 
 
 class SpanRegression(Objective):
@@ -60,7 +48,7 @@ class SpanRegression(Objective):
         """Size of one row."""
 
     @abstractmethod
-    def embedder(self, backbone: "MemoBert") -> FeatureEmbedder:
+    def embedder(self, backbone: "MemoBert") -> "FrameEmbedder":
         """The modality's embedder."""
 
     @abstractmethod

@@ -59,9 +59,7 @@ def test_words_are_masked_whole_and_at_least_one(
 
 def test_words_are_chosen_and_replaced_with_the_configured_frequencies() -> None:
     ids, words = _text([2] * 40_000)
-    visible, masked = mask_words(
-        generator(0, 0, 0), ids, words, 0.15, VOCABULARY, TRAINING_ACTIONS
-    )
+    visible, masked = mask_words(generator(0, 0, 0), ids, words, 0.15, VOCABULARY, TRAINING_ACTIONS)
     assert masked.sum() / 80_000 == pytest.approx(0.15, abs=0.01)
     shown = visible[masked]
     assert (shown == MASK).mean() == pytest.approx(0.8, abs=0.02)

@@ -1,0 +1,1 @@
+"""The cross-modal transformer: embedders, attention, encoder, checkpoints of others, FLOPs."""

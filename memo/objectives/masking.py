@@ -155,7 +155,8 @@ def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
 
 def seen(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which rows (T, D) are not all zero, i.e. were observed: bool (T,)."""
-    return rows.any(axis=-1)
+    observed: NDArray[np.bool_] = (rows != 0).any(axis=-1)
+    return observed
 
 
 def choose_hidden(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.packing import Example, TargetSpec
 from memo.config import Limits, Masking
-from memo.objectives.base import Modality, Objective
+from memo.objectives.base import MODALITIES, Modality, Objective
 from memo.objectives.masking import (
     ALWAYS_MASK,
     TRAINING_ACTIONS,
@@ -63,6 +63,11 @@ class PretrainTransform:
         self._ratios = _by_modality(objectives, ratios)
         self._seed = seed
 
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that an objective hides."""
+        return tuple(name for name in MODALITIES if name in self._ratios)
+
     def __call__(self, clip: Clip, sample: int, epoch: int) -> Example:
         """The example that training sees.
 
@@ -109,7 +114,7 @@ class PretrainTransform:
         classes = self._sizes.face_classes
         expression = np.zeros((len(face), classes), dtype=np.float32)
         if clip.expression is not None:
-            expression = _rows(clip.expression, self._limits.face, classes)
+            expression = _rows(clip.expression, len(face), classes)
         speech = _rows(clip.speech, self._limits.speech, self._sizes.speech_dim)
         return MaskedClip(
             sample=sample,

@@ -99,7 +99,8 @@ def test_wwmlm_head_equals_transformers(
 def _layer_norm(rows: NDArray[np.float64], state: Arrays) -> NDArray[np.float64]:
     centred = rows - rows.mean(1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-12)
-    return scaled * state["transform.2.weight"] + state["transform.2.bias"]
+    normed: NDArray[np.float64] = scaled * state["transform.2.weight"] + state["transform.2.bias"]
+    return normed
 
 
 def _transformed(head: Objective, hidden: Tensor) -> tuple[NDArray[np.float64], Arrays]:

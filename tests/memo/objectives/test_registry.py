@@ -27,10 +27,10 @@ def test_nothing_to_train_is_refused(spec: ModelSpec) -> None:
 def test_weights_are_berts(spec: ModelSpec) -> None:
     torch.manual_seed(0)
     wide = spec.model_copy(update={"hidden": 128, "init_std": 0.02})
-    transform = build_objectives({"wwmlm": ObjectiveSettings()}, wide)["wwmlm"].transform
-    assert transform[0].weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert not transform[0].bias.any()
-    assert (transform[2].weight == 1).all()
+    weights = build_objectives({"wwmlm": ObjectiveSettings()}, wide)["wwmlm"].state_dict()
+    assert weights["transform.0.weight"].std().item() == pytest.approx(0.02, rel=0.05)
+    assert not weights["transform.0.bias"].any()
+    assert (weights["transform.2.weight"] == 1).all()
 
 
 def test_a_name_is_given_once() -> None:

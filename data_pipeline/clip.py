@@ -13,8 +13,12 @@ in which no face was
 seen: it keeps its place in time, and no objective takes it as a target.
 """
 
+import ast
+import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,3 +70,155 @@ class Clip:
     expression: NDArray[np.float16] | None = None
     speech: NDArray[np.float16] | None = None
     image: bytes | None = None
+
+
+JSON = "json"
+FACE = "face.npy"
+EXPRESSION = "expression.npy"
+SPEECH = "speech.npy"
+IMAGE = "jpg"
+MEMBERS = (JSON, FACE, EXPRESSION, SPEECH, IMAGE)
+"""Member suffixes, in the order in which they stand in a tar."""
+
+_TEXT_FIELDS = ("text", "language", "duration_s", "speaker", "session", "labels", "source")
+_ROWS = {FACE: "face", EXPRESSION: "expression", SPEECH: "speech"}
+
+
+class BadSampleError(Exception):
+    """A sample that cannot be used: the member at fault and the reason.
+
+    Attributes:
+        member: suffix of the member, "" for the sample as a whole.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, member: str, reason: str) -> None:
+        super().__init__(f"{member}: {reason}" if member else reason)
+        self.member = member
+        self.reason = reason
+
+
+def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
+    """The clip as (suffix, content) in the order of `MEMBERS`; what is missing is left out."""
+    record = {name: getattr(clip, name) for name in _TEXT_FIELDS}
+    record["words"] = [[word.text, word.start_s, word.end_s] for word in clip.words]
+    record["tags"] = list(clip.tags)
+    content = json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+    members = [(JSON, content)]
+    for suffix, name in _ROWS.items():
+        rows = getattr(clip, name)
+        if rows is not None:
+            members.append((suffix, _npy_bytes(rows)))
+    if clip.image is not None:
+        members.append((IMAGE, clip.image))
+    return members
+
+
+def clip_from_members(key: str, members: Mapping[str, bytes | memoryview]) -> Clip:
+    """Read a clip; arrays are views of the members' bytes, not copies.
+
+    Raises:
+        BadSampleError: no JSON member, a member of the wrong form, rows that are not finite, or
+            face and expression rows of different number.
+    """
+    if JSON not in members:
+        raise BadSampleError(JSON, "is missing")
+    rows: dict[str, Any] = {
+        name: _finite(suffix, read_npy(suffix, members[suffix]))
+        for suffix, name in _ROWS.items()
+        if suffix in members
+    }
+    if {"face", "expression"} <= rows.keys() and len(rows["face"]) != len(rows["expression"]):
+        counts = f"{len(rows['expression'])} rows for {len(rows['face'])} of the face"
+        raise BadSampleError(EXPRESSION, counts)
+    image = bytes(members[IMAGE]) if IMAGE in members else None
+    return Clip(key=key, image=image, **rows, **_read_record(members[JSON]))
+
+
+def read_text(members: bytes | memoryview) -> str | None:
+    """The transcript in a JSON member.
+
+    Raises:
+        BadSampleError: the member is not of the right form.
+    """
+    text: str | None = _read_record(members)["text"]
+    return text
+
+
+def _read_record(content: bytes | memoryview) -> dict[str, Any]:
+    """The JSON member as arguments of `Clip`."""
+    try:
+        record = json.loads(bytes(content))
+        known = {name: record[name] for name in _TEXT_FIELDS if name in record}
+        words = tuple(Word(str(w), float(start), float(end)) for w, start, end in record["words"])
+        tags = tuple(map(str, record.get("tags", ())))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadSampleError(JSON, f"not a clip's record ({error})") from None
+    if not isinstance(known.get("text"), str | None):
+        raise BadSampleError(JSON, "text is not a string")
+    return {"text": None, **known, "words": words, "tags": tags}
+
+
+_NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADER = re.compile(
+    r"\{'descr': '<f([24])', 'fortran_order': False, 'shape': (\(\d{1,9}, \d{1,9}\)), \}\s*"
+)
+
+
+def _npy_bytes(rows: NDArray[np.float16]) -> bytes:
+    """A two-dimensional array as a version 1.0 npy file."""
+    assert rows.ndim == 2, f"rows are (T, D), not {rows.shape}"
+    header = f"{{'descr': '<f2', 'fortran_order': False, 'shape': {rows.shape}, }}"
+    padding = -(len(_NPY_MAGIC) + 4 + len(header) + 1) % 64
+    header = f"{header}{' ' * padding}\n"
+    start = _NPY_MAGIC + b"\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin1")
+    return start + rows.astype("<f2").tobytes()
+
+
+def npy_shape(member: str, content: bytes | memoryview) -> tuple[int, int]:
+    """Rows and columns that an npy member declares; its data are not looked at.
+
+    Raises:
+        BadSampleError: not an npy file of float16 or float32 rows.
+    """
+    _, shape, _ = _npy_header(member, content)
+    return shape
+
+
+def read_npy(member: str, content: bytes | memoryview) -> NDArray[np.float16]:
+    """Rows (T, D) as a view of the member's bytes; float32 is converted.
+
+    The header is matched against the one form that is allowed and is never evaluated, so an array
+    of objects (a pickle) cannot get in.
+
+    Raises:
+        BadSampleError: not an npy file of float16 or float32 rows, or of the wrong length.
+    """
+    width, shape, start = _npy_header(member, content)
+    size = shape[0] * shape[1] * width
+    if len(content) - start != size:
+        raise BadSampleError(member, f"{len(content) - start} bytes of data, {size} declared")
+    rows = np.frombuffer(content, f"<f{width}", offset=start).reshape(shape)
+    return rows.astype(np.float16, copy=False)
+
+
+def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[int, int], int]:
+    """Bytes of a number, shape, and where the data begin."""
+    if bytes(content[:8]) != _NPY_MAGIC + b"\x01\x00":
+        raise BadSampleError(member, "not a version 1.0 npy file")
+    start = 10 + int.from_bytes(content[8:10], "little")
+    match = _NPY_HEADER.fullmatch(bytes(content[10:start]).decode("latin1"))
+    if match is None:
+        raise BadSampleError(member, "not an array of float16 or float32 rows in C order")
+    return int(match[1]), ast.literal_eval(match[2]), start
+
+
+def _finite(member: str, rows: NDArray[np.float16]) -> NDArray[np.float16]:
+    """The rows, if they are."""
+    if (rows.view(np.uint16) & _EXPONENT == _EXPONENT).any():
+        raise BadSampleError(member, "holds NaN or infinity")
+    return rows
+
+
+_EXPONENT = np.uint16(0x7C00)
+"""All exponent bits of a float16; set together they mean NaN or infinity."""

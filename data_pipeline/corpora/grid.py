@@ -1,7 +1,7 @@
 """GRID (Cooke et al., JASA 2006): one frontal talking face a clip, six words of a small grammar.
 
-Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` and `transcripts.tsv` with the columns
-clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`, where `sil` and `sp` are silence.
+Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` and `transcripts.tsv` with
+the columns clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`, `sil` and `sp` are silence.
 """
 
 import csv

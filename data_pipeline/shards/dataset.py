@@ -1,0 +1,107 @@
+"""`dataset.json`: what a dataset holds, and opening one."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict
+
+from data_pipeline.errors import UserError
+
+FILE = "dataset.json"
+
+
+class Record(BaseModel):
+    """Base of everything in `dataset.json`: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RowSchema(Record):
+    """What the rows of one modality are.
+
+    Attributes:
+        dim: numbers in a row.
+        encoder: name of the frozen network that made them.
+        encoder_sha256: hash of its weights.
+        mean, std: of each of the `dim` numbers over the rows of the train split, rows of zeros
+            left out; empty until the dataset is written.
+    """
+
+    dim: int
+    encoder: str
+    encoder_sha256: str
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class FaceSchema(RowSchema):
+    """Face rows: `fps` rows a second, and the names of the expression classes."""
+
+    fps: float
+    classes: tuple[str, ...]
+
+
+class SpeechSchema(RowSchema):
+    """Speech rows, `rows_per_s` of them a second."""
+
+    rows_per_s: float
+
+
+class FeatureSchema(Record):
+    """The features of a dataset; a modality that no clip has is None."""
+
+    face: FaceSchema | None = None
+    speech: SpeechSchema | None = None
+
+
+class ShardInfo(Record):
+    """One tar of the dataset's folder."""
+
+    name: str
+    split: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class DatasetInfo(Record):
+    """The whole of `dataset.json`."""
+
+    format: Literal["memo-dataset/1"] = "memo-dataset/1"
+    name: str
+    corpus: str
+    licence: str
+    features: FeatureSchema
+    shards: tuple[ShardInfo, ...]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in order of appearance."""
+        return tuple(dict.fromkeys(shard.split for shard in self.shards))
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of a split's content: the sha256 of its shards' sha256, in order."""
+        hashes = "".join(shard.sha256 for shard in self.shards if shard.split == split)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def read_info(folder: Path) -> DatasetInfo:
+    """Read `dataset.json`.
+
+    Raises:
+        UserError: there is none, or it is not of the format.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise UserError(
+            f"there is no dataset in {folder} ({FILE} is missing); make one with 'memo data build' "
+            "or 'memo data demo'"
+        )
+    try:
+        return DatasetInfo.model_validate_json(path.read_bytes())
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path} is no memo-dataset/1: {place}: {first['msg']}") from None

@@ -1,0 +1,203 @@
+"""Reading clips by number: a memory map per tar, and slices of it."""
+
+import mmap
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.clip import (
+    JSON,
+    MEMBERS,
+    BadSampleError,
+    Clip,
+    clip_from_members,
+    read_text,
+)
+from data_pipeline.errors import UserError
+from data_pipeline.shards.dataset import DatasetInfo, ShardInfo, read_info
+from data_pipeline.shards.index import ShardIndex, file_sha256, load_index
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of all samples of a split, by sample number; 0 where something is missing.
+
+    Attributes:
+        text_chars: int32 (n,), characters of the text.
+        face: int32 (n,), face rows.
+        speech: int32 (n,), speech rows.
+    """
+
+    text_chars: NDArray[np.int32]
+    face: NDArray[np.int32]
+    speech: NDArray[np.int32]
+
+
+@dataclass
+class _Shard:
+    """An open tar."""
+
+    info: ShardInfo
+    index: ShardIndex
+    content: memoryview
+
+    def members(self, row: int) -> dict[str, memoryview]:
+        """Suffix -> bytes of one sample, as slices of the map."""
+        starts, sizes = self.index.offsets[row], self.index.sizes[row]
+        places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
+        return {name: self.content[at : at + size] for name, at, size in places if at >= 0}
+
+
+class Split:
+    """The samples of one split, numbered from 0 through its shards in order.
+
+    Reading is safe from several threads. Indexes and maps are opened when first needed.
+
+    Args:
+        folder: the dataset's folder.
+        info: its `dataset.json`.
+        name: of the split.
+
+    Raises:
+        UserError: there is no such split, it is empty, or a shard is missing or of another size
+            than `dataset.json` says.
+    """
+
+    def __init__(self, folder: Path, info: DatasetInfo, name: str) -> None:
+        self.name = name
+        self.shards = tuple(shard for shard in info.shards if shard.split == name)
+        self.shard_sizes = np.array([shard.samples for shard in self.shards], dtype=np.int64)
+        if not self.shard_sizes.sum():
+            known = ", ".join(info.splits) or "none"
+            raise UserError(f"{folder} has no samples in split {name!r}; its splits are: {known}")
+        self.fingerprint = info.fingerprint(name)
+        self._folder = folder
+        self._ends = np.cumsum(self.shard_sizes)  # (shards,)
+        self._open: dict[int, _Shard] = {}
+        self._lock = threading.Lock()
+        for shard in self.shards:
+            self._check_size(shard)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, sample: int) -> Clip:
+        """The clip of this number; its arrays are views of the tar.
+
+        Raises:
+            BadSampleError: it is not whole or not of the right form.
+        """
+        shard, row = self._find(sample)
+        return clip_from_members(str(shard.index.keys[row]), shard.members(row))
+
+    def read_text(self, sample: int) -> str | None:
+        """Its transcript alone.
+
+        Raises:
+            BadSampleError: its JSON member is missing or broken.
+        """
+        shard, row = self._find(sample)
+        members = shard.members(row)
+        if JSON not in members:
+            raise BadSampleError(JSON, "is missing")
+        return read_text(members[JSON])
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the shard and key of a sample, for messages."""
+        number, row = self._place(sample)
+        index = self._shard(number).index
+        return self.shards[number].name, str(index.keys[row]) if row < len(index) else f"#{row}"
+
+    def lengths(self, shard: int) -> Lengths:
+        """Lengths of the samples of one shard, by row; a sample that its tar lacks has none."""
+        opened = self._shard(shard)
+        table = np.zeros((self.shards[shard].samples, 3), dtype=np.int32)
+        known = opened.index.lengths[: len(table)]
+        table[: len(known)] = known
+        return Lengths(*table.T)
+
+    def verify(self) -> None:
+        """Compare every shard with its sha256 in `dataset.json`.
+
+        Raises:
+            UserError: one differs; names it with both hashes.
+        """
+        for shard in self.shards:
+            found = file_sha256(self._folder / shard.name)
+            if found != shard.sha256:
+                raise UserError(
+                    f"{self._folder / shard.name} was changed: its sha256 is {found}, "
+                    f"dataset.json says {shard.sha256}"
+                )
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        """Number of the shard, and row in it."""
+        assert 0 <= sample < len(self), f"sample {sample} of {len(self)}"
+        number = int(np.searchsorted(self._ends, sample, side="right"))
+        return number, sample - int(self._ends[number] - self.shard_sizes[number])
+
+    def _find(self, sample: int) -> tuple[_Shard, int]:
+        number, row = self._place(sample)
+        shard = self._shard(number)
+        if row >= len(shard.index):
+            raise BadSampleError("", f"the tar holds only {len(shard.index)} usable samples")
+        return shard, row
+
+    def _shard(self, number: int) -> _Shard:
+        with self._lock:
+            if number not in self._open:
+                self._open[number] = self._map(self.shards[number])
+            return self._open[number]
+
+    def _map(self, info: ShardInfo) -> _Shard:
+        path = self._folder / info.name
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return _Shard(info, load_index(path), memoryview(content))
+
+    def _check_size(self, shard: ShardInfo) -> None:
+        path = self._folder / shard.name
+        if not path.is_file():
+            raise UserError(f"{path} is missing, though dataset.json lists it")
+        if path.stat().st_size != shard.bytes:
+            raise UserError(
+                f"{path} has {path.stat().st_size} bytes, dataset.json says {shard.bytes}; "
+                "'memo data check' tells what is left of it"
+            )
+
+
+class Dataset:
+    """A folder of shards.
+
+    Args:
+        folder: where `dataset.json` lies.
+
+    Raises:
+        UserError: there is no dataset, or `dataset.json` is not of the format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.info = read_info(folder)
+
+    def split(self, name: str) -> Split:
+        """The samples of one split.
+
+        Raises:
+            UserError: see `Split`.
+        """
+        return Split(self.folder, self.info, name)
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open a dataset in a local folder.
+
+    Raises:
+        UserError: see `Dataset`; or the place is a URL or a shell command.
+    """
+    if ":" in str(folder) and not folder.exists():
+        raise UserError(f"{folder}: only local folders are read; no URL or command is opened")
+    return Dataset(folder)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import Clip
+from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip
 from data_pipeline.packing import Example, TargetSpec
 from memo.config import Limits, Masking
 from memo.objectives.base import MODALITIES, Modality, Objective
@@ -73,6 +73,9 @@ class PretrainTransform:
 
         The hidden modality is drawn by the ratios among those that have something to predict;
         then others are left out with `masking.drop_probability` (see `masking.leave_out`).
+
+        Raises:
+            BadSampleError: rows of another size than the model's.
         """
         rng = generator(self._seed, epoch, sample)
         whole = self._whole(clip, sample)
@@ -84,6 +87,9 @@ class PretrainTransform:
         """Hide a given modality; every chosen word becomes [MASK], and nothing is left out.
 
         If the clip has nothing to predict in that modality, `MaskedClip.hidden` is None.
+
+        Raises:
+            BadSampleError: rows of another size than the model's.
         """
         whole = self._whole(clip, sample)
         possible = hidden if hidden in whole.hideable else None
@@ -110,12 +116,12 @@ class PretrainTransform:
     def _whole(self, clip: Clip, sample: int) -> MaskedClip:
         """The clip as arrays, cut to the limits, with nothing hidden."""
         ids, words = self._text(clip.text)
-        face = _rows(clip.face, self._limits.face, self._sizes.face_dim)
+        face = _rows(FACE, clip.face, self._limits.face, self._sizes.face_dim)
         classes = self._sizes.face_classes
         expression = np.zeros((len(face), classes), dtype=np.float32)
         if clip.expression is not None:
-            expression = _rows(clip.expression, len(face), classes)
-        speech = _rows(clip.speech, self._limits.speech, self._sizes.speech_dim)
+            expression = _rows(EXPRESSION, clip.expression, len(face), classes)
+        speech = _rows(SPEECH, clip.speech, self._limits.speech, self._sizes.speech_dim)
         return MaskedClip(
             sample=sample,
             key=clip.key,
@@ -191,8 +197,12 @@ def _whole_words(words: NDArray[np.int64], limit: int) -> int:
     return kept or limit
 
 
-def _rows(rows: NDArray[np.float16] | None, limit: int, dim: int) -> NDArray[np.float32]:
+def _rows(
+    member: str, rows: NDArray[np.float16] | None, limit: int, dim: int
+) -> NDArray[np.float32]:
     """The first rows, as float32; (0, dim) if there are none."""
     if rows is None:
         return np.zeros((0, dim), dtype=np.float32)
+    if rows.shape[1] != dim:
+        raise BadSampleError(member, f"has rows of {rows.shape[1]}, not of {dim}")
     return rows[:limit].astype(np.float32)

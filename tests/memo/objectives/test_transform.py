@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipeline.clip import Clip
+from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.packing import Example
 from memo.config import Limits, Masking, ModelSpec, ObjectiveSettings
 from memo.model.memobert import MemoBert
@@ -141,6 +141,14 @@ def test_a_clip_without_posteriors_still_gives_features(
     transform = _transform(letters, spec)
     example = transform.example(transform.mask(replace(clip, expression=None), 0, 0, "face"))
     assert set(example.targets) == {"span_mvfr"}
+
+
+def test_rows_of_another_size_are_a_bad_sample(
+    letters: Tokenizer, spec: ModelSpec, clip: Clip
+) -> None:
+    assert clip.speech is not None
+    with pytest.raises(BadSampleError, match=r"speech.npy: has rows of 4, not of 5"):
+        _transform(letters, spec)(replace(clip, speech=clip.speech[:, :4]), 0, 0)
 
 
 def test_hidden_modalities_follow_the_sum_of_their_objectives_ratios(

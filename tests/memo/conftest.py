@@ -7,6 +7,9 @@ from memo.config import ModelSpec
 from memo.model.memobert import MemoBert
 from memo.tokenizer.base import SpecialIds, Tokenizer
 
+# Tensors this small gain nothing from threads, and lose much where other tests run beside.
+torch.set_num_threads(1)
+
 
 class LetterTokenizer(Tokenizer):
     """Every letter is a piece: a is 5, b is 6, ..."""

@@ -1,0 +1,66 @@
+"""The plan against its promises: everything once, within the budget, even, deterministic."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from data_pipeline.errors import UserError
+from data_pipeline.plan import divide
+
+lengths_lists = st.lists(st.integers(0, 50), min_size=1, max_size=60)
+
+
+@given(lengths_lists, st.integers(1, 5), st.integers(50, 200))
+def test_everything_once_within_the_budget(lengths: list[int], ranks: int, budget: int) -> None:
+    tokens = np.array(lengths, dtype=np.int64)
+    plan = divide(tokens, ranks, budget)
+    everything = np.concatenate([batch for share in plan for batch in share])
+    assert sorted(everything.tolist()) == list(range(len(tokens)))
+    counts = {len(share) for share in plan}
+    assert len(plan) == ranks
+    assert len(counts) == 1
+    for share in plan:
+        for batch in share:
+            assert tokens[batch].sum() <= budget
+            assert (np.diff(batch) > 0).all()
+    if len(tokens) >= ranks * counts.pop():
+        assert all(len(batch) for share in plan for batch in share)
+
+
+@given(lengths_lists, st.integers(1, 5), st.integers(50, 200))
+def test_no_more_micro_batches_than_half_full_ones(
+    lengths: list[int], ranks: int, budget: int
+) -> None:
+    """No two bins of a best-fit packing would fit into one, so all but one are half full."""
+    plan = divide(np.array(lengths, dtype=np.int64), ranks, budget)
+    packed = 2 * sum(lengths) // budget + 1
+    assert len(plan[0]) <= -(-packed // ranks)
+
+
+def _grid_lengths(rng: np.random.Generator) -> NDArray[np.int64]:
+    """Text 8-15 pieces with [CLS] and [SEP], 30 frames, 50 speech rows."""
+    return rng.integers(8, 16, 64) + rng.integers(28, 31, 64) + rng.integers(45, 51, 64)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("budget", [1024, 4096])
+def test_ranks_carry_the_same_tokens(ranks: int, budget: int) -> None:
+    for seed in range(20):
+        tokens = _grid_lengths(np.random.default_rng(seed))
+        plan = divide(tokens, ranks, budget)
+        loads = [sum(int(tokens[batch].sum()) for batch in share) for share in plan]
+        assert max(loads) <= 1.05 * np.mean(loads)
+
+
+def test_a_tight_budget_is_filled() -> None:
+    """Evening out overfills one of two bins (5 + 3 + 3 in one); the packing is exact."""
+    tokens = np.array([5, 5, 4, 3, 3], dtype=np.int64)
+    plan = divide(tokens, 1, 10)
+    assert sorted(int(tokens[batch].sum()) for batch in plan[0]) == [10, 10]
+
+
+def test_a_sample_longer_than_the_budget_is_refused() -> None:
+    with pytest.raises(UserError, match=r"token_budget=99.*100 tokens"):
+        divide(np.array([3, 100], dtype=np.int64), 1, 99)

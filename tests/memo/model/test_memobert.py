@@ -42,9 +42,9 @@ def test_a_sequence_does_not_see_its_neighbours(clips: list[Lengths]) -> None:
         frames = [clip[1] for clip in clips]
         alone = replace(
             alone,
-            text_ids=batch.text_ids.split(pieces)[number],
-            face=batch.face.split(frames)[number],
-            face_masked=batch.face_masked.split(frames)[number],
+            text_ids=torch.split(batch.text_ids, pieces)[number],
+            face=torch.split(batch.face, frames)[number],
+            face_masked=torch.split(batch.face_masked, frames)[number],
             speech=batch.speech[kept],
             speech_masked=batch.speech_masked[kept],
         )

@@ -19,7 +19,7 @@ from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
 from memo.objectives.wwmlm import WholeWordMLM
 from tests.memo.model.packed import random_batch
 
-TEXTS = (9, 30, 1, 17)
+TEXTS = [9, 30, 1, 17]
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
     "hidden_size": 32,
@@ -71,7 +71,7 @@ def assert_equals_transformers(folder: Path, class_name: str) -> None:
     batch.text_ids.copy_(ids)
     with torch.no_grad():
         hidden = model(batch)
-        wanted = [theirs(text[None]).last_hidden_state[0] for text in ids.split(TEXTS)]
+        wanted = [theirs(text[None]).last_hidden_state[0] for text in torch.split(ids, TEXTS)]
     torch.testing.assert_close(hidden, torch.cat(wanted), atol=1e-5, rtol=0)
 
 

@@ -5,8 +5,9 @@ networks, so the batch holds them apart, each packed over the samples, together 
 that puts them in sequence order.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,3 +127,101 @@ class PackedBatch:
     def tokens(self) -> int:
         """N, the number of packed tokens."""
         return len(self.order)
+
+    def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
+        """The batch with every tensor on a device; from pinned memory it need not wait."""
+        tensors: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=non_blocking)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        targets = {
+            name: PackedTargets(
+                one.positions.to(device, non_blocking=non_blocking),
+                one.values.to(device, non_blocking=non_blocking),
+            )
+            for name, one in self.targets.items()
+        }
+        return replace(self, **tensors, targets=targets)
+
+
+def pack(
+    examples: Sequence[Example],
+    specs: Mapping[str, TargetSpec],
+    face_dim: int,
+    speech_dim: int,
+) -> PackedBatch:
+    """Put examples end to end, in the order given.
+
+    Args:
+        examples: may be none.
+        specs: objective name -> form of its targets; each gets an entry in the batch.
+        face_dim: columns of the face rows, for a batch that has none.
+        speech_dim: columns of the speech rows.
+    """
+    texts = [len(one.text_ids) for one in examples]
+    faces = [len(one.face) for one in examples]
+    speeches = [len(one.speech) for one in examples]
+    seqlens = tuple(one.tokens for one in examples)
+    starts = np.cumsum([0, *seqlens])  # (S + 1,)
+    return PackedBatch(
+        text_ids=_join([one.text_ids for one in examples], np.int64),
+        text_positions=_count_up(texts),
+        face=_join([one.face for one in examples], np.float32, face_dim),
+        face_positions=_count_up(faces),
+        face_masked=_join([one.face_masked for one in examples], np.bool_),
+        speech=_join([one.speech for one in examples], np.float32, speech_dim),
+        speech_positions=_count_up(speeches),
+        speech_masked=_join([one.speech_masked for one in examples], np.bool_),
+        order=_order(texts, faces, speeches),
+        cu_seqlens=torch.from_numpy(starts.astype(np.int32)),
+        seqlens=seqlens,
+        samples=torch.tensor([one.sample for one in examples], dtype=torch.int64),
+        keys=tuple(one.key for one in examples),
+        targets={
+            name: _pack_targets([one.targets.get(name) for one in examples], starts, spec)
+            for name, spec in specs.items()
+        },
+    )
+
+
+def _join(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic], *columns: int) -> Tensor:
+    """One tensor of all parts, end to end; of the right form even if there are none."""
+    empty = np.empty((0, *columns), dtype=dtype)
+    return torch.from_numpy(np.concatenate([empty, *parts]))
+
+
+def _count_up(lengths: Sequence[int]) -> Tensor:
+    """0, 1, ... within each part: int64 (sum of lengths,)."""
+    return _join([np.arange(length) for length in lengths], np.int64)
+
+
+def _order(texts: Sequence[int], faces: Sequence[int], speeches: Sequence[int]) -> Tensor:
+    """For each token of `text face speech` sequences its row in `[text; face; speech]`, (N,)."""
+    text, face, speech = 0, sum(texts), sum(texts) + sum(faces)
+    runs = []
+    for in_text, in_face, in_speech in zip(texts, faces, speeches, strict=True):
+        runs += [
+            np.arange(text, text + in_text),
+            np.arange(face, face + in_face),
+            np.arange(speech, speech + in_speech),
+        ]
+        text, face, speech = text + in_text, face + in_face, speech + in_speech
+    return _join(runs, np.int64)
+
+
+def _pack_targets(
+    targets: Sequence[Targets | None], starts: NDArray[np.int64], spec: TargetSpec
+) -> PackedTargets:
+    """All targets of one objective, their positions moved to where their sequences begin."""
+    present = [(one, start) for one, start in zip(targets, starts, strict=False) if one is not None]
+    if not present:
+        empty = torch.empty((0, *spec.shape), dtype=spec.dtype)
+        return PackedTargets(torch.empty(0, dtype=torch.int64), empty)
+    positions = np.concatenate([one.positions + start for one, start in present])
+    values = np.concatenate([one.values for one, _ in present])
+    ascending = np.argsort(positions, kind="stable")
+    return PackedTargets(
+        positions=torch.from_numpy(positions[ascending]),
+        values=torch.from_numpy(values[ascending]).to(spec.dtype),
+    )

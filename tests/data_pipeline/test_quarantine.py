@@ -1,0 +1,36 @@
+"""Bad samples are named once, by whichever rank or run, and too many stop the run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.errors import UserError
+from data_pipeline.quarantine import Quarantine
+
+
+def test_each_sample_is_named_once_by_all_ranks_and_runs(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    first, second = Quarantine(path, 9), Quarantine(path, 9)
+    assert (len(first), path.exists()) == (0, False)
+    first.add("s.tar", "k1", "speech.npy", "holds NaN")
+    second.add("s.tar", "k1", "speech.npy", "holds NaN")
+    second.add("s.tar", "k2", "", "übel")
+    first.add("t.tar", "k2", "", "übel")
+    lines = [json.loads(line) for line in path.read_text("utf8").splitlines()]
+    keys = [(line["shard"], line["key"]) for line in lines]
+    assert keys == [("s.tar", "k1"), ("s.tar", "k2"), ("t.tar", "k2")]
+    assert lines[0] == {
+        "shard": "s.tar",
+        "key": "k1",
+        "member": "speech.npy",
+        "reason": "holds NaN",
+    }
+    assert len(first) == len(Quarantine(path, 0)) == 3
+
+
+def test_above_the_cap_the_run_stops(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    Quarantine(path, 1).add("s", "a", "json", "broken")
+    with pytest.raises(UserError, match=r"more than 1 bad samples; the last is b of s: broken"):
+        Quarantine(path, 1).add("s", "b", "json", "broken")

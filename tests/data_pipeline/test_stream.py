@@ -1,0 +1,168 @@
+"""The stream on real shards: the same global batches on any ranks, after any restart."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.clip import Clip
+from data_pipeline.errors import UserError
+from data_pipeline.lengths import LengthLimits, TokenLengths
+from data_pipeline.order import Order, StreamState
+from data_pipeline.packing import Example, PackedBatch
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.reader import Split
+from data_pipeline.stream import BatchMaker, Placement, Step, TrainStream, eval_batches
+from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split
+
+SEED, SAMPLES, BUDGET = 5, 11, 40
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    return write_split(tmp_path / "data", SAMPLES)
+
+
+def _maker(split: Split, tmp_path: Path, rank: int = 0, ranks: int = 1) -> BatchMaker:
+    limits = LengthLimits(text=10, face=10, speech=10)
+    return BatchMaker(
+        split=split,
+        transform=plain,
+        specs={},
+        face_dim=FACE_DIM,
+        speech_dim=SPEECH_DIM,
+        lengths=TokenLengths(split, lambda text: len(text.split()), "t", limits),
+        token_budget=BUDGET,
+        placement=Placement(rank, ranks),
+        quarantine=Quarantine(tmp_path / "quarantine.jsonl", 3),
+    )
+
+
+def _start(split: Split) -> StreamState:
+    return StreamState.start(SEED, split.fingerprint)
+
+
+def _take(maker: BatchMaker, state: StreamState, batch: int, steps: int) -> list[Step]:
+    with TrainStream(maker, state, batch, prefetch=2) as stream:
+        return list(islice(stream, steps))
+
+
+def _contents(batches: Iterator[PackedBatch]) -> list[tuple[object, ...]]:
+    """(sample, its text ids, its speech rows) of every sequence, sorted."""
+    found: list[tuple[object, ...]] = []
+    for batch in batches:
+        ids, rows = batch.text_ids.tolist(), batch.speech.tolist()
+        place = batch.order.tolist()
+        ends = batch.cu_seqlens.tolist()
+        texts, faces = len(ids), len(batch.face)
+        for number, sample in enumerate(batch.samples.tolist()):
+            own = place[ends[number] : ends[number + 1]]
+            pieces = [ids[at] for at in own if at < texts]
+            speech = [rows[at - texts - faces] for at in own if at >= texts + faces]
+            found.append((sample, pieces, speech))
+    return sorted(found, key=repr)
+
+
+@pytest.mark.parametrize("batch", [4, SAMPLES, 25])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_each_global_batch_of_the_order(
+    split: Split, tmp_path: Path, batch: int, ranks: int
+) -> None:
+    """Batches shorter than the split, as long, and wrapping it more than twice."""
+    shares = [
+        _take(_maker(split, tmp_path, rank, ranks), _start(split), batch, 5)
+        for rank in range(ranks)
+    ]
+    order = Order(SEED, split.shard_sizes)
+    for number, steps in enumerate(zip(*shares, strict=True)):
+        positions = np.arange(number * batch, (number + 1) * batch)
+        expected = [
+            plain(split.read(sample), sample, epoch)
+            for sample, epoch in zip(
+                order.samples(positions).tolist(), (positions // SAMPLES).tolist(), strict=True
+            )
+        ]
+        found = _contents(one for step in steps for one in step.micro_batches)
+        wanted = [(one.sample, one.text_ids.tolist(), one.speech.tolist()) for one in expected]
+        assert found == sorted(wanted, key=repr)
+        assert len({len(step.micro_batches) for step in steps}) == 1
+        assert all(one.tokens <= BUDGET for step in steps for one in step.micro_batches)
+        assert {step.samples for step in steps} == {batch}
+        assert {step.state_after.position(SAMPLES) for step in steps} == {(number + 1) * batch}
+
+
+@pytest.mark.parametrize("done", [1, 2, 3, 5])
+def test_going_on_elsewhere_gives_the_remaining_batches(
+    split: Split, tmp_path: Path, done: int
+) -> None:
+    """Stopped inside an epoch, at its end (11 = 1 step of 11) and beyond; 1 rank, then 2."""
+    for batch in (4, 11):
+        whole = _take(_maker(split, tmp_path), _start(split), batch, done + 3)
+        state = whole[done - 1].state_after
+        parts = [_take(_maker(split, tmp_path, rank, 2), state, batch, 3) for rank in range(2)]
+        for straight, *resumed in zip(whole[done:], *parts, strict=True):
+            found = _contents(one for step in resumed for one in step.micro_batches)
+            assert found == _contents(iter(straight.micro_batches))
+            assert {step.state_after for step in resumed} == {straight.state_after}
+
+
+def test_a_bad_sample_leaves_the_batch_smaller_on_its_rank_alone(tmp_path: Path) -> None:
+    split = write_split(tmp_path / "bad", 6, bad=(2,))
+    shares = [_take(_maker(split, tmp_path, rank, 2), _start(split), 6, 3) for rank in range(2)]
+    for steps in zip(*shares, strict=True):
+        assert len({len(step.micro_batches) for step in steps}) == 1
+        batches = [one for step in steps for one in step.micro_batches]
+        assert sorted(n for one in batches for n in one.samples.tolist()) == [0, 1, 3, 4, 5]
+    lines = (tmp_path / "quarantine.jsonl").read_text("utf8").splitlines()
+    assert len(lines) == 1
+    assert "k2" in lines[0]
+    assert "speech.npy" in lines[0]
+
+
+def test_too_many_bad_samples_stop_the_run(tmp_path: Path) -> None:
+    split = write_split(tmp_path / "bad", 6, bad=(0, 1, 2, 4))
+    with pytest.raises(UserError, match="more than 3 bad samples"):
+        _take(_maker(split, tmp_path), _start(split), 6, 1)
+
+
+def test_an_error_in_the_thread_reaches_the_trainer(split: Split, tmp_path: Path) -> None:
+    def broken(clip: Clip, sample: int, epoch: int) -> Example:
+        if epoch == 1:
+            raise ZeroDivisionError("defect")
+        return plain(clip, sample, epoch)
+
+    maker = replace(_maker(split, tmp_path), transform=broken)
+    with TrainStream(maker, _start(split), SAMPLES) as stream:
+        next(stream)
+        with pytest.raises(ZeroDivisionError, match="defect"):
+            next(stream)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 11])
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_evaluation_takes_each_sample_once(tmp_path: Path, samples: int, ranks: int) -> None:
+    split = write_split(tmp_path / "data", samples)
+    shares = [list(eval_batches(_maker(split, tmp_path, rank, ranks), 2)) for rank in range(ranks)]
+    assert len({len(share) for share in shares}) == 1
+    seen = [n for share in shares for batch in share for n in batch.samples.tolist()]
+    assert sorted(seen) == list(range(samples))
+
+
+def test_what_cannot_be_trained_on_is_refused(split: Split, tmp_path: Path) -> None:
+    maker, state = _maker(split, tmp_path), _start(split)
+    with pytest.raises(UserError, match=r"fingerprint other.* has " + split.fingerprint):
+        TrainStream(maker, replace(state, fingerprint="other"), 4)
+    with pytest.raises(UserError, match=r"token_budget=31.*32 tokens"):
+        TrainStream(replace(maker, token_budget=31), state, 4)
+    with pytest.raises(UserError, match=r"12 ranks.*only 11 samples"):
+        TrainStream(replace(maker, placement=Placement(0, 12)), state, 12)
+    with pytest.raises(UserError, match=r"global_batch=2 .*ranks, 3"):
+        TrainStream(replace(maker, placement=Placement(0, 3)), state, 2)

@@ -117,7 +117,8 @@ class DenseFace:
                 weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
             card = FaceCard(**{**record, "classes": tuple(record["classes"])})
             net = DenseFaceNet(len(card.classes))
-            net.load_state_dict({**net.state_dict(), **weights})
+            counters = {name: value for name, value in net.state_dict().items() if value.ndim == 0}
+            net.load_state_dict({**counters, **weights})
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} is no face network of memo ({error})") from None
         return cls(net, card, file_sha256(path))
@@ -132,6 +133,11 @@ class DenseFace:
         Returns:
             Features float32 (T, 342) and posteriors float32 (T, K), rows of which sum to 1.
         """
+        if not len(faces):
+            return (
+                np.zeros((0, FEATURES), np.float32),
+                np.zeros((0, len(self.classes)), np.float32),
+            )
         batches = torch.from_numpy(faces).split(BATCH)
         outputs = [self._net(batch) for batch in batches]
         features = torch.cat([features for features, _ in outputs])

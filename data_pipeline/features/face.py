@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from cv2.data import haarcascades
 from numpy.typing import NDArray
 
 DETECT_EVERY = 3
@@ -52,7 +53,7 @@ def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
 
 
 def _track(greys: list[Frames]) -> Floats:
-    """The square to cut from each frame, (T, 4): centre x, y, side, in pixels, angle, in radians."""
+    """Squares to cut, (T, 4): centre x, y and side in pixels, angle in radians; NaN: no face."""
     squares = np.full((len(greys), 4), np.nan)
     for times, boxes in _runs(_detect(greys)):
         eyes = np.array([_find_eyes(greys[at], box) for at, box in zip(times, boxes, strict=True)])
@@ -102,9 +103,9 @@ def _overlap(one: Floats, other: Floats) -> float:
 def _runs(boxes: dict[int, Floats]) -> list[tuple[NDArray[np.int64], Floats]]:
     """Detections cut into runs of one face: frame numbers (n,) and boxes (n, 4)."""
     runs: list[list[int]] = []
-    for at in boxes:
+    for at, box in boxes.items():
         last = runs[-1][-1] if runs else None
-        if last is not None and at - last <= MAX_GAP and _overlap(boxes[at], boxes[last]) > 0:
+        if last is not None and at - last <= MAX_GAP and _overlap(box, boxes[last]) > 0:
             runs[-1].append(at)
         else:
             runs.append([at])
@@ -139,14 +140,14 @@ def _squares_of_eyes(eyes: Floats) -> Floats:
 
 def _find_faces(grey: Frames) -> Floats:
     """Boxes of frontal faces, (n, 4), in pixels of the frame."""
-    short = min(grey.shape)
-    scale = min(1.0, SEARCH_PIXELS / short)
+    scale: float = min(1.0, SEARCH_PIXELS / min(grey.shape))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     least = max(24, min(small.shape) // 8)
     found = _cascade("haarcascade_frontalface_default").detectMultiScale(
         small, scaleFactor=1.15, minNeighbors=4, minSize=(least, least)
     )
-    return np.asarray(found, np.float64).reshape(-1, 4) / scale
+    boxes: Floats = np.asarray(found, np.float64).reshape(-1, 4)
+    return boxes / scale
 
 
 def _find_eyes(grey: Frames, box: Floats) -> Floats:
@@ -194,4 +195,4 @@ def _cut(grey: Frames, square: Floats, size: int) -> Frames:
 
 @lru_cache
 def _cascade(name: str) -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / f"{name}.xml"))
+    return cv2.CascadeClassifier(str(Path(haarcascades) / f"{name}.xml"))

@@ -1,26 +1,26 @@
-"""Training of the DenseFace network on FER2013 (Goodfellow et al., ICONIP 2013).
+"""Training of the DenseFace network on FER2013.
 
-28,709 grey faces of 48x48 to train, 7,178 to test, 7 classes. One epoch is one pass; the learning
-rate follows one cycle over all epochs.
+One epoch is one pass; the learning rate follows one cycle (Smith and Topin, 2018) over all epochs.
+After each epoch the run's state is kept in `OUT.partial`; the same command goes on from there, and
+ends with the weights of a run that was never interrupted.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
+from typing import Any
+from zipfile import is_zipfile
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.errors import UserError
 from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
+from data_pipeline.features.fer2013 import SIZE, FaceSplit, read_fer2013
 
-SIZE = 48
 SHIFT = 4
 """Random shift of a training face in each direction, in pixels."""
 
@@ -32,7 +32,12 @@ class FaceTraining:
     Attributes:
         source: FER2013, a folder or tar archive with `train/<class>/*.jpg` and `test/...`.
         out: file to write.
-        epochs, batch, lr, weight_decay, label_smoothing, seed: as usual.
+        epochs: passes over the train split.
+        batch: faces a step.
+        lr: peak of the learning rate.
+        weight_decay: AdamW's.
+        label_smoothing: probability spread evenly over all classes.
+        seed: of the initial weights, the order and the augmentation.
     """
 
     source: Path
@@ -44,111 +49,156 @@ class FaceTraining:
     label_smoothing: float = 0.05
     seed: int = 0
 
-
-@dataclass(frozen=True)
-class FaceSplit:
-    """One split: faces uint8 (n, 48, 48), class numbers int64 (n,), names of the classes."""
-
-    faces: Tensor
-    labels: Tensor
-    classes: tuple[str, ...]
+    def recipe(self) -> dict[str, float]:
+        """What decides the outcome, beside the corpus."""
+        return {
+            name: value for name, value in asdict(self).items() if name not in {"source", "out"}
+        }
 
 
-def read_split(source: Source, split: str) -> FaceSplit:
-    """Decode all images of a split once.
+class _Run:
+    """The state of a training run between two epochs."""
 
-    Raises:
-        UserError: the source has none, or one is not a 48x48 image.
-    """
-    names = [name for name in source.names() if name.split("/")[0] == split]
-    classes = tuple(sorted({name.split("/")[1] for name in names}))
-    if not classes:
-        raise UserError(f"FER2013: the source has no folder {split!r} with a folder for each class")
-    faces = np.stack([_decode(source, name) for name in names])
-    labels = [classes.index(name.split("/")[1]) for name in names]
-    return FaceSplit(torch.from_numpy(faces), torch.tensor(labels), classes)
+    def __init__(self, settings: FaceTraining, train: FaceSplit) -> None:
+        self.settings = settings
+        self.partial = settings.out.with_name(f"{settings.out.name}.partial")
+        self.generator = torch.manual_seed(settings.seed)  # timm initialises from this one
+        self.net = DenseFaceNet(len(train.classes))
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            settings.lr,
+            total_steps=settings.epochs * (len(train.faces) // settings.batch),
+            pct_start=0.2,
+        )
+        self.epoch = 0
+        self.test_accuracy = 0.0
+
+    def save(self) -> None:
+        """Write the partial file, atomically."""
+        state = {
+            "recipe": self.settings.recipe(),
+            "epoch": self.epoch,
+            "test_accuracy": self.test_accuracy,
+            "generator": self.generator.get_state(),
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        temporary = self.partial.with_name(f"{self.partial.name}.tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.partial)
+
+    def resume(self) -> None:
+        """Go on from the partial file if there is one.
+
+        Raises:
+            UserError: it is of another recipe, or is no such file.
+        """
+        if not self.partial.exists():
+            return
+        ours = self.settings.recipe()
+        state = _read_state(self.partial)
+        if (recipe := state["recipe"]) != ours:
+            raise UserError(f"{self.partial} was begun with {recipe}, not {ours}; remove it first")
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        self.epoch = state["epoch"]
+        self.test_accuracy = state["test_accuracy"]
 
 
-def _decode(source: Source, name: str) -> NDArray[np.uint8]:
-    content = np.frombuffer(source.read(name), dtype=np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)
-    if image is None or image.shape != (SIZE, SIZE):
-        raise UserError(f"FER2013: {name} is not an image of {SIZE}x{SIZE} pixels")
-    return np.asarray(image, dtype=np.uint8)
+def _read_state(partial: Path) -> dict[str, Any]:
+    """What `_Run.save` wrote; torch's reader alone would stumble over any other bytes."""
+    try:
+        if is_zipfile(partial):
+            state: dict[str, Any] = torch.load(partial, weights_only=True)
+            if "recipe" in state:
+                return state
+    except (RuntimeError, UnpicklingError):
+        pass
+    raise UserError(f"{partial} is no unfinished training run; remove it")
 
 
 def train_face(settings: FaceTraining) -> FaceCard:
-    """Train, print a line an epoch, and write the network after each; the last one counts.
+    """Train, printing a line an epoch, and write the network of the last one.
 
     Raises:
-        UserError: see `read_split`.
+        UserError: a setting or the source is unfit (see `read_fer2013`), or the partial file is
+            not of this run.
     """
-    torch.manual_seed(settings.seed)
-    source = open_source(settings.source)
-    train, test = read_split(source, "train"), read_split(source, "test")
-    net = DenseFaceNet(len(train.classes))
-    steps = settings.epochs * (len(train.faces) // settings.batch)
-    optimizer = torch.optim.AdamW(
-        net.parameters(), settings.lr, weight_decay=settings.weight_decay, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=steps, pct_start=0.2
-    )
-    for epoch in range(1, settings.epochs + 1):
-        start = perf_counter()
-        losses = [
-            _step(net, optimizer, schedule, batch, settings.label_smoothing)
-            for batch in _batches(train, settings.batch)
-        ]
-        rate = len(losses) * settings.batch / (perf_counter() - start)
-        trained_on = f"FER2013, {epoch} of {settings.epochs} epochs, seed {settings.seed}"
-        card = FaceCard(test.classes, SIZE, trained_on, round(accuracy(net, test), 4))
-        print(  # noqa: T201
-            f"epoch {epoch}: loss {sum(losses) / len(losses):.4f}, "
-            f"test accuracy {card.test_accuracy:.4f}, {rate:.0f} images/s",
-            flush=True,
-        )
-        save_face_net(settings.out, net, card)
+    if settings.epochs < 1:
+        raise UserError(f"--epochs: {settings.epochs} is less than 1")
+    if not settings.out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {settings.out.parent}; make it first")
+    train, test = read_fer2013(settings.source)
+    if len(train.faces) < settings.batch:
+        raise UserError(f"FER2013: {len(train.faces)} faces to train; {settings.batch} are needed")
+    run = _Run(settings, train)
+    run.resume()
+    while run.epoch < settings.epochs:
+        _train_epoch(run, train, test)
+    trained_on = f"FER2013, {settings.epochs} epochs, seed {settings.seed}"
+    card = FaceCard(test.classes, SIZE, trained_on, round(run.test_accuracy, 4))
+    save_face_net(settings.out, run.net, card)
+    run.partial.unlink()
     return card
 
 
-def _batches(split: FaceSplit, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _train_epoch(run: _Run, train: FaceSplit, test: FaceSplit) -> None:
+    """One pass, one line, one partial file."""
+    start = perf_counter()
+    losses, rights = zip(
+        *(_step(run, *batch) for batch in _batches(train, run.settings.batch, run.generator)),
+        strict=True,
+    )
+    faces = len(losses) * run.settings.batch
+    rate = faces / (perf_counter() - start)
+    run.epoch += 1
+    run.test_accuracy = accuracy(run.net, test)
+    print(  # noqa: T201
+        f"epoch {run.epoch}: loss {sum(losses) / len(losses):.4f}, "
+        f"train accuracy {sum(rights) / faces:.4f}, "
+        f"test accuracy {run.test_accuracy:.4f}, {rate:.0f} images/s",
+        flush=True,
+    )
+    run.save()
+
+
+def _batches(
+    split: FaceSplit, size: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Augmented faces (B, 48, 48) and their classes, shuffled; a short last batch is left out."""
-    shuffled = torch.randperm(len(split.faces))
+    shuffled = torch.randperm(len(split.faces), generator=generator)
     for chosen in shuffled[: len(shuffled) // size * size].split(size):
-        yield augment(split.faces[chosen]), split.labels[chosen]
+        yield augment(split.faces[chosen], generator), split.labels[chosen]
 
 
-def augment(faces: Tensor) -> Tensor:
-    """Shift each face (B, H, W) by up to `SHIFT` pixels and mirror every other one."""
+def augment(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift each face (B, H, W) by up to `SHIFT` pixels, edges repeated; mirror every other one."""
     padded = F.pad(faces.float().unsqueeze(1), (SHIFT,) * 4, mode="replicate").squeeze(1)
-    shifts = torch.randint(0, 2 * SHIFT + 1, (len(faces), 2)).tolist()
+    shifts = torch.randint(0, 2 * SHIFT + 1, (len(faces), 2), generator=generator).tolist()
     height, width = faces.shape[1:]
-    moved = [
-        face[y : y + height, x : x + width] for face, (y, x) in zip(padded, shifts, strict=True)
-    ]
-    mirrored = torch.rand(len(faces)) < 0.5
-    stacked = torch.stack(moved)
-    return torch.where(mirrored[:, None, None], stacked.flip(2), stacked)
+    moved = torch.stack(
+        [face[y : y + height, x : x + width] for face, (y, x) in zip(padded, shifts, strict=True)]
+    )
+    mirrored = torch.rand(len(faces), generator=generator) < 0.5
+    return torch.where(mirrored[:, None, None], moved.flip(2), moved)
 
 
-def _step(
-    net: DenseFaceNet,
-    optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
-    batch: tuple[Tensor, Tensor],
-    label_smoothing: float,
-) -> float:
-    """One optimizer step; the loss."""
-    faces, labels = batch
-    _, logits = net(faces)
-    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    optimizer.zero_grad()
+def _step(run: _Run, faces: Tensor, labels: Tensor) -> tuple[float, int]:
+    """One optimizer step on (B, 48, 48) faces; the loss and how many were classified rightly."""
+    _, logits = run.net(faces)
+    loss = F.cross_entropy(logits, labels, label_smoothing=run.settings.label_smoothing)
+    run.optimizer.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
-    optimizer.step()
-    schedule.step()
-    return loss.item()
+    torch.nn.utils.clip_grad_norm_(run.net.parameters(), 5.0)
+    run.optimizer.step()
+    run.schedule.step()
+    return loss.item(), int((logits.argmax(1) == labels).sum())
 
 
 @torch.inference_mode()

@@ -1,0 +1,139 @@
+"""Faces in frames: geometry against formulas, detection on real clips."""
+
+import io
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from data_pipeline.corpora.source import open_source
+from data_pipeline.features.face import (
+    EYE_DISTANCE,
+    EYE_HEIGHT,
+    MAX_GAP,
+    _cut,
+    _moving_median,
+    _squares_of_eyes,
+    align_faces,
+)
+
+Frames = NDArray[np.uint8]
+SIZE = 48
+
+
+@pytest.fixture(scope="session")
+def clip(shared: Path) -> Frames:
+    """A GRID clip at 12.5 frames a second, (38, 288, 360, 3), RGB."""
+    media = open_source(shared / "data" / "grid_s1.tar").read("clips/lgbs9a.mp4")
+    with av.open(io.BytesIO(media)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return np.stack(frames[::2])
+
+
+def turned(frames: Frames, degrees: float, scale: float) -> Frames:
+    height, width = frames.shape[1:3]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, scale)
+    return np.stack(
+        [cv2.warpAffine(f, turn, (width, height), borderMode=cv2.BORDER_REPLICATE) for f in frames]
+    )
+
+
+def difference(one: Frames, other: Frames) -> float:
+    return float(np.abs(one.astype(float) - other.astype(float)).mean())
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_frames_without_a_face_are_marked(count: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (count, 120, 160, 3), np.uint8)
+    faces, found = align_faces(noise, SIZE)
+    assert faces.shape == (count, SIZE, SIZE)
+    assert faces.dtype == np.uint8
+    assert not found.any()
+    assert not faces.any()
+
+
+@given(
+    x=st.floats(60, 140), y=st.floats(60, 140), side=st.floats(20, 60), angle=st.floats(-0.5, 0.5)
+)
+def test_cut_samples_the_turned_square(x: float, y: float, side: float, angle: float) -> None:
+    rows, columns = np.mgrid[:200, :200]
+    ramp = (columns * 0.7 + rows * 0.5).astype(np.uint8)
+    face = _cut(ramp, np.array([x, y, side, angle]), 16)
+    across, down = np.meshgrid(*[(np.arange(16) + 0.5) / 16 * side - side / 2] * 2)
+    at_x = x + across * np.cos(angle) - down * np.sin(angle)
+    at_y = y + across * np.sin(angle) + down * np.cos(angle)
+    np.testing.assert_allclose(face, at_x * 0.7 + at_y * 0.5, atol=2)
+
+
+@given(
+    x=st.floats(80, 120),
+    y=st.floats(80, 120),
+    distance=st.floats(20, 40),
+    angle=st.floats(-0.4, 0.4),
+)
+def test_eyes_come_to_lie_where_fer2013_has_them(
+    x: float, y: float, distance: float, angle: float
+) -> None:
+    half = np.array([np.cos(angle), np.sin(angle)]) * distance / 2
+    left, right = np.array([x, y]) - half, np.array([x, y]) + half
+    cx, cy, side, turn = _squares_of_eyes(np.array([[*left, *right]]))[0]
+    back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / side
+    for eye, sign in ((left, -1), (right, 1)):
+        place = back @ (eye - (cx, cy)) + 0.5  # in sides of the square, from its corner
+        np.testing.assert_allclose(place, [0.5 + sign * EYE_DISTANCE / 2, EYE_HEIGHT], atol=1e-9)
+
+
+def test_moving_median_drops_an_outlier_and_keeps_a_drift() -> None:
+    rows = np.arange(9.0)[:, None] * [1, 2, 3, 0]
+    np.testing.assert_array_equal(_moving_median(rows)[2:-2], rows[2:-2])
+    spoilt = rows.copy()
+    spoilt[4] = 100
+    assert np.abs(_moving_median(spoilt) - rows).max() <= 3
+
+
+@pytest.mark.corpora
+def test_a_real_clip_is_followed_throughout(clip: Frames) -> None:
+    faces, found = align_faces(clip, SIZE)
+    assert found.all()
+    assert faces.std(axis=(1, 2)).min() > 10
+    # A head held still gives almost the same crop from frame to frame.
+    assert max(difference(a, b) for a, b in pairwise(faces)) < 12
+
+
+@pytest.mark.corpora
+@pytest.mark.parametrize(("degrees", "scale"), [(12, 1.0), (-12, 1.0), (0, 0.7)])
+def test_a_turned_or_smaller_face_is_cut_alike(clip: Frames, degrees: float, scale: float) -> None:
+    upright, _ = align_faces(clip[:10], SIZE)
+    again, found = align_faces(turned(clip[:10], degrees, scale), SIZE)
+    assert found.all()
+    untreated = turned(upright[..., None], degrees, scale)  # as if only the box were followed
+    assert difference(again, upright) < 0.6 * difference(untreated, upright)
+
+
+@pytest.mark.corpora
+def test_short_gaps_are_filled_and_long_ones_are_not(clip: Frames) -> None:
+    short, long = clip.copy(), clip.copy()
+    short[13:18] = 128
+    long[10 : 10 + 2 * MAX_GAP] = 128
+    assert align_faces(short, SIZE)[1].all()
+    _, found = align_faces(long, SIZE)
+    assert not found[10 : 10 + 2 * MAX_GAP].any()
+    assert found[:9].all()
+    assert found[-3:].all()
+
+
+@pytest.mark.corpora
+def test_a_jump_to_another_place_is_not_bridged(clip: Frames) -> None:
+    wide = np.full((12, 288, 720, 3), 128, np.uint8)
+    wide[:6, :, :360], wide[6:, :, 360:] = clip[:6], clip[6:12]
+    faces, found = align_faces(wide, SIZE)
+    assert not found[4:6].any()
+    assert found[:4].all()
+    assert found[6:].all()
+    assert difference(faces[0], faces[-1]) < 15

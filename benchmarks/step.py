@@ -1,6 +1,6 @@
 """A training step on packed tokens against transformers' BertModel on padded ones.
 
-    python benchmarks/step.py --corpora ../shared/data
+    python -m benchmarks.step --corpora ../shared/data
 
 Both sides see the same clips with the same weights, and embed them with the same embedders (packed:
 the padded side gets this for nothing). `BertModel` runs as it is usually run: sdpa attention, each

@@ -10,8 +10,8 @@ All of them compute softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, equation 1)
 the same sequence, then drop attention weights as BERT does.
 
 `loop` is written out because it is faster on a CPU than torch's fused kernel at these lengths
-(30 to 140 tokens: 0.85 of its time forward and backward, 0.7 with dropout, which sends torch to its
-slow path), and because products are written straight into the packed gradient.
+(48 sequences of 30 to 140 tokens, heads of 64, forward and backward, one thread: 0.85 of the time
+of a loop over `scaled_dot_product_attention`; 0.6 with dropout, which sends torch to its slow path).
 """
 
 from collections.abc import Iterator, Sequence

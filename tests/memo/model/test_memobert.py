@@ -97,6 +97,19 @@ def test_recomputing_changes_nothing_with_dropout() -> None:
         assert torch.equal(kept, recomputed)
 
 
+def test_half_precision_is_near_full_precision() -> None:
+    """Outputs are LayerNorm's, of order one; gradients exist with dropout too."""
+    batch = random_batch(SPEC, CLIPS)
+    model = seeded_model().eval()
+    wanted = model(batch)
+    half = seeded_model().bfloat16()
+    torch.testing.assert_close(half.eval()(batch).float(), wanted, atol=0.15, rtol=0)
+    torch.manual_seed(0)
+    dropping = MemoBert(small_spec(dropout=0.1, attention_dropout=0.1)).bfloat16()
+    for gradient in gradients(dropping, dropping(batch)):
+        assert gradient.isfinite().all()
+
+
 def test_initial_weights() -> None:
     torch.manual_seed(0)
     model = MemoBert(small_spec(init_std=0.05, hidden=64, ffn=256))

@@ -11,7 +11,7 @@ the same sequence, then drop attention weights as BERT does.
 
 `loop` is written out because it is faster on a CPU than torch's fused kernel at these lengths
 (48 sequences of 30 to 140 tokens, heads of 64, forward and backward, one thread: 0.85 of the time
-of a loop over `scaled_dot_product_attention`; 0.6 with dropout, which sends torch to its slow path).
+of a loop over `scaled_dot_product_attention`, 0.6 with dropout, for which torch takes a slow path).
 """
 
 from collections.abc import Iterator, Sequence

@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ class SpeechEncoder(Protocol):
 
 
 Loader: TypeAlias = Callable[[Path], SpeechEncoder]
+_AnyLoader = TypeVar("_AnyLoader", bound=Loader)
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ class _Entry:
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register(name: str, folder: str) -> Callable[[Loader], Loader]:
-    """Decorator: make a loader known under an encoder's name.
+def register(name: str, folder: str) -> Callable[[_AnyLoader], _AnyLoader]:
+    """Decorator: make a class or function that loads weights known under an encoder's name.
 
     Args:
         name: of the encoder.
         folder: name of the folder in which its weights are looked for.
     """
 
-    def enter(load: Loader) -> Loader:
+    def enter(load: _AnyLoader) -> _AnyLoader:
         if name in _REGISTRY:
             raise ValueError(f"two speech encoders are called {name!r}")
         _REGISTRY[name] = _Entry(load, folder)

@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 from data_pipeline.errors import UserError
+from data_pipeline.features.speech import speech_encoders
 
 FACE_WEIGHTS = Path(__file__).with_name("denseface.safetensors")
 """The face network that ships with the package; its card is `denseface.md`."""
-
-_SPEECH_FOLDERS = {"whisper": "whisper-tiny.en-encoder", "wav2vec2": "wav2vec2-base"}
 
 
 def find_face_weights() -> Path:
@@ -34,9 +33,10 @@ def find_speech_weights(encoder: str) -> Path:
     Raises:
         UserError: it is in none of these places, or the encoder is unknown.
     """
-    if encoder not in _SPEECH_FOLDERS:
-        raise UserError(f"--speech: no encoder {encoder!r}; known are {', '.join(_SPEECH_FOLDERS)}")
-    folders = [place / _SPEECH_FOLDERS[encoder] for place in _weight_places()]
+    known = speech_encoders()
+    if encoder not in known:
+        raise UserError(f"--speech: no encoder {encoder!r}; known are {', '.join(known)}")
+    folders = [place / known[encoder] for place in _weight_places()]
     for folder in folders:
         if folder.exists():
             return folder

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
-from data_pipeline.features.speech import SpeechEncoder, register
+from data_pipeline.features.speech import register
 from data_pipeline.shards.index import file_sha256
 
 LAYER = 3
@@ -28,6 +28,7 @@ LONGEST = 30 * RATE
 """The position table ends here; longer sound is encoded in pieces."""
 
 
+@register("whisper", "whisper-tiny.en-encoder")
 class WhisperEncoder:
     """The encoder with the weights of a folder.
 
@@ -80,9 +81,6 @@ class WhisperEncoder:
             hidden = layer(hidden, None)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
         return hidden.squeeze(0)
-
-
-register("whisper", "whisper-tiny.en-encoder")(WhisperEncoder)
 
 
 def _load_net(config: Any, tensors: dict[str, Tensor], folder: Path) -> Any:  # noqa: ANN401

@@ -33,7 +33,8 @@ class WhisperEncoder:
     """The encoder with the weights of a folder.
 
     Args:
-        folder: `config.json` and `model.safetensors` in Hugging Face's form.
+        folder: `config.json` and `model.safetensors` in Hugging Face's form, of the encoder alone
+            or of a whole Whisper, whose decoder is left out.
 
     Raises:
         UserError: a file is missing, or the weights are not those of the configuration.
@@ -44,6 +45,7 @@ class WhisperEncoder:
 
     def __init__(self, folder: Path) -> None:
         cpu_torch.install()
+        from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
         from transformers import WhisperConfig  # noqa: PLC0415  (slow to import)
         from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415
 
@@ -51,8 +53,9 @@ class WhisperEncoder:
         try:
             config = WhisperConfig(**json.loads((folder / "config.json").read_text("utf8")))
             tensors = load_file(weights)
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"{folder} is no Whisper encoder ({error})") from None
+        except (OSError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder} is no Whisper encoder ({reason})") from None
         self._net = _load_net(config, tensors, folder)
         self._filters = torch.from_numpy(
             mel_filter_bank(
@@ -65,7 +68,7 @@ class WhisperEncoder:
     @torch.inference_mode()
     def encode(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sound (samples,) at 16 kHz -> rows (T, dim), 50 a second."""
-        pieces = torch.from_numpy(sound).split(LONGEST)
+        pieces = torch.split(torch.from_numpy(sound), LONGEST)
         rows = [self._encode_piece(piece) for piece in pieces if len(piece) > WINDOW]
         if not rows:
             return np.empty((0, self.dim), dtype=np.float32)
@@ -80,7 +83,8 @@ class WhisperEncoder:
         for layer in net.layers:
             hidden = layer(hidden, None)
             hidden = hidden[0] if isinstance(hidden, tuple) else hidden
-        return hidden.squeeze(0)
+        rows: Tensor = hidden.squeeze(0)
+        return rows
 
 
 def _load_net(config: Any, tensors: dict[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
@@ -88,15 +92,18 @@ def _load_net(config: Any, tensors: dict[str, Tensor], folder: Path) -> Any:  # 
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as Net  # noqa: PLC0415
 
     net = Net(config)
-    missing, unexpected = net.load_state_dict(
-        {name.removeprefix("encoder."): tensor.float() for name, tensor in tensors.items()},
-        strict=False,
-    )
-    if missing or unexpected:
-        raise UserError(
-            f"{folder}: the weights do not fit config.json: {len(missing)} are missing "
-            f"{missing[:1]}, {len(unexpected)} are unknown {unexpected[:1]}"
+    short = {name.removeprefix("model.").removeprefix("encoder."): name for name in tensors}
+    try:
+        net.load_state_dict(
+            {
+                name: tensors[long].float()
+                for name, long in short.items()
+                if not name.startswith(("decoder.", "proj_out."))
+            }
         )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: the weights do not fit config.json ({reason})") from None
     net.layers = net.layers[:LAYER]
     return net.eval()
 

@@ -9,11 +9,9 @@
 | `<key>.jpg` | an image |
 
 A missing modality is a missing member. A face row (and its expression row) of zeros marks a frame
-in which no face was
-seen: it keeps its place in time, and no objective takes it as a target.
+in which no face was seen: it keeps its place in time, and no objective takes it as a target.
 """
 
-import ast
 import json
 import re
 from collections.abc import Mapping
@@ -80,7 +78,17 @@ IMAGE = "jpg"
 MEMBERS = (JSON, FACE, EXPRESSION, SPEECH, IMAGE)
 """Member suffixes, in the order in which they stand in a tar."""
 
-_TEXT_FIELDS = ("text", "language", "duration_s", "speaker", "session", "labels", "source")
+_FIELDS: dict[str, Any] = {
+    "text": str | None,
+    "language": str,
+    "duration_s": int | float,
+    "speaker": str,
+    "session": str,
+    "labels": dict,
+    "source": str,
+}
+"""Fields that stand in the JSON member as they are, and their types."""
+
 _ROWS = {FACE: "face", EXPRESSION: "expression", SPEECH: "speech"}
 
 
@@ -100,10 +108,10 @@ class BadSampleError(Exception):
 
 def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
     """The clip as (suffix, content) in the order of `MEMBERS`; what is missing is left out."""
-    record = {name: getattr(clip, name) for name in _TEXT_FIELDS}
+    record = {name: getattr(clip, name) for name in _FIELDS}
     record["words"] = [[word.text, word.start_s, word.end_s] for word in clip.words]
     record["tags"] = list(clip.tags)
-    content = json.dumps(record, ensure_ascii=False, sort_keys=True).encode()
+    content = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     members = [(JSON, content)]
     for suffix, name in _ROWS.items():
         rows = getattr(clip, name)
@@ -141,27 +149,39 @@ def read_text(members: bytes | memoryview) -> str | None:
     Raises:
         BadSampleError: the member is not of the right form.
     """
-    text: str | None = _read_record(members)["text"]
+    text: str | None = _read_record(members).get("text")
     return text
 
 
 def _read_record(content: bytes | memoryview) -> dict[str, Any]:
-    """The JSON member as arguments of `Clip`."""
+    """The JSON member as arguments of `Clip`; what it does not name keeps its default."""
     try:
-        record = json.loads(bytes(content))
-        known = {name: record[name] for name in _TEXT_FIELDS if name in record}
-        words = tuple(Word(str(w), float(start), float(end)) for w, start, end in record["words"])
+        record = _DECODER.decode(bytes(content).decode())
+        known = {name: record[name] for name in _FIELDS if name in record}
+        words = tuple(Word(str(w), float(a), float(b)) for w, a, b in record.get("words", ()))
         tags = tuple(map(str, record.get("tags", ())))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        (known.get("text") or "").encode()  # fails on half a surrogate pair
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
-    if not isinstance(known.get("text"), str | None):
-        raise BadSampleError(JSON, "text is not a string")
-    return {"text": None, **known, "words": words, "tags": tags}
+    for name, value in known.items():
+        if not isinstance(value, _FIELDS[name]):
+            raise BadSampleError(JSON, f"{name} cannot be {value!r:.50}")
+    return {**known, "words": words, "tags": tags}
 
+
+def _refuse_number(name: str) -> None:
+    """Called for NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_number)
+
+_FLOAT16 = 2
+"""Bytes."""
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER = re.compile(
-    r"\{'descr': '<f([24])', 'fortran_order': False, 'shape': (\(\d{1,9}, \d{1,9}\)), \}\s*"
+    r"\{'descr': '<f([24])', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})\), \}\s*"
 )
 
 
@@ -199,7 +219,10 @@ def read_npy(member: str, content: bytes | memoryview) -> NDArray[np.float16]:
     if len(content) - start != size:
         raise BadSampleError(member, f"{len(content) - start} bytes of data, {size} declared")
     rows = np.frombuffer(content, f"<f{width}", offset=start).reshape(shape)
-    return rows.astype(np.float16, copy=False)
+    if width == _FLOAT16:
+        return rows
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused as such
+        return rows.astype(np.float16)
 
 
 def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[int, int], int]:
@@ -210,7 +233,7 @@ def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[in
     match = _NPY_HEADER.fullmatch(bytes(content[10:start]).decode("latin1"))
     if match is None:
         raise BadSampleError(member, "not an array of float16 or float32 rows in C order")
-    return int(match[1]), ast.literal_eval(match[2]), start
+    return int(match[1]), (int(match[2]), int(match[3])), start
 
 
 def _finite(member: str, rows: NDArray[np.float16]) -> NDArray[np.float16]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_pipeline.errors import UserError
 
@@ -57,13 +57,20 @@ class FeatureSchema(Record):
 
 
 class ShardInfo(Record):
-    """One tar of the dataset's folder."""
+    """One tar of the dataset's folder.
 
-    name: str
+    Attributes:
+        name: of the file, without a folder.
+        split: that its samples belong to.
+        samples: how many it holds.
+        bytes, sha256: of the file.
+    """
+
+    name: str = Field(pattern=r"^[^/\\]+\.tar$")
     split: str
-    samples: int
-    bytes: int
-    sha256: str
+    samples: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class DatasetInfo(Record):

@@ -1,36 +1,47 @@
 """The index of a tar: where each member of each sample lies, and how long the samples are.
 
-It stands beside the tar as `<name>.index.npz` and can be rebuilt from the tar alone. Python's
-`tarfile` is slow to step through a tar; with the index any member is one slice of a memory map.
+It stands beside the tar as `<name>.idx` and can be made anew from the tar alone. Python's `tarfile`
+is slow to step through a tar; with the index any member is one slice of a memory map.
+
+An index file is, all numbers little-endian:
+
+| bytes | content |
+|---|---|
+| 8 | `memoidx1` |
+| 32 | sha256 of all that follows |
+| 32 | sha256 of the tar that it belongs to |
+| 8 | number n of samples |
+| n * 92 | a row of `ROW` for each |
+| the rest | the keys, UTF-8, each followed by a line feed |
 """
 
 import hashlib
-import io
 import os
-import tarfile
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import (
-    FACE,
-    JSON,
-    MEMBERS,
-    SPEECH,
-    BadSampleError,
-    npy_shape,
-    read_text,
-)
-
-BLOCK = 512
-"""Tar headers and members begin at multiples of this many bytes."""
+from data_pipeline.clip import FACE, JSON, MEMBERS, SPEECH, BadSampleError, npy_shape, read_text
+from data_pipeline.shards.tar import BLOCK, Report, TarProblem, TarSample, tar_samples
 
 LENGTHS = (JSON, FACE, SPEECH)
 """Members whose lengths are kept: characters of the text, face rows, speech rows."""
+
+ROW = np.dtype(
+    [
+        ("offsets", "<i8", len(MEMBERS)),
+        ("sizes", "<i8", len(MEMBERS)),
+        ("lengths", "<i4", len(LENGTHS)),
+    ]
+)
+"""A sample in an index file; the columns are those of `ShardIndex`."""
+
+_MAGIC = b"memoidx1"
+_DIGEST = hashlib.sha256().digest_size
+_HEADER = len(_MAGIC) + 2 * _DIGEST + 8
 
 
 @dataclass(frozen=True)
@@ -38,98 +49,104 @@ class ShardIndex:
     """The samples of one tar, in its order.
 
     Attributes:
-        keys: str (n,).
-        offsets: int64 (n, 5), where each member of `MEMBERS` begins in the tar; -1 if missing.
+        keys: their names (n,).
+        offsets: int64 (n, 5), where each member of `MEMBERS` begins in the tar; -1 if it is missing
+            or the sample is broken.
         sizes: int64 (n, 5), its bytes; 0 if missing.
         lengths: int32 (n, 3): characters of the text, face rows, speech rows; 0 if missing.
-        tar_bytes: int64 (), size of the tar that the index belongs to.
     """
 
-    keys: NDArray[np.str_]
+    keys: tuple[str, ...]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     lengths: NDArray[np.int32]
-    tar_bytes: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def save(self, path: Path) -> None:
-        """Write the index as an npz file, whole or not at all."""
-        buffer = io.BytesIO()
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
-        np.savez(buffer, allow_pickle=False, **arrays)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(path)
-
-
-@dataclass(frozen=True)
-class TarProblem:
-    """Something in a tar that is no part of a usable sample: what, where, why."""
-
-    key: str
-    member: str
-    offset: int
-    reason: str
+    def to_bytes(self, tar_sha256: str) -> bytes:
+        """The content of the index file of a tar with this hash."""
+        rows = np.zeros(len(self), ROW)
+        rows["offsets"], rows["sizes"], rows["lengths"] = self.offsets, self.sizes, self.lengths
+        keys = "".join(f"{key}\n" for key in self.keys).encode()
+        body = bytes.fromhex(tar_sha256) + len(self).to_bytes(8, "little") + rows.tobytes() + keys
+        return _MAGIC + hashlib.sha256(body).digest() + body
 
 
 def index_path(tar: Path) -> Path:
     """Where the index of a tar stands."""
-    return tar.with_suffix(".index.npz")
+    return tar.with_suffix(".idx")
 
 
-def load_index(tar: Path, report: Callable[[TarProblem], None] = lambda _: None) -> ShardIndex:
-    """The index beside a tar, or one made anew where that is missing, damaged or out of date.
+def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
+    """Make the index of a tar and write it beside it, whole or not at all."""
+    index = build_index(tar)
+    path = index_path(tar)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(index.to_bytes(tar_sha256))
+    temporary.replace(path)
+    return index
+
+
+def read_index(tar: Path, tar_sha256: str) -> ShardIndex | None:
+    """The index beside a tar; None if it is missing, damaged or of another tar."""
+    try:
+        content = index_path(tar).read_bytes()
+    except OSError:
+        return None
+    body = content[len(_MAGIC) + _DIGEST :]
+    if content[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
+        return None
+    if body[:_DIGEST].hex() != tar_sha256:
+        return None
+    samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
+    rows = np.frombuffer(content, ROW, samples, _HEADER)
+    keys = content[_HEADER + rows.nbytes :].decode().split("\n")[:-1]
+    return ShardIndex(tuple(keys), rows["offsets"], rows["sizes"], rows["lengths"])
+
+
+def load_index(tar: Path, tar_sha256: str) -> ShardIndex:
+    """The index beside a tar, or one made anew.
 
     Args:
         tar: the shard.
-        report: called with each problem found while an index is made.
+        tar_sha256: what `dataset.json` says of it; an index of another tar is not used.
     """
-    try:
-        with np.load(index_path(tar), allow_pickle=False) as file:
-            index = ShardIndex(**{field.name: file[field.name] for field in fields(ShardIndex)})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return build_index(tar, report)
-    fits = index.tar_bytes == tar.stat().st_size and len(index.offsets) == len(index.keys)
-    return index if fits else build_index(tar, report)
+    return read_index(tar, tar_sha256) or build_index(tar)
 
 
-@dataclass
-class _Sample:
-    """A sample whose members are being gathered."""
-
-    key: str
-    offsets: dict[str, int]
-    sizes: dict[str, int]
-
-
-def build_index(tar: Path, report: Callable[[TarProblem], None] = lambda _: None) -> ShardIndex:
+def build_index(tar: Path, report: Report = lambda _: None) -> ShardIndex:
     """Step through a tar and note its samples.
 
-    Members that cannot belong to a clip are reported and left out; where the tar is cut off, the
-    samples before the cut remain.
+    What cannot belong to a clip is reported and left out. A sample that is not whole keeps its
+    place, without members, so that reading it fails and is noticed.
+
+    Args:
+        tar: any WebDataset tar whose members are named as in `data_pipeline.clip`.
+        report: called with each problem.
     """
-    samples: list[_Sample] = []
-    seen: set[str] = set()
-    lengths = []
+    samples: dict[str, TarSample] = {}
     with tar.open("rb") as file:
-        for sample in _samples(file, report):
-            if sample.key in seen:
-                report(
-                    TarProblem(sample.key, "", min(sample.offsets.values()), "second of its key")
-                )
-                continue
-            seen.add(sample.key)
-            samples.append(sample)
-            lengths.append(_lengths(file, sample, report))
+        for sample in tar_samples(file, report):
+            first = samples.setdefault(sample.key, sample)
+            if first is not sample:
+                first.broken = True
+                reason = "members of this key stand elsewhere, too"
+                report(TarProblem(sample.key, "", sample.offset, reason))
+        whole = [TarSample(one.key, one.offset) if one.broken else one for one in samples.values()]
+        lengths = [_lengths(file, sample, report) for sample in whole]
     return ShardIndex(
-        keys=np.array([sample.key for sample in samples], dtype=np.str_),
-        offsets=_table([sample.offsets for sample in samples], missing=-1),
-        sizes=_table([sample.sizes for sample in samples], missing=0),
+        keys=tuple(samples),
+        offsets=_table([sample.offsets for sample in whole], missing=-1),
+        sizes=_table([sample.sizes for sample in whole], missing=0),
         lengths=np.array(lengths, dtype=np.int32).reshape(-1, len(LENGTHS)),
-        tar_bytes=np.array(tar.stat().st_size, dtype=np.int64),
     )
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _table(rows: list[dict[str, int]], missing: int) -> NDArray[np.int64]:
@@ -138,80 +155,22 @@ def _table(rows: list[dict[str, int]], missing: int) -> NDArray[np.int64]:
     return np.array(values, dtype=np.int64).reshape(-1, len(MEMBERS))
 
 
-def _samples(file: io.BufferedReader, report: Callable[[TarProblem], None]) -> Iterator[_Sample]:
-    """Neighbouring members of one key, as samples."""
-    sample: _Sample | None = None
-    for member in _members(file, report):
-        key, _, suffix = member.name.removeprefix("./").partition(".")
-        reason = _refusal(member, key, suffix)
-        if reason:
-            report(TarProblem(key, suffix, member.offset, reason))
-            continue
-        if sample is not None and sample.key != key:
-            yield sample
-            sample = None
-        sample = sample or _Sample(key, {}, {})
-        if suffix in sample.offsets:
-            report(TarProblem(key, suffix, member.offset, "second member of this name"))
-            continue
-        sample.offsets[suffix] = member.offset_data
-        sample.sizes[suffix] = member.size
-    if sample is not None:
-        yield sample
-
-
-def _members(
-    file: io.BufferedReader, report: Callable[[TarProblem], None]
-) -> Iterator[tarfile.TarInfo]:
-    """The tar's members up to where it is cut off or damaged."""
-    end = os.fstat(file.fileno()).st_size
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.offset_data + member.size > end:
-                    report(TarProblem("", member.name, member.offset, "the tar is cut off here"))
-                    return
-                yield member
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        report(TarProblem("", "", file.tell(), f"the tar cannot be read on ({error})"))
-
-
-def _refusal(member: tarfile.TarInfo, key: str, suffix: str) -> str | None:
-    """Why a member cannot belong to a clip; None if it can."""
-    if not member.isreg():
-        return "not a regular file"
-    if not key or "/" in key or "/" in suffix:
-        return f"{member.name!r} is not a member's name"
-    if suffix not in MEMBERS:
-        return f"unknown member (known are {', '.join(MEMBERS)})"
-    return None
-
-
-def _lengths(
-    file: io.BufferedReader, sample: _Sample, report: Callable[[TarProblem], None]
-) -> list[int]:
-    """Characters of the text, face rows, speech rows; 0 for what is missing or broken."""
+def _lengths(file: BinaryIO, sample: TarSample, report: Report) -> list[int]:
+    """Characters of the text, face rows, speech rows; 0 for what is missing or damaged."""
     lengths = []
     for suffix in LENGTHS:
         try:
             lengths.append(_length(file, sample, suffix))
         except BadSampleError as error:
-            report(TarProblem(sample.key, suffix, sample.offsets.get(suffix, 0), error.reason))
+            report(TarProblem(sample.key, suffix, sample.offsets[suffix], error.reason))
             lengths.append(0)
     return lengths
 
 
-def _length(file: io.BufferedReader, sample: _Sample, suffix: str) -> int:
+def _length(file: BinaryIO, sample: TarSample, suffix: str) -> int:
     if suffix not in sample.offsets:
         return 0
-    whole = suffix == JSON
-    content = os.pread(
-        file.fileno(), sample.sizes[suffix] if whole else BLOCK, sample.offsets[suffix]
-    )
-    return len(read_text(content) or "") if whole else npy_shape(suffix, content)[0]
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    size, offset = sample.sizes[suffix], sample.offsets[suffix]
+    if suffix == JSON:
+        return len(read_text(os.pread(file.fileno(), size, offset)) or "")
+    return npy_shape(suffix, os.pread(file.fileno(), min(size, BLOCK), offset))[0]

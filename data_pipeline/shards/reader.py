@@ -14,16 +14,18 @@ from data_pipeline.clip import (
     BadSampleError,
     Clip,
     clip_from_members,
-    read_text,
 )
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, ShardInfo, read_info
 from data_pipeline.shards.index import ShardIndex, file_sha256, load_index
 
+MOST_OPEN = 256
+"""Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
+
 
 @dataclass(frozen=True)
 class Lengths:
-    """Lengths of all samples of a split, by sample number; 0 where something is missing.
+    """Lengths of the samples of a shard, in its order; 0 where something is missing.
 
     Attributes:
         text_chars: int32 (n,), characters of the text.
@@ -38,17 +40,25 @@ class Lengths:
 
 @dataclass
 class _Shard:
-    """An open tar."""
+    """An open tar. Its map is closed when the last array that was read from it is gone."""
 
-    info: ShardInfo
     index: ShardIndex
     content: memoryview
 
     def members(self, row: int) -> dict[str, memoryview]:
-        """Suffix -> bytes of one sample, as slices of the map."""
+        """Suffix -> bytes of one sample, as slices of the map.
+
+        Raises:
+            BadSampleError: the tar has no such sample, or not the whole of it.
+        """
+        if row >= len(self.index):
+            raise BadSampleError("", f"the tar holds only {len(self.index)} samples")
         starts, sizes = self.index.offsets[row], self.index.sizes[row]
         places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
-        return {name: self.content[at : at + size] for name, at, size in places if at >= 0}
+        members = {name: self.content[at : at + size] for name, at, size in places if at >= 0}
+        if not members:
+            raise BadSampleError("", "parts of it are lost or stand apart; see 'memo data check'")
+        return members
 
 
 class Split:
@@ -91,7 +101,19 @@ class Split:
             BadSampleError: it is not whole or not of the right form.
         """
         shard, row = self._find(sample)
-        return clip_from_members(str(shard.index.keys[row]), shard.members(row))
+        members = shard.members(row)
+        return clip_from_members(shard.index.keys[row], members)
+
+    def read_record(self, sample: int) -> Clip:
+        """The clip without its rows and its image: what its JSON member says.
+
+        Raises:
+            BadSampleError: that member is missing or broken.
+        """
+        shard, row = self._find(sample)
+        members = shard.members(row)
+        record = {JSON: members[JSON]} if JSON in members else {}
+        return clip_from_members(shard.index.keys[row], record)
 
     def read_text(self, sample: int) -> str | None:
         """Its transcript alone.
@@ -99,17 +121,13 @@ class Split:
         Raises:
             BadSampleError: its JSON member is missing or broken.
         """
-        shard, row = self._find(sample)
-        members = shard.members(row)
-        if JSON not in members:
-            raise BadSampleError(JSON, "is missing")
-        return read_text(members[JSON])
+        return self.read_record(sample).text
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
         number, row = self._place(sample)
         index = self._shard(number).index
-        return self.shards[number].name, str(index.keys[row]) if row < len(index) else f"#{row}"
+        return self.shards[number].name, index.keys[row] if row < len(index) else f"#{row}"
 
     def lengths(self, shard: int) -> Lengths:
         """Lengths of the samples of one shard, by row; a sample that its tar lacks has none."""
@@ -141,22 +159,21 @@ class Split:
 
     def _find(self, sample: int) -> tuple[_Shard, int]:
         number, row = self._place(sample)
-        shard = self._shard(number)
-        if row >= len(shard.index):
-            raise BadSampleError("", f"the tar holds only {len(shard.index)} usable samples")
-        return shard, row
+        return self._shard(number), row
 
     def _shard(self, number: int) -> _Shard:
         with self._lock:
-            if number not in self._open:
-                self._open[number] = self._map(self.shards[number])
-            return self._open[number]
+            shard = self._open.pop(number, None) or self._map(self.shards[number])
+            self._open[number] = shard  # the last one is the one used last
+            if len(self._open) > MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            return shard
 
     def _map(self, info: ShardInfo) -> _Shard:
         path = self._folder / info.name
         with path.open("rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _Shard(info, load_index(path), memoryview(content))
+        return _Shard(load_index(path, info.sha256), memoryview(content))
 
     def _check_size(self, shard: ShardInfo) -> None:
         path = self._folder / shard.name

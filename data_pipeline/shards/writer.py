@@ -20,7 +20,7 @@ from data_pipeline.shards.dataset import (
     RowSchema,
     ShardInfo,
 )
-from data_pipeline.shards.index import build_index, file_sha256, index_path
+from data_pipeline.shards.index import file_sha256, write_index
 
 STATISTICS_SPLIT = "train"
 
@@ -74,13 +74,14 @@ class _OpenShard:
     def close(self) -> ShardInfo:
         """Finish the tar, write its index and describe it."""
         self._tar.close()
-        build_index(self.path).save(index_path(self.path))
+        sha256 = file_sha256(self.path)
+        write_index(self.path, sha256)
         return ShardInfo(
             name=self.path.name,
             split=self.split,
             samples=self.samples,
             bytes=self.path.stat().st_size,
-            sha256=file_sha256(self.path),
+            sha256=sha256,
         )
 
 

@@ -158,10 +158,10 @@ def _read_record(content: bytes | memoryview) -> dict[str, Any]:
     try:
         record = _DECODER.decode(bytes(content).decode())
         known = {name: record[name] for name in _FIELDS if name in record}
-        words = tuple(Word(str(w), float(a), float(b)) for w, a, b in record.get("words", ()))
+        words = tuple(Word(str(w), float(a), float(b)) for w, a, b in record["words"])
         tags = tuple(map(str, record.get("tags", ())))
         (known.get("text") or "").encode()  # fails on half a surrogate pair
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
     for name, value in known.items():
         if not isinstance(value, _FIELDS[name]):

@@ -68,7 +68,7 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
 
     Raises:
         UserError: an existing output, an unknown corpus or encoder, a source without the corpus's
-            layout, a partial build with other settings, or too many broken recordings.
+            layout, a partial build with other settings, too many or only broken recordings.
     """
     if settings.out.exists():
         raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
@@ -78,6 +78,8 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     work = _open_work_folder(settings, extractor)
     quarantine = Quarantine(work / "quarantine.jsonl", settings.max_quarantined)
     _extract_missing(settings, recordings, work / "clips", quarantine)
+    if not any((work / "clips").glob("*.tar")):
+        raise UserError(f"no recording of {settings.source} can be decoded; see {work}")
     samples: dict[str, int] = {}
     with ShardWriter(
         settings.out,
@@ -185,8 +187,8 @@ def _start_worker(source: Path, extract: ExtractSettings, clips: Path) -> None:
 def _extract(recording: Recording) -> None:
     """In a worker: one recording -> one finished clip."""
     assert _worker is not None, "the pool's initialiser has run"
-    assert recording.media is not None, "text-only recordings need no extraction"
-    clip = _worker.extractor.clip(recording, _worker.source.read(recording.media))
+    media = None if recording.media is None else _worker.source.read(recording.media)
+    clip = _worker.extractor.clip(recording, media)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for suffix, content in clip_members(clip):

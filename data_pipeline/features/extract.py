@@ -1,6 +1,6 @@
 """A recording's video and sound -> the feature rows of a Clip, by the frozen encoders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,24 +45,24 @@ class Extractor:
         )
         self.face_fps = settings.face_fps
 
-    def clip(self, recording: Recording, media: bytes) -> Clip:
+    def clip(self, recording: Recording, media: bytes | None) -> Clip:
         """Decode one recording and encode it; a modality that is not there is left out.
+
+        Args:
+            recording: what the corpus says of it.
+            media: content of its file; None for one that is only text.
 
         Raises:
             MediaError: the file cannot be decoded.
         """
+        clip = _described(recording)
+        if media is None:
+            return clip
         sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
         face, expression = self._face_rows(decode_frames(media, self.face_fps))
-        return Clip(
-            key=recording.key,
-            text=recording.text,
-            language=recording.language,
-            words=recording.words,
+        return replace(
+            clip,
             duration_s=_duration_s(sound, face, self.face_fps),
-            speaker=recording.speaker,
-            session=recording.session,
-            labels=recording.labels,
-            source=recording.media or "",
             face=face,
             expression=expression,
             speech=None if sound is None else self._speech_rows(sound),
@@ -80,9 +80,24 @@ class Extractor:
         posteriors[~found] = 0
         return features.astype(np.float16), posteriors.astype(np.float16)
 
-    def _speech_rows(self, sound: NDArray[np.float32]) -> NDArray[np.float16]:
-        """Rows of 60 ms, (T, D)."""
-        return average_rows(self.speech.encode(sound), SPEECH_GROUP).astype(np.float16)
+    def _speech_rows(self, sound: NDArray[np.float32]) -> NDArray[np.float16] | None:
+        """Rows of 60 ms, (T, D); None of sound too short for one."""
+        rows = average_rows(self.speech.encode(sound), SPEECH_GROUP)
+        return rows.astype(np.float16) if len(rows) else None
+
+
+def _described(recording: Recording) -> Clip:
+    """The clip without features."""
+    return Clip(
+        key=recording.key,
+        text=recording.text,
+        language=recording.language,
+        words=recording.words,
+        speaker=recording.speaker,
+        session=recording.session,
+        labels=recording.labels,
+        source=recording.media or "",
+    )
 
 
 def _duration_s(

@@ -1,0 +1,217 @@
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from data_pipeline import build, cpu_torch
+from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError
+from data_pipeline.features import extract
+from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
+from data_pipeline.features.extract import Extractor, ExtractSettings
+from data_pipeline.shards.reader import open_dataset
+from tests.data_pipeline.features.media import make_sound, make_video
+
+CLIPS = 9
+
+
+@pytest.fixture(scope="module")
+def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSettings:
+    """A random face network and a random wav2vec 2.0, both small."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    card = FaceCard(classes=("calm", "glad"), input_size=16, trained_on="noise", test_accuracy=0.5)
+    save_face_net(folder / "face.safetensors", DenseFaceNet(2), card)
+    cpu_torch.install()
+    from torchaudio.models import wav2vec2_model
+
+    convolutions = [(8, kernel, 2) for kernel in (3, 3, 3, 3, 2, 2)]
+    net = wav2vec2_model(
+        extractor_mode="group_norm",
+        extractor_conv_layer_config=[(8, 10, 5), *convolutions],
+        extractor_conv_bias=False,
+        encoder_embed_dim=64,
+        encoder_projection_dropout=0.0,
+        encoder_pos_conv_kernel=4,
+        encoder_pos_conv_groups=4,
+        encoder_num_layers=1,
+        encoder_num_heads=1,
+        encoder_attention_dropout=0.0,
+        encoder_ff_interm_features=16,
+        encoder_ff_interm_dropout=0.0,
+        encoder_dropout=0.0,
+        encoder_layer_norm_first=False,
+        encoder_layer_drop=0.0,
+        aux_num_out=None,
+    )
+    torch.save(net.state_dict(), folder / "wav2vec2.pth")
+    return ExtractSettings(folder / "face.safetensors", "wav2vec2", folder / "wav2vec2.pth")
+
+
+def write_clip(path: Path, seed: int) -> None:
+    """0.4 s of grey pictures and noise."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 0.1, 6400).astype(np.float32)
+    path.write_bytes(make_video(range(0, 400, 40), list(rng.integers(0, 256, 10)), noise))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, extract_settings: ExtractSettings) -> BuildSettings:
+    """Of a corpus in GRID's layout."""
+    root = tmp_path / "grid_s3"
+    (root / "clips").mkdir(parents=True)
+    lines = ["clip\ttext\tword_times_s"]
+    for number in range(CLIPS):
+        write_clip(root / "clips" / f"c{number}.mp4", number)
+        lines.append(f"c{number}\tbin blue\tsil:0.00-0.10 bin:0.10-0.20 blue:0.20-0.36")
+    (root / "transcripts.tsv").write_text("\n".join(lines) + "\n")
+    return BuildSettings("grid", root, tmp_path / "out", extract_settings, samples_per_shard=5)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread instead of processes, and a face in every frame but the first."""
+
+    def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
+        return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
+
+    def whole_frames(
+        frames: NDArray[np.uint8], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return frames[:, :size, :size, 0].copy(), np.arange(len(frames)) > 0
+
+    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
+    monkeypatch.setattr(extract, "align_faces", whole_frames)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_dataset_holds_every_clip_with_its_features(settings: BuildSettings) -> None:
+    result = build_dataset(settings)
+    assert (result.samples, result.quarantined) == ({"train": 8, "valid": 1}, 0)
+    dataset = open_dataset(settings.out)
+    train = dataset.split("train")
+    assert list(train.shard_sizes) == [5, 3]
+    clips = [train.read(at) for at in range(8)] + [dataset.split("valid").read(0)]
+    assert sorted(clip.key for clip in clips) == [f"c{number}" for number in range(CLIPS)]
+    extractor = Extractor(settings.extract)
+    for clip in clips:
+        assert (clip.text, clip.speaker, clip.words[1].text) == ("bin blue", "s3", "blue")
+        assert clip.face is not None
+        assert clip.expression is not None
+        assert clip.speech is not None
+        assert (clip.face.shape, clip.expression.shape) == ((4, 342), (4, 2))
+        assert not clip.face[0].any()  # no face was found in the first frame
+        assert not clip.expression[0].any()
+        np.testing.assert_allclose(clip.expression[1:].sum(axis=1), 1, atol=2e-3)
+        media = (settings.source / "clips" / f"{clip.key}.mp4").read_bytes()
+        again = extractor.clip(Recording(clip.key, "train", "x.mp4"), media)
+        np.testing.assert_allclose(clip.speech, again.speech, atol=2e-3)
+        assert len(clip.speech) == math.ceil((clip.duration_s * 16_000 - 80) // 320 / 3)
+    assert not settings.out.with_name("out.partial").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_killed_build_goes_on_and_gives_the_same_bytes(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_dataset(settings)
+    killed = replace(settings, out=settings.out.with_name("killed"))
+    clips = killed.out.with_name("killed.partial") / "clips"
+    encoded: list[str] = []
+    clip_of = Extractor.clip
+
+    def dies_at_the_fourth(self: Extractor, recording: Recording, media: bytes | None) -> Any:  # noqa: ANN401
+        encoded.append(recording.key)
+        if len(encoded) == 4:
+            raise KeyboardInterrupt
+        return clip_of(self, recording, media)
+
+    monkeypatch.setattr(Extractor, "clip", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(killed)
+    assert not killed.out.exists()
+    (clips / "0123.tar.77.tmp").write_bytes(b"half a clip")
+    done = len(list(clips.glob("*.tar")))
+    assert 3 <= done < CLIPS
+    del encoded[:]
+    encoded.extend(["already"] * 4)
+    build_dataset(killed)
+    assert len(encoded) - 4 == CLIPS - done
+    assert content(killed.out) == content(settings.out)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None:
+    (settings.source / "clips" / "c3.mp4").write_bytes(b"this is no video")
+    result = build_dataset(settings)
+    assert result.quarantined == 1
+    assert sum(result.samples.values()) == CLIPS - 1
+    named = [json.loads(line) for line in (settings.out / "quarantine.jsonl").open()]
+    assert [(line["key"], line["member"]) for line in named] == [("c3", "clips/c3.mp4")]
+    assert "cannot be decoded" in named[0]["reason"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_corpus_of_broken_recordings_is_refused(settings: BuildSettings) -> None:
+    for path in (settings.source / "clips").iterdir():
+        path.write_bytes(b"this is no video")
+    with pytest.raises(UserError, match=r"no recording of .* can be decoded"):
+        build_dataset(settings)
+    with pytest.raises(UserError, match="more than 3 bad samples"):
+        build_dataset(replace(settings, max_quarantined=3))
+    assert not settings.out.exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_existing_output_and_a_partial_build_of_other_settings_are_refused(
+    settings: BuildSettings,
+) -> None:
+    partial = settings.out.with_name("out.partial")
+    partial.mkdir()
+    (partial / "made_by.json").write_text("{}")
+    with pytest.raises(UserError, match="left by a build with other settings"):
+        build_dataset(settings)
+    settings.out.mkdir()
+    with pytest.raises(UserError, match="out exists already"):
+        build_dataset(settings)
+
+
+@pytest.mark.slow
+def test_processes_give_the_bytes_of_one_thread(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parallel = replace(settings, out=settings.out.with_name("parallel"), workers=1)
+    build_dataset(parallel)
+    train = open_dataset(parallel.out).split("train")
+    assert train.read(0).face is None  # nothing in grey pictures looks like a face
+    assert train.read(0).speech is not None
+    monkeypatch.setattr(
+        build,
+        "ProcessPoolExecutor",
+        lambda _, __, start, arguments: ThreadPoolExecutor(1, "", start, arguments),
+    )
+    build_dataset(settings)
+    assert content(parallel.out) == content(settings.out)
+
+
+def test_a_clip_has_only_what_the_recording_has(extract_settings: ExtractSettings) -> None:
+    extractor = Extractor(extract_settings)
+    text = extractor.clip(Recording("t", "train", None, text="안녕", language="ko"), None)
+    assert (text.text, text.language, text.face, text.speech) == ("안녕", "ko", None, None)
+    short = make_sound(np.zeros(300, np.float32))
+    click = extractor.clip(Recording("c", "train", "c.wav", speaker="s"), short)
+    assert (click.speaker, click.face, click.speech) == ("s", None, None)
+    silent = extractor.clip(Recording("v", "train", "v.mp4"), make_video([0, 40], [9, 9], None))
+    assert (silent.face, silent.speech, silent.source) == (None, None, "v.mp4")

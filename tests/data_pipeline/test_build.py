@@ -117,6 +117,7 @@ def test_dataset_holds_every_clip_with_its_features(settings: BuildSettings) -> 
         np.testing.assert_allclose(clip.expression[1:].sum(axis=1), 1, atol=2e-3)
         media = (settings.source / "clips" / f"{clip.key}.mp4").read_bytes()
         again = extractor.clip(Recording(clip.key, "train", "x.mp4"), media)
+        assert again.speech is not None
         np.testing.assert_allclose(clip.speech, again.speech, atol=2e-3)
         assert len(clip.speech) == math.ceil((clip.duration_s * 16_000 - 80) // 320 / 3)
     assert not settings.out.with_name("out.partial").exists()

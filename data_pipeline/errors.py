@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print the line on stderr and exit with status 2; no traceback is shown.
     """
+
+
+class AgreedError(UserError):
+    """A user's mistake that every rank of a run knows of; the first rank says it."""

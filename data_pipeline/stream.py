@@ -127,7 +127,7 @@ class TrainStream:
     ) -> None:
         state.check(state.seed, maker.split.fingerprint)
         check_budget(maker.lengths.longest, maker.token_budget)
-        _check_ranks(maker, global_batch)
+        check_ranks(maker, global_batch)
         self._steps = Prefetch(_steps(maker, state, global_batch), prefetch)
 
     @property
@@ -182,7 +182,12 @@ def eval_batches(maker: BatchMaker, block: int = 64) -> Iterator[PackedBatch]:
         yield from maker.micro_batches(samples, np.zeros_like(samples))
 
 
-def _check_ranks(maker: BatchMaker, global_batch: int) -> None:
+def check_ranks(maker: BatchMaker, global_batch: int) -> None:
+    """Make sure that every rank has work.
+
+    Raises:
+        UserError: fewer samples, or a smaller global batch, than ranks.
+    """
     ranks, samples = maker.placement.ranks, len(maker.split)
     if samples < ranks:
         raise UserError(

@@ -5,11 +5,18 @@ An unknown key is refused with the nearest known one. Batch arithmetic is derive
 is derived from these settings and never typed in.
 """
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import pydantic
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field
+
+from data_pipeline.errors import UserError
 
 
 class Settings(BaseModel):
@@ -237,8 +244,75 @@ class PretrainConfig(Settings):
 def load_config(path: Path | None, overrides: Sequence[str]) -> PretrainConfig:
     """Read a YAML file, apply `key.sub=value` overrides and check everything.
 
+    Args:
+        path: YAML file; None takes the defaults.
+        overrides: `optimizer.lr=1e-4`, `data.dataset=datasets/grid`, ...
+
     Raises:
         UserError: a file that is missing or no YAML, an unknown key (names the nearest one), a
             value out of range.
     """
-    raise NotImplementedError
+    merged = OmegaConf.merge(_read_yaml(path), *map(_parse_override, overrides))
+    return parse_config(OmegaConf.to_container(merged, resolve=True), str(path or "the settings"))
+
+
+def parse_config(values: object, where: str) -> PretrainConfig:
+    """Check plain values, from YAML or from a checkpoint.
+
+    Args:
+        values: nested dictionaries.
+        where: they come from, for messages.
+
+    Raises:
+        UserError: an unknown key (names the nearest one) or a value of the wrong kind or range.
+    """
+    try:
+        return PretrainConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise UserError(f"{where}: {_first_problem(error)}") from None
+
+
+def _read_yaml(path: Path | None) -> DictConfig:
+    if path is None:
+        return OmegaConf.create({})
+    try:
+        loaded = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no config file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path} is no YAML file: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path} must hold keys and values, not a list")
+    return loaded
+
+
+def _parse_override(override: str) -> DictConfig:
+    key, separator, _ = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"{override!r} is no setting; write key=value, e.g. optimizer.lr=1e-4")
+    try:
+        return OmegaConf.from_dotlist([override])
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{override!r}: {' '.join(str(error).split())}") from None
+
+
+def _first_problem(error: pydantic.ValidationError) -> str:
+    """The first problem in one line."""
+    first = error.errors()[0]
+    place = tuple(str(part) for part in first["loc"])
+    name = ".".join(place)
+    if first["type"] != "extra_forbidden":
+        return f"{name}={first['input']!r}: {first['msg']}"
+    known = _known_keys(place[:-1])
+    nearest = difflib.get_close_matches(place[-1], known, n=1)
+    meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown key {name!r}{meant} (known here: {', '.join(known)})"
+
+
+def _known_keys(place: Sequence[str]) -> list[str]:
+    """Names of the settings at a place such as ("optimizer",)."""
+    model: type[BaseModel] = PretrainConfig
+    for part in place:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = annotation if isinstance(annotation, type) else ObjectiveSettings
+    return sorted(model.model_fields)

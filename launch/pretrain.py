@@ -1,0 +1,50 @@
+"""Pretrain: `deepspeed launch/pretrain.py [--config FILE] [key=value ...]`.
+
+Also runs under `torchrun`, `srun` and plain `python`. Without arguments it makes the demo corpus
+and trains on it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from data_pipeline.errors import AgreedError, UserError
+from memo.config import load_config
+
+DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Pretrain the cross-modal transformer.")
+    parser.add_argument("--config", type=Path, default=DEMO_CONFIG, help="YAML file of settings")
+    parser.add_argument(
+        "--resume", default="auto", help="auto (default), never, or a checkpoint's or run's folder"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="plan the run, write nothing")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run; a user's mistake is one line on stderr and exit status 2."""
+    arguments = parse_arguments()
+    try:
+        config = load_config(arguments.config, arguments.settings)
+        if arguments.dry_run:
+            from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
+
+            return dry_run(config)
+        from memo.training.pretrain import pretrain  # noqa: PLC0415  (imports DeepSpeed)
+
+        return pretrain(config, arguments.resume)
+    except UserError as error:
+        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
+            print(f"pretrain: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

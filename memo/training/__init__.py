@@ -1,0 +1,1 @@
+"""The pretraining run: engine, loop, checkpoints, log."""

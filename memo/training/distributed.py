@@ -1,0 +1,138 @@
+"""The processes of a run: who this one is, and the few things that all of them do together."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.stream import Placement
+from memo.training.accelerator import deepspeed
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run, seen from one of them.
+
+    Attributes:
+        rank: this process, from 0.
+        count: how many there are.
+        device: where this one computes.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which alone writes and prints."""
+        return self.rank == 0
+
+    @property
+    def placement(self) -> Placement:
+        """As the stream wants it."""
+        return Placement(self.rank, self.count)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sums over the ranks, in float64 on this rank's device; any shape."""
+        total = values.detach().to(self.device, torch.float64, copy=True)
+        dist.all_reduce(total)
+        return total
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some rank."""
+        return bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        dist.barrier()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Run a block that may fail on some ranks so that all end, with the same message.
+
+        The block must not communicate.
+
+        Raises:
+            AgreedError: on every rank, if the block raised a UserError on one of them.
+        """
+        message = None
+        try:
+            yield
+        except UserError as error:
+            message = str(error)
+        messages: list[str | None] = [None] * self.count
+        dist.all_gather_object(messages, message)
+        failed = [text for text in messages if text is not None]
+        if failed:
+            raise AgreedError(failed[0])
+
+
+def join(threads: int | None) -> Ranks:
+    """Join the other processes of the run.
+
+    Started by `deepspeed`, `torchrun` or `srun`, the environment says who this is; started by
+    plain `python`, it is alone.
+
+    Args:
+        threads: CPU threads of this process; None divides the cores among those of this node.
+    """
+    describe_process(os.environ)
+    local = int(os.environ["LOCAL_RANK"])
+    torch.set_num_threads(threads or _share_of_cores(os.environ))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
+    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def describe_process(environment: MutableMapping[str, str]) -> None:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where no launcher has."""
+    if "RANK" in environment:
+        environment.setdefault("LOCAL_RANK", "0")
+    elif "SLURM_STEP_NUM_TASKS" in environment:  # set by srun, and not in a batch script itself
+        environment.update(_slurm_process(environment))
+    else:
+        alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        environment.update(alone, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()))
+
+
+def _slurm_process(slurm: MutableMapping[str, str]) -> dict[str, str]:
+    """What `srun` tells a task, under the names that torch reads."""
+    job, step = int(slurm["SLURM_JOB_ID"]), int(slurm["SLURM_STEP_ID"])
+    return {
+        "RANK": slurm["SLURM_PROCID"],
+        "WORLD_SIZE": slurm["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": slurm["SLURM_LOCALID"],
+        "LOCAL_WORLD_SIZE": re.split(r"[(,]", slurm["SLURM_STEP_TASKS_PER_NODE"])[0],
+        "MASTER_ADDR": slurm.get("MASTER_ADDR") or _first_host(slurm["SLURM_STEP_NODELIST"]),
+        "MASTER_PORT": slurm.get("MASTER_PORT") or str(20_000 + (31 * job + step) % 20_000),
+    }
+
+
+def _first_host(nodes: str) -> str:
+    """The first of Slurm's host list, e.g. "gpu[07-09,12],cpu1" -> "gpu07"."""
+    name, _, numbers = re.split(r",(?![^\[]*\])", nodes)[0].partition("[")
+    return name + re.split(r"[-,\]]", numbers)[0]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _share_of_cores(environment: MutableMapping[str, str]) -> int:
+    """Cores that this process may use, divided among the processes of the node."""
+    # The deepspeed launcher says LOCAL_SIZE, torchrun LOCAL_WORLD_SIZE.
+    beside = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1"
+    return max(len(os.sched_getaffinity(0)) // int(beside), 1)

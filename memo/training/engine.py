@@ -1,0 +1,288 @@
+"""One optimizer step over DeepSpeed, whatever the ZeRO stage, the ranks and the micro-batches."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+from torch import Tensor, nn
+
+from data_pipeline.errors import UserError
+from data_pipeline.packing import PackedBatch
+from memo.config import Distribution, Optimizer
+from memo.objectives.base import LossSum
+from memo.training.accelerator import deepspeed, supports_bf16
+from memo.training.distributed import Ranks
+from memo.training.optimizer import MOMENTS, create_moments, make_adam, seed_step
+
+
+@dataclass(frozen=True)
+class ObjectiveResult:
+    """One objective over the whole global batch.
+
+    Attributes:
+        loss: mean over its masked positions; NaN if there is none.
+        metric: likewise.
+        count: masked positions.
+    """
+
+    loss: float
+    metric: float
+    count: int
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did, the same on every rank.
+
+    Attributes:
+        objectives: by name.
+        loss: weighted sum of the objectives' losses, which was minimised.
+        grad_norm: of all gradients, before clipping; NaN if the step was skipped.
+        applied: False if a loss or gradient was not finite: nothing was changed.
+        tokens: of the global batch.
+    """
+
+    objectives: Mapping[str, ObjectiveResult]
+    loss: float
+    grad_norm: float
+    applied: bool
+    tokens: int
+
+
+class Engine:
+    """DeepSpeed around a model that returns a `LossSum` for each objective.
+
+    The loss of a step is the sum over objectives of weight * sum / count, where the count of masked
+    positions is taken over all ranks and micro-batches of the step. It is known from the targets
+    before the first forward pass, so every micro-batch contributes its exact share.
+
+    Args:
+        model: with its initial weights, the same on every rank.
+        weights: objective name -> factor of its loss.
+        optimizer: AdamW's settings.
+        distribution: ZeRO stage, precision.
+        ranks: this process among the others.
+        seed: of dropout, with the step and the rank.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, float],
+        optimizer: Optimizer,
+        distribution: Distribution,
+        ranks: Ranks,
+        seed: int,
+    ) -> None:
+        precision = choose_precision(distribution, ranks.device)
+        self.stage = distribution.zero_stage
+        self.model = model
+        self.ranks = ranks
+        self.adam = make_adam(model, optimizer, self.stage)
+        self._weights = weights
+        self._seed = seed
+        self.deepspeed: Any = deepspeed.initialize(
+            model=model,
+            optimizer=self.adam,
+            config=deepspeed_config(optimizer, distribution, precision),
+            dist_init_required=False,
+        )[0]
+
+    def step(self, batches: Sequence[PackedBatch], number: int, lr: float) -> StepResult:
+        """One optimizer step.
+
+        Args:
+            batches: this rank's micro-batches; all ranks have the same number of them.
+            number: of the step, from 0; seeds dropout.
+            lr: learning rate.
+        """
+        seed_step(self._seed, number, self.ranks.rank)
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+        counts, tokens = self._count(batches)
+        sums = torch.zeros(len(self._weights), 2, device=self.ranks.device)
+        for batch in batches:
+            losses = self.deepspeed(batch.to(self.ranks.device))
+            self.deepspeed.backward(self._loss(losses, counts), scale_wrt_gas=False)
+            sums += torch.stack([_logged(losses[name]) for name in self._weights])
+        self.deepspeed.step()
+        return self._result(self.ranks.sum(sums), counts, tokens)
+
+    def _count(self, batches: Sequence[PackedBatch]) -> tuple[dict[str, int], int]:
+        """Masked positions of each objective, and tokens, over all ranks and micro-batches."""
+        here = [sum(len(one.targets[name].positions) for one in batches) for name in self._weights]
+        local = torch.tensor([*here, sum(one.tokens for one in batches)], dtype=torch.int64)
+        *counts, tokens = (int(total) for total in self.ranks.sum(local).tolist())
+        return dict(zip(self._weights, counts, strict=True)), tokens
+
+    def _loss(self, losses: Mapping[str, LossSum], counts: Mapping[str, int]) -> Tensor:
+        """This micro-batch's share of the step's loss.
+
+        DeepSpeed divides gradients by the number of ranks; that is taken back here. A loss that is
+        not finite makes every gradient NaN, so that the step is skipped on all ranks.
+        """
+        shares = [
+            losses[name].sum * (weight / max(counts[name], 1))
+            for name, weight in self._weights.items()
+        ]
+        loss = torch.stack(shares).sum() * self.ranks.count
+        return loss * (1 + 0 * loss.detach())
+
+    def _result(self, sums: Tensor, counts: Mapping[str, int], tokens: int) -> StepResult:
+        objectives = {
+            name: ObjectiveResult(*(_ratio(value, counts[name]) for value in row), counts[name])
+            for name, row in zip(self._weights, sums.tolist(), strict=True)
+        }
+        loss = sum(self._weights[name] * one.loss for name, one in objectives.items() if one.count)
+        applied = bool(self.deepspeed.was_step_applied())
+        norm = float(self.deepspeed.get_global_grad_norm()) if applied else math.nan
+        return StepResult(objectives, loss, norm, applied, tokens)
+
+    def collect(self) -> "TrainingState":
+        """Full parameters and moments of every parameter; all ranks must call it together."""
+        parameters, moments = {}, {}
+        for name, parameter in self.model.named_parameters():
+            parameters[name] = self._full(parameter)
+            for key in MOMENTS:
+                moments[f"{key}.{name}"] = self._full(parameter, key)
+        buffers = {name: buffer.cpu() for name, buffer in self.model.named_buffers()}
+        return TrainingState({**parameters, **buffers}, moments, self._updates())
+
+    def restore(self, state: "TrainingState") -> None:
+        """Take up parameters and moments that any number of ranks at any ZeRO stage collected.
+
+        The model must have been built with the state's parameters already (`TrainingState.model`);
+        they are set again because a bfloat16 model has lost their last bits.
+        """
+        create_moments(self.adam, self._adam_parameters(), state.updates)
+        if self.stage in (1, 2):
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+        for name, parameter in self.model.named_parameters():
+            self._set(parameter, state.model[name], None)
+            for key in MOMENTS:
+                self._set(parameter, state.moments[f"{key}.{name}"], key)
+
+    def _adam_parameters(self) -> list[Tensor]:
+        """The tensors that AdamW has moments of: the parameters, or this rank's flat partitions."""
+        if self.stage == 3:
+            return list(self.deepspeed.optimizer.fp32_partitioned_groups_flat)
+        return [one for group in self.adam.param_groups for one in group["params"]]
+
+    def _updates(self) -> int:
+        """Updates made so far: steps less the skipped ones."""
+        return int(next((float(one["step"]) for one in self.adam.state.values()), 0))
+
+    def _full(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
+        """One parameter, or one of its moments, whole, in float32, on the host."""
+        if key is not None and not self.adam.state:
+            shape = parameter.ds_shape if self.stage == 3 else parameter.shape
+            return torch.zeros(shape)
+        if self.stage == 0:
+            whole = parameter.detach() if key is None else self.adam.state[parameter][key]
+        elif key is None:
+            whole = safe_get_full_fp32_param(parameter)
+        else:
+            whole = safe_get_full_optimizer_state(parameter, key)
+        return whole.cpu().clone().contiguous()
+
+    @torch.no_grad()
+    def _set(self, parameter: nn.Parameter, value: Tensor, key: str | None) -> None:
+        """Set one parameter, or one of its moments, or this rank's part of it."""
+        value = value.to(self.ranks.device)
+        if self.stage == 0:
+            target = parameter if key is None else self.adam.state[parameter][key]
+            target.copy_(value)
+        elif self.stage < 3 and key is None:
+            safe_set_full_fp32_param(parameter, value)
+        elif self.stage < 3:
+            safe_set_full_optimizer_state(parameter, value, key)
+        elif key is None:
+            safe_set_local_fp32_param(parameter, self._partition(parameter, value))
+        else:
+            safe_set_local_optimizer_state(parameter, self._partition(parameter, value), key)
+
+    def _partition(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
+        """This rank's part of a value at stage 3: an equal share, the last one filled up with 0."""
+        share = parameter.partition_numel()
+        padded = torch.zeros(share * self.ranks.count, device=value.device)
+        padded[: value.numel()] = value.flatten()
+        return padded.narrow(0, share * self.ranks.rank, share)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All that an optimizer step changes, whole, by parameter name.
+
+    Attributes:
+        model: parameters in float32, and buffers.
+        moments: `exp_avg.<name>` and `exp_avg_sq.<name>`.
+        updates: steps that AdamW has made.
+    """
+
+    model: Mapping[str, Tensor]
+    moments: Mapping[str, Tensor]
+    updates: int
+
+
+def _logged(loss: LossSum) -> Tensor:
+    """Sums of loss and metric (2,), without gradient."""
+    return torch.stack([loss.sum.detach().float(), loss.metric_sum.float()])
+
+
+def _ratio(total: float, count: int) -> float:
+    return total / count if count else math.nan
+
+
+def choose_precision(distribution: Distribution, device: torch.device) -> str:
+    """`fp32` or `bf16`.
+
+    Raises:
+        UserError: bf16 is asked for where it is not supported.
+    """
+    supported = supports_bf16()
+    if distribution.precision is None:
+        return "bf16" if supported and distribution.zero_stage > 0 else "fp32"
+    if distribution.precision == "bf16" and not supported:
+        raise UserError(
+            f"distribution.precision=bf16 is not supported on this {device.type}; take fp32"
+        )
+    if distribution.precision == "bf16" and distribution.zero_stage == 0:
+        raise UserError(
+            "distribution.precision=bf16 needs distribution.zero_stage=1 or more, which keeps "
+            "fp32 master weights"
+        )
+    return distribution.precision
+
+
+def deepspeed_config(
+    optimizer: Optimizer, distribution: Distribution, precision: str
+) -> dict[str, Any]:
+    """DeepSpeed's JSON, derived from ours.
+
+    The micro-batches of a step vary in number, so the caller says where a step ends
+    (`managed_gradient_accumulation` off), and batch sizes mean nothing here.
+    """
+    stage = distribution.zero_stage
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": optimizer.clip if stage else 0.0,
+        "zero_optimization": {"stage": stage},
+    }
+    if distribution.offload:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+        config["zero_force_ds_cpu_optimizer"] = False  # ours runs on the host as well
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+    return config

@@ -1,0 +1,79 @@
+"""`metrics.jsonl` and TensorBoard: what a run says of itself, on the first rank alone."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from memo.training.engine import ObjectiveResult, StepResult
+
+
+class Monitor:
+    """Appends to `metrics.jsonl` and to TensorBoard's events; a context manager.
+
+    Args:
+        run: the run's folder.
+        step: resumed from; later lines, of steps that will be taken again, are cut off.
+    """
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._path = run / "metrics.jsonl"
+        cut_back(self._path, step)
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._board.close()
+
+    def write(self, row: Mapping[str, float]) -> None:
+        """Append one row; it must have a `step`. What is not finite is written as null."""
+        known = {key: value if math.isfinite(value) else None for key, value in row.items()}
+        with self._path.open("a", encoding="utf8") as file:
+            file.write(json.dumps(known) + "\n")
+        for key, value in known.items():
+            if key != "step" and value is not None:
+                self._board.add_scalar(key, value, int(row["step"]))
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Drop the rows of steps after `step`, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= step:
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf8")
+    temporary.replace(path)
+
+
+def objective_columns(objectives: Mapping[str, ObjectiveResult]) -> dict[str, float]:
+    """`loss/<name>` and `metric/<name>` of every objective that had a target."""
+    present = {name: one for name, one in objectives.items() if one.count}
+    losses = {f"loss/{name}": one.loss for name, one in present.items()}
+    return losses | {f"metric/{name}": one.metric for name, one in present.items()}
+
+
+def step_columns(result: StepResult) -> dict[str, float]:
+    """The part of a row that the step itself knows."""
+    return {
+        "loss": result.loss,
+        **objective_columns(result.objectives),
+        "grad_norm": result.grad_norm,
+    }

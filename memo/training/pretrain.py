@@ -1,0 +1,115 @@
+"""A pretraining run from its settings to its report: what `launch/pretrain.py` calls."""
+
+import signal
+from pathlib import Path
+
+import yaml
+
+from data_pipeline.stream import check_ranks
+from memo.config import PretrainConfig
+from memo.evaluation.report import write_report
+from memo.model.flops import measure_matmul_peak
+from memo.training.checkpoint import Progress
+from memo.training.distributed import Ranks, join
+from memo.training.engine import Engine, choose_precision
+from memo.training.loop import Run, train
+from memo.training.monitor import Monitor
+from memo.training.progress import Display
+from memo.training.setup import (
+    batch_maker,
+    build_model,
+    build_transform,
+    check_resumable,
+    checkpoint_to_resume,
+    first_state,
+    model_spec,
+    open_data,
+    prepare_demo,
+    run_folder,
+)
+
+REQUEUE = 85
+"""Exit status after SIGUSR1, which a scheduler sends before it takes the machine: run it again."""
+
+
+def pretrain(config: PretrainConfig, resume: str) -> int:
+    """Train, log, save, report.
+
+    Args:
+        config: the settings.
+        resume: see `checkpoint_to_resume`.
+
+    Returns:
+        The exit status: 0, or 85 if SIGUSR1 ended the run before its last step.
+
+    Raises:
+        UserError: something that the user can mend, the same on every rank.
+    """
+    ranks = join(config.threads)
+    run = _set_up(config, resume, ranks)
+    with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
+        if run.progress.step >= config.steps:
+            display.say(f"{run.folder} has taken all of its {config.steps} steps")
+            return 0
+        if not ranks.first:
+            return _status(train(run, None, display))
+        with Monitor(run.folder, run.progress.step) as monitor:
+            stopped_by = train(run, monitor, display)
+        display.say(f"wrote {write_report(run.folder)}")
+        return _status(stopped_by)
+
+
+def _status(stopped_by: int | None) -> int:
+    return REQUEUE if stopped_by == signal.SIGUSR1 else 0
+
+
+def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
+    """Open, build and check everything before anything is written but the demo corpus."""
+    with ranks.together():
+        choose_precision(config.distribution, ranks.device)
+        if ranks.first:
+            prepare_demo(config)
+    with ranks.together():
+        data = open_data(config)
+        spec = model_spec(config, data)
+        model = build_model(config, spec, data)
+        checkpoint = checkpoint_to_resume(config, resume)
+        if checkpoint is not None:
+            check_resumable(checkpoint, config, spec, data)
+            state = checkpoint.state()
+            model.load_state_dict(state.model)
+        transform = build_transform(config, model, data.tokenizer)
+        makers = [
+            batch_maker(config, data, split, transform, spec, ranks.placement)
+            for split in (data.train, data.valid)
+        ]
+        check_ranks(makers[0], config.batch.global_batch)
+    weights = {name: one.weight for name, one in config.objectives.items()}
+    engine = Engine(model, weights, config.optimizer, config.distribution, ranks, config.seed)
+    if checkpoint is not None:
+        engine.restore(state)
+    folder = run_folder(config)
+    if ranks.first:
+        _write_config(folder, config)
+    return Run(
+        config=config,
+        folder=folder,
+        ranks=ranks,
+        spec=spec,
+        model=model,
+        engine=engine,
+        tokenizer=data.tokenizer,
+        transform=transform,
+        train=makers[0],
+        valid=makers[1],
+        progress=checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data)),
+        peak_flops=measure_matmul_peak(ranks.device),
+    )
+
+
+def _write_config(folder: Path, config: PretrainConfig) -> None:
+    """`config.yaml`, as resolved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.yaml.tmp"
+    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "utf8")
+    temporary.replace(folder / "config.yaml")

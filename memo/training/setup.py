@@ -1,0 +1,249 @@
+"""From settings to everything that a run needs; whatever does not fit together is refused here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_pipeline.corpora.demo import write_demo
+from data_pipeline.errors import UserError
+from data_pipeline.lengths import LengthLimits, TokenLengths
+from data_pipeline.order import StreamState
+from data_pipeline.plan import check_budget
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.dataset import DatasetInfo
+from data_pipeline.shards.reader import Dataset, Split, open_dataset
+from data_pipeline.stream import BatchMaker, Placement
+from memo.config import SIZES, ModelSpec, PretrainConfig
+from memo.model.memobert import MemoBert
+from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
+from memo.objectives import build_objectives
+from memo.objectives.pretraining_model import PretrainingModel
+from memo.objectives.transform import PretrainTransform
+from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from memo.training.checkpoint import Checkpoint, open_checkpoint
+
+DEMO = Path("datasets/demo")
+DEMO_PIECES = 200
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run reads.
+
+    Attributes:
+        info: the dataset's `dataset.json`.
+        train, valid: its splits.
+        tokenizer: cuts the text.
+    """
+
+    info: DatasetInfo
+    train: Split
+    valid: Split
+    tokenizer: Tokenizer
+
+
+def prepare_demo(config: PretrainConfig) -> None:
+    """Make the demo corpus and its tokenizer if no dataset is named and they are missing."""
+    if config.data.dataset is not None:
+        return
+    if not DEMO.exists():
+        write_demo(DEMO)
+    if not (DEMO / "tokenizer").exists():
+        train = open_dataset(DEMO).split(config.data.train_split)
+        texts = (train.read_text(sample) or "" for sample in range(len(train)))
+        train_sentencepiece(texts, DEMO / "tokenizer", DEMO_PIECES)
+
+
+def open_data(config: PretrainConfig) -> Data:
+    """Open the dataset and its tokenizer.
+
+    Raises:
+        UserError: one is missing or empty, or the features are not of the dimensions asked for.
+    """
+    folder = config.data.dataset or DEMO
+    dataset = open_dataset(folder)
+    _check_features(config, dataset)
+    train = dataset.split(config.data.train_split)
+    if config.data.verify:
+        train.verify()
+    tokenizer = load_tokenizer(config.data.tokenizer or folder / "tokenizer")
+    return Data(dataset.info, train, dataset.split(config.data.valid_split), tokenizer)
+
+
+def _check_features(config: PretrainConfig, dataset: Dataset) -> None:
+    """The dataset must have the features of the model, in the dimensions asked for."""
+    features = dataset.info.features
+    if features.face is None or features.speech is None:
+        missing = "face" if features.face is None else "speech"
+        raise UserError(f"{dataset.folder} has no {missing} features; pretraining needs both")
+    for name, asked, found in (
+        ("face_dim", config.data.face_dim, features.face.dim),
+        ("speech_dim", config.data.speech_dim, features.speech.dim),
+    ):
+        if asked is not None and asked != found:
+            raise UserError(f"data.{name}={asked}, but the rows of {dataset.folder} have {found}")
+
+
+def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
+    """The model's sizes, from its name or the checkpoint that it starts from, and from the data.
+
+    Raises:
+        UserError: sizes that do not fit each other, the limits or the tokenizer.
+    """
+    face, speech = data.info.features.face, data.info.features.speech
+    assert face is not None, "see _check_features"
+    assert speech is not None, "see _check_features"
+    model = config.model
+    sizes = {**SIZES[model.size]}
+    if model.init_from is not None:
+        sizes = dict(spec_from_hf(model.init_from))
+        if sizes["vocab_size"] != data.tokenizer.vocab_size:
+            raise UserError(
+                f"the tokenizer has {data.tokenizer.vocab_size} pieces, the checkpoint "
+                f"{model.init_from} {sizes['vocab_size']}; set data.tokenizer={model.init_from}"
+            )
+    asked = {name: getattr(model, name) for name in ("hidden", "layers", "heads", "ffn")}
+    sizes |= {name: value for name, value in asked.items() if value is not None}
+    spec = ModelSpec(
+        **{
+            "vocab_size": data.tokenizer.vocab_size,
+            "face_dim": face.dim,
+            "face_classes": len(face.classes),
+            "speech_dim": speech.dim,
+            "dropout": model.dropout,
+            "attention_dropout": model.attention_dropout,
+            **sizes,
+        }
+    )
+    if spec.hidden % spec.heads:
+        raise UserError(f"model: hidden={spec.hidden} is no multiple of heads={spec.heads}")
+    _check_limits(config, spec)
+    return spec
+
+
+def _check_limits(config: PretrainConfig, spec: ModelSpec) -> None:
+    """No sequence may be longer than the position tables or the token budget."""
+    for name, limit, table in (
+        ("text", config.limits.text + 2, spec.max_positions),
+        ("face", config.limits.face, spec.max_face),
+        ("speech", config.limits.speech, spec.max_speech),
+    ):
+        if limit > table:
+            raise UserError(f"limits.{name}: {limit} positions, the model has only {table}")
+    check_budget(config.limits.longest, config.batch.token_budget)
+
+
+def build_model(config: PretrainConfig, spec: ModelSpec, data: Data) -> PretrainingModel:
+    """The model with its initial weights: same seed, same bits, on every rank.
+
+    Raises:
+        UserError: `model.init_from` does not fit.
+    """
+    torch.manual_seed(config.seed)
+    recompute = config.distribution.activation_checkpointing
+    backbone = MemoBert(spec, recompute=recompute)
+    model = PretrainingModel(backbone, build_objectives(config.objectives, spec))
+    for embedder, schema in (
+        (backbone.face, data.info.features.face),
+        (backbone.speech, data.info.features.speech),
+    ):
+        assert schema is not None, "see _check_features"
+        embedder.set_statistics(torch.tensor(schema.mean), torch.tensor(schema.std))
+    if config.model.init_from is not None:
+        load_hf_weights(backbone, config.model.init_from)
+        head = load_mlm_head(config.model.init_from)
+        if head and "wwmlm" in model.objectives:
+            model.objectives["wwmlm"].load_state_dict(head)
+    return model
+
+
+def build_transform(
+    config: PretrainConfig, model: PretrainingModel, tokenizer: Tokenizer
+) -> PretrainTransform:
+    """What makes examples of clips."""
+    ratios = {name: one.ratio for name, one in config.objectives.items()}
+    return PretrainTransform(
+        tokenizer, config.limits, config.masking, model.by_name, ratios, config.seed
+    )
+
+
+def batch_maker(
+    config: PretrainConfig,
+    data: Data,
+    split: Split,
+    transform: PretrainTransform,
+    spec: ModelSpec,
+    placement: Placement,
+) -> BatchMaker:
+    """What makes a rank's micro-batches of a split."""
+    limits = LengthLimits(config.limits.text, config.limits.face, config.limits.speech)
+    return BatchMaker(
+        split=split,
+        transform=transform,
+        specs=transform.specs,
+        face_dim=spec.face_dim,
+        speech_dim=spec.speech_dim,
+        lengths=TokenLengths(split, data.tokenizer.count, data.tokenizer.fingerprint, limits),
+        token_budget=config.batch.token_budget,
+        placement=placement,
+        quarantine=Quarantine(run_folder(config) / "quarantine.jsonl", config.data.max_quarantined),
+    )
+
+
+def run_folder(config: PretrainConfig) -> Path:
+    """Where the run lives."""
+    return config.run_dir or Path("runs") / config.name
+
+
+def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | None:
+    """The checkpoint to go on from, if any.
+
+    Args:
+        config: of the run.
+        resume: `auto` takes the run's latest if there is one; `never` wants a new run; anything
+            else is a path.
+
+    Raises:
+        UserError: `never`, but the run's folder has a run in it; or the checkpoint is unusable.
+    """
+    folder = run_folder(config)
+    if resume == "never":
+        if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists():
+            raise UserError(f"--resume never: {folder} has a run in it; remove it or set run_dir")
+        return None
+    if resume != "auto":
+        return open_checkpoint(Path(resume))
+    return open_checkpoint(folder) if (folder / "checkpoints" / "latest").is_file() else None
+
+
+def check_resumable(
+    checkpoint: Checkpoint, config: PretrainConfig, spec: ModelSpec, data: Data
+) -> None:
+    """Refuse to go on with another model, tokenizer, seed or dataset.
+
+    Raises:
+        UserError: names what differs, with both values.
+    """
+    for name, before in checkpoint.spec.model_dump().items():
+        if before != getattr(spec, name):
+            raise UserError(
+                f"{checkpoint.folder} has a model with {name}={before}, this run's has "
+                f"{getattr(spec, name)}; go on with the same, or start a new run"
+            )
+    if list(checkpoint.config.objectives) != list(config.objectives):
+        raise UserError(
+            f"{checkpoint.folder} trained {', '.join(checkpoint.config.objectives)}, this run "
+            f"trains {', '.join(config.objectives)}; go on with the same, or start a new run"
+        )
+    if checkpoint.tokenizer().fingerprint != data.tokenizer.fingerprint:
+        raise UserError(
+            f"the tokenizer is not the one of {checkpoint.folder}; set "
+            f"data.tokenizer={checkpoint.folder / 'tokenizer'}"
+        )
+    checkpoint.progress.stream.check(config.seed, data.train.fingerprint)
+
+
+def first_state(config: PretrainConfig, data: Data) -> StreamState:
+    """Where a new run's stream begins."""
+    return StreamState.start(config.seed, data.train.fingerprint)

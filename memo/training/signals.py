@@ -1,0 +1,40 @@
+"""SIGTERM, SIGINT and SIGUSR1: finish the step, write a checkpoint, leave."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopSignals:
+    """Context manager that notes a request to stop instead of dying of it.
+
+    A second SIGINT ends the process at once. What was noted counts only when all ranks have agreed
+    (`Ranks.any`), for a launcher may tell them at different moments, or only one of them.
+
+    Attributes:
+        received: number of the signal; None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in WATCHED}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number

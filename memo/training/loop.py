@@ -1,6 +1,6 @@
 """The training loop: from where a run stands to its last step, or to a request to stop."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -8,6 +8,7 @@ from time import perf_counter
 import torch
 
 from data_pipeline.errors import UserError
+from data_pipeline.packing import TargetSpec
 from data_pipeline.stream import BatchMaker, Step, TrainStream
 from memo.config import ModelSpec, PretrainConfig
 from memo.evaluation.validate import validate
@@ -145,10 +146,7 @@ def _log(
     display: Display,
 ) -> None:
     """One row of the log."""
-    widths = {
-        name: spec.shape[0] if spec.shape else run.spec.vocab_size
-        for name, spec in run.transform.specs.items()
-    }
+    widths = head_widths(run.transform.specs, run.spec)
     flops = sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
     total = len(run.train.split)
     row = {
@@ -166,6 +164,11 @@ def _log(
     display.log(row)
     if monitor is not None:
         monitor.write(row)
+
+
+def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str, int]:
+    """Objective name -> outputs of its head's last layer: a row's columns, or the vocabulary."""
+    return {name: one.shape[0] if one.shape else spec.vocab_size for name, one in targets.items()}
 
 
 def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:

@@ -27,10 +27,10 @@ def _declare_torchvision_operators() -> None:
         return
     # The fragment lives as long as the process: dropping it would take the declarations back.
     global _torchvision_schemas  # noqa: PLW0603
-    _torchvision_schemas = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    _torchvision_schemas = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        _torchvision_schemas.define(schema)  # type: ignore[no-untyped-call]
+        _torchvision_schemas.define(schema)
 
 
 _torchvision_schemas: torch.library.Library | None = None

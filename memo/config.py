@@ -97,6 +97,8 @@ class ModelSettings(Settings):
         init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint, or a memo checkpoint;
             it decides the sizes.
         hidden, layers, heads, ffn: replace the named size's values.
+        dropout, attention_dropout: probabilities.
+        init_std: standard deviation of the initial weights; BERT's 0.02 is small for narrow models.
     """
 
     size: Literal["demo", "small", "base", "large"] = "small"
@@ -107,6 +109,7 @@ class ModelSettings(Settings):
     ffn: int | None = None
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
+    init_std: float = Field(0.02, gt=0)
 
 
 class Limits(Settings):
@@ -314,5 +317,8 @@ def _known_keys(place: Sequence[str]) -> list[str]:
     model: type[BaseModel] = PretrainConfig
     for part in place:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = annotation if isinstance(annotation, type) else ObjectiveSettings
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+        else:  # the objectives, whose names are the user's
+            model = ObjectiveSettings
     return sorted(model.model_fields)

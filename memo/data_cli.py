@@ -70,7 +70,7 @@ def check(dataset: Dataset) -> None:
 def info(dataset: Dataset) -> None:
     """Describe a dataset: clips, hours, modalities, lengths, encoders, licence."""
     from data_pipeline.shards.check import describe  # noqa: PLC0415
-    from data_pipeline.shards.dataset import open_dataset  # noqa: PLC0415
+    from data_pipeline.shards.reader import open_dataset  # noqa: PLC0415
 
     for name, value in describe(open_dataset(dataset)).items():
         typer.echo(f"{name:<24} {value}")
@@ -86,8 +86,7 @@ def tokenizer(
     split: Annotated[str, typer.Option(help="Split whose texts are used.")] = "train",
 ) -> None:
     """Train a SentencePiece tokenizer on the texts of one or more datasets."""
-    from data_pipeline.shards.dataset import open_dataset  # noqa: PLC0415
-
+    from data_pipeline.shards.reader import open_dataset  # noqa: PLC0415
     from memo.tokenizer import train_sentencepiece  # noqa: PLC0415
 
     folder = out or datasets[0] / "tokenizer"

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -128,25 +128,32 @@ def _draw(plot: Plot) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(image.getvalue()).decode()
 
 
+LAST_FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("steps", "step", ",.0f"),
+    ("epoch", "epoch", ".1f"),
+    ("samples", "samples", ",.0f"),
+    ("tokens", "tokens", ",.0f"),
+    ("loss", "loss", ".4f"),
+)
+MEDIAN_FIGURES: tuple[tuple[str, str, str], ...] = (
+    ("tokens/s (median)", "tokens_per_s", ",.0f"),
+    ("MFU (median)", "mfu", ".0%"),
+    ("waiting for data (median)", "data_wait", ".1%"),
+)
+"""Label, key in the log, and format."""
+
+
 def _summary(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """The run in a few numbers: label and value."""
     last = next((row for row in reversed(rows) if "loss" in row), rows[-1])
-    formats: list[tuple[str, str, Callable[[float], str]]] = [
-        ("steps", "step", lambda value: f"{value:,.0f}"),
-        ("epoch", "epoch", lambda value: f"{value:g}"),
-        ("samples", "samples", lambda value: f"{value:,.0f}"),
-        ("tokens", "tokens", lambda value: f"{value:,.0f}"),
-        ("loss", "loss", lambda value: f"{value:.4f}"),
-    ]
-    figures = [(label, form(last[key])) for label, key, form in formats if key in last]
-    return figures + [
-        (label, form(_median([value for _, value in _series(rows, key)])))
-        for label, key, form in (
-            ("tokens/s (median)", "tokens_per_s", lambda value: f"{value:,.0f}"),
-            ("MFU (median)", "mfu", lambda value: f"{value:.0%}"),
-            ("waiting for data (median)", "data_wait", lambda value: f"{value:.1%}"),
-        )
-        if _series(rows, key)
+    series = {key: _series(rows, key) for _, key, _ in MEDIAN_FIGURES}
+    return [
+        *((label, f"{last[key]:{form}}") for label, key, form in LAST_FIGURES if key in last),
+        *(
+            (label, f"{_median([value for _, value in series[key]]):{form}}")
+            for label, key, form in MEDIAN_FIGURES
+            if series[key]
+        ),
     ]
 
 

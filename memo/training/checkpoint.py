@@ -246,9 +246,10 @@ def _verify(folder: Path) -> None:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error})") from None
+    return tensors
 
 
 def load_model(place: Path) -> tuple[PretrainingModel, Tokenizer, PretrainConfig]:

@@ -140,8 +140,10 @@ class Engine:
 
     def _result(self, sums: Tensor, counts: Mapping[str, int], tokens: int) -> StepResult:
         objectives = {
-            name: ObjectiveResult(*(_ratio(value, counts[name]) for value in row), counts[name])
-            for name, row in zip(self._weights, sums.tolist(), strict=True)
+            name: ObjectiveResult(
+                _ratio(loss, counts[name]), _ratio(metric, counts[name]), counts[name]
+            )
+            for name, (loss, metric) in zip(self._weights, sums.tolist(), strict=True)
         }
         loss = sum(self._weights[name] * one.loss for name, one in objectives.items() if one.count)
         applied = bool(self.deepspeed.was_step_applied())
@@ -185,7 +187,7 @@ class Engine:
     def _full(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
         """One parameter, or one of its moments, whole, in float32, on the host."""
         if key is not None and not self.adam.state:
-            shape = parameter.ds_shape if self.stage == 3 else parameter.shape
+            shape = _zero3(parameter).ds_shape if self.stage == 3 else parameter.shape
             return torch.zeros(shape)
         if self.stage == 0:
             whole = parameter.detach() if key is None else self.adam.state[parameter][key]
@@ -213,7 +215,7 @@ class Engine:
 
     def _partition(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         """This rank's part of a value at stage 3: an equal share, the last one filled up with 0."""
-        share = parameter.partition_numel()
+        share = _zero3(parameter).partition_numel()
         padded = torch.zeros(share * self.ranks.count, device=value.device)
         padded[: value.numel()] = value.flatten()
         return padded.narrow(0, share * self.ranks.rank, share)
@@ -232,6 +234,11 @@ class TrainingState:
     model: Mapping[str, Tensor]
     moments: Mapping[str, Tensor]
     updates: int
+
+
+def _zero3(parameter: nn.Parameter) -> Any:  # noqa: ANN401
+    """A parameter with the attributes that ZeRO-3 has hung onto it, which no type knows of."""
+    return parameter
 
 
 def _logged(loss: LossSum) -> Tensor:

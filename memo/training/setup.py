@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -95,9 +96,9 @@ def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
     assert face is not None, "see _check_features"
     assert speech is not None, "see _check_features"
     model = config.model
-    sizes = {**SIZES[model.size]}
+    sizes: dict[str, Any] = {**SIZES[model.size]}
     if model.init_from is not None:
-        sizes = dict(spec_from_hf(model.init_from))
+        sizes = {**spec_from_hf(model.init_from)}
         if sizes["vocab_size"] != data.tokenizer.vocab_size:
             raise UserError(
                 f"the tokenizer has {data.tokenizer.vocab_size} pieces, the checkpoint "
@@ -113,6 +114,7 @@ def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
             "speech_dim": speech.dim,
             "dropout": model.dropout,
             "attention_dropout": model.attention_dropout,
+            "init_std": model.init_std,
             **sizes,
         }
     )

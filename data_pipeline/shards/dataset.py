@@ -69,7 +69,7 @@ class ShardInfo(Record):
     name: str = Field(pattern=r"^[^/\\]+\.tar$")
     split: str
     samples: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 

@@ -38,24 +38,45 @@ class Lengths:
     speech: NDArray[np.int32]
 
 
-@dataclass
-class _Shard:
-    """An open tar. Its map is closed when the last array that was read from it is gone."""
+class MappedShard:
+    """An open tar. Its map is closed when the last array that was read from it is gone.
 
-    index: ShardIndex
-    content: memoryview
+    Args:
+        path: the tar.
+        index: where its samples lie.
+    """
 
-    def members(self, row: int) -> dict[str, memoryview]:
-        """Suffix -> bytes of one sample, as slices of the map.
+    def __init__(self, path: Path, index: ShardIndex) -> None:
+        self.index = index
+        with path.open("rb") as file:
+            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def read(self, row: int) -> Clip:
+        """The clip of this row; its arrays are views of the map.
 
         Raises:
-            BadSampleError: the tar has no such sample, or not the whole of it.
+            BadSampleError: it is not whole or not of the right form.
         """
+        members = self._members(row)
+        return clip_from_members(self.index.keys[row], members)
+
+    def read_record(self, row: int) -> Clip:
+        """The clip without its rows and its image: what its JSON member says.
+
+        Raises:
+            BadSampleError: that member is missing or broken.
+        """
+        members = self._members(row)
+        record = {JSON: members[JSON]} if JSON in members else {}
+        return clip_from_members(self.index.keys[row], record)
+
+    def _members(self, row: int) -> dict[str, memoryview]:
+        """Suffix -> bytes of one sample, as slices of the map."""
         if row >= len(self.index):
             raise BadSampleError("", f"the tar holds only {len(self.index)} samples")
         starts, sizes = self.index.offsets[row], self.index.sizes[row]
         places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
-        members = {name: self.content[at : at + size] for name, at, size in places if at >= 0}
+        members = {name: self._content[at : at + size] for name, at, size in places if at >= 0}
         if not members:
             raise BadSampleError("", "parts of it are lost or stand apart; see 'memo data check'")
         return members
@@ -86,7 +107,7 @@ class Split:
         self.fingerprint = info.fingerprint(name)
         self._folder = folder
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
-        self._open: dict[int, _Shard] = {}
+        self._open: dict[int, MappedShard] = {}
         self._lock = threading.Lock()
         for shard in self.shards:
             self._check_size(shard)
@@ -101,8 +122,7 @@ class Split:
             BadSampleError: it is not whole or not of the right form.
         """
         shard, row = self._find(sample)
-        members = shard.members(row)
-        return clip_from_members(shard.index.keys[row], members)
+        return shard.read(row)
 
     def read_record(self, sample: int) -> Clip:
         """The clip without its rows and its image: what its JSON member says.
@@ -111,9 +131,7 @@ class Split:
             BadSampleError: that member is missing or broken.
         """
         shard, row = self._find(sample)
-        members = shard.members(row)
-        record = {JSON: members[JSON]} if JSON in members else {}
-        return clip_from_members(shard.index.keys[row], record)
+        return shard.read_record(row)
 
     def read_text(self, sample: int) -> str | None:
         """Its transcript alone.
@@ -157,23 +175,20 @@ class Split:
         number = int(np.searchsorted(self._ends, sample, side="right"))
         return number, sample - int(self._ends[number] - self.shard_sizes[number])
 
-    def _find(self, sample: int) -> tuple[_Shard, int]:
+    def _find(self, sample: int) -> tuple[MappedShard, int]:
         number, row = self._place(sample)
         return self._shard(number), row
 
-    def _shard(self, number: int) -> _Shard:
+    def _shard(self, number: int) -> MappedShard:
         with self._lock:
-            shard = self._open.pop(number, None) or self._map(self.shards[number])
+            shard = self._open.pop(number, None)
+            if shard is None:
+                path = self._folder / self.shards[number].name
+                shard = MappedShard(path, load_index(path, self.shards[number].sha256))
             self._open[number] = shard  # the last one is the one used last
             if len(self._open) > MOST_OPEN:
                 del self._open[next(iter(self._open))]
             return shard
-
-    def _map(self, info: ShardInfo) -> _Shard:
-        path = self._folder / info.name
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return _Shard(load_index(path, info.sha256), memoryview(content))
 
     def _check_size(self, shard: ShardInfo) -> None:
         path = self._folder / shard.name

@@ -61,7 +61,7 @@ class _OpenShard:
         self.path = path
         self.split = split
         self.samples = 0
-        self._tar = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
     def write(self, clip: Clip) -> None:
         """Append the clip's members; owner and time are left zero: same clips, same bytes."""
@@ -157,8 +157,10 @@ class ShardWriter:
             self._count(clip)
 
     def _check(self, clip: Clip) -> None:
-        if not clip.key or set(clip.key) & set("./\\\0"):
-            raise ValueError(f"{clip.key!r} cannot be a key: it is empty or has a dot or slash")
+        if not clip.key or set(clip.key) & set("./\\") or not clip.key.isprintable():
+            raise ValueError(
+                f"{clip.key!r} cannot be a key: it is empty, has a dot or slash, or cannot be shown"
+            )
         if clip.key in self._keys:
             raise ValueError(f"two clips have the key {clip.key!r}")
         features = self._info.features

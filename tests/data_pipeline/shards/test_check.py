@@ -1,0 +1,143 @@
+"""Each thing that can be wrong with a dataset is found and named; nothing else is."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.clip import Clip
+from data_pipeline.errors import UserError
+from data_pipeline.shards.check import check_dataset, describe
+from data_pipeline.shards.index import file_sha256, index_path, write_index
+from data_pipeline.shards.reader import open_dataset
+from tests.data_pipeline.shards.samples import make_clips, write_clips
+
+FIRST = "train-000000.tar"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_clips(tmp_path / "d", train=make_clips(6), valid=make_clips(2, "v"))
+
+
+def _edit(folder: Path, change: Callable[[str], str]) -> None:
+    path = folder / "dataset.json"
+    path.write_text(change(path.read_text("utf8")), "utf8")
+
+
+def _accept(folder: Path) -> None:
+    """Make size, hash and index fit a changed first tar."""
+    record = json.loads((folder / "dataset.json").read_text("utf8"))
+    sha256 = file_sha256(folder / FIRST)
+    write_index(folder / FIRST, sha256)
+    record["shards"][0].update(sha256=sha256, bytes=(folder / FIRST).stat().st_size)
+    (folder / "dataset.json").write_text(json.dumps(record), "utf8")
+
+
+def _lines(folder: Path) -> list[str]:
+    return [str(problem) for problem in check_dataset(folder)]
+
+
+def test_a_whole_dataset_has_no_problem(folder: Path) -> None:
+    assert check_dataset(folder) == []
+
+
+def test_without_dataset_json_there_is_nothing_to_check(tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        check_dataset(tmp_path)
+
+
+def test_a_missing_and_an_empty_tar(folder: Path) -> None:
+    (folder / FIRST).unlink()
+    (folder / "valid-000000.tar").write_bytes(b"")
+    assert _lines(folder) == [
+        f"{FIRST}: is missing or empty",
+        "valid-000000.tar: is missing or empty",
+    ]
+
+
+def test_a_cut_tar(folder: Path) -> None:
+    path = folder / FIRST
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"c2.speech.npy") + 512])
+    lines = _lines(folder)
+    assert "the tar is damaged or cut off here" in lines[0]
+    assert lines[1].startswith(f"{FIRST}: has ")
+    assert lines[2] == f"{FIRST}: has 3 samples, dataset.json says 4"
+    assert lines[3].startswith(f"{FIRST}, c2: parts of it are lost")
+
+
+def test_a_changed_tar(folder: Path) -> None:
+    path = folder / FIRST
+    path.write_bytes(path.read_bytes().replace(b'"en"', b'"de"', 1))
+    (line,) = _lines(folder)
+    assert line.startswith(f"{FIRST}: was changed: its sha256 is {file_sha256(path)}")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"memoidx1"])
+def test_a_bad_index(folder: Path, content: bytes | None) -> None:
+    index = index_path(folder / FIRST)
+    index.unlink()
+    if content is not None:
+        index.write_bytes(content)
+    (line,) = _lines(folder)
+    assert "train-000000.idx is missing, damaged or of another tar" in line
+
+
+def test_a_broken_member(folder: Path) -> None:
+    path = folder / FIRST
+    content = path.read_bytes()
+    at = content.index(b"\x93NUMPY", content.index(b"c1.speech.npy"))
+    path.write_bytes(content[:at] + b"\x93NUMPX" + content[at + 6 :])
+    _accept(folder)
+    problems = check_dataset(folder)
+    assert {(one.shard, one.key, one.member) for one in problems} == {(FIRST, "c1", "speech.npy")}
+    assert {one.reason for one in problems} == {"not a version 1.0 npy file"}
+
+
+def test_rows_of_another_dimension(folder: Path) -> None:
+    _edit(folder, lambda text: text.replace('"dim": 5', '"dim": 4'))
+    problems = check_dataset(folder)
+    assert len(problems) == 8
+    assert str(problems[0]) == f"{FIRST}, c0, speech.npy: has rows of 5, dataset.json says 4"
+
+
+@pytest.mark.parametrize(
+    ("row", "fine"), [([0.5, 0.5], True), ([0, 0], True), ([0.5, 0.6], False), ([1.5, -0.5], False)]
+)
+def test_posteriors(tmp_path: Path, row: list[float], fine: bool) -> None:
+    face, expression = np.ones((2, 6), np.float16), np.array([[1, 0], row], np.float16)
+    clip = Clip("k", "hi", face=face, expression=expression)
+    folder = write_clips(tmp_path / "d", train=[clip])
+    assert [one.member for one in check_dataset(folder)] == ([] if fine else ["expression.npy"])
+
+
+def test_a_key_in_two_shards_and_a_tar_that_is_not_listed(folder: Path, tmp_path: Path) -> None:
+    other = write_clips(tmp_path / "other", train=make_clips(4))
+    (folder / "extra.tar").write_bytes((other / FIRST).read_bytes())
+    assert _lines(folder) == ["extra.tar: dataset.json lacks it"]
+    record = json.loads((folder / "dataset.json").read_text("utf8"))
+    record["shards"].append({**record["shards"][0], "name": "extra.tar"})
+    (folder / "dataset.json").write_text(json.dumps(record), "utf8")
+    write_index(folder / "extra.tar", file_sha256(folder / "extra.tar"))
+    assert _lines(folder) == [
+        f"extra.tar, c{number}: {FIRST} has this key, too" for number in range(4)
+    ]
+
+
+def test_description(tmp_path: Path) -> None:
+    clips = [*make_clips(4), replace(Clip("x", "one two three"), duration_s=3600)]
+    lines = describe(open_dataset(write_clips(tmp_path / "d", train=clips)))
+    assert lines["licence"] == "CC0-1.0"
+    assert lines["face"] == "6 numbers, 10 a second, f"
+    assert lines["speech"] == "5 numbers, 16.67 a second, s"
+    assert lines["train: clips"] == "5"
+    assert lines["train: hours"] == "1.00"
+    assert lines["train: words"] == str(1 + 2 + 3 + 1 + 3)
+    assert lines["train: speakers"] == "2"
+    assert lines["train: languages"] == "en 4, unknown 1"
+    assert lines["train: face rows"] == "in 60% of the clips, mean 3.0, longest 4"
+    assert lines["train: speech rows"] == "in 80% of the clips, mean 4.5, longest 6"

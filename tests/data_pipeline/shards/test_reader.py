@@ -1,0 +1,154 @@
+"""Reading by number, in any order, from several threads, and from datasets that are not whole."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline.clip import JSON, BadSampleError
+from data_pipeline.errors import UserError
+from data_pipeline.shards import reader
+from data_pipeline.shards.index import index_path
+from data_pipeline.shards.reader import Split, open_dataset
+from tests.data_pipeline.shards.samples import make_clips, same, write_clips
+
+CLIPS = make_clips(10)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_clips(tmp_path / "d", train=CLIPS, valid=make_clips(3, "v"))
+
+
+@pytest.fixture
+def split(folder: Path) -> Split:
+    return open_dataset(folder).split("train")
+
+
+def test_samples_are_the_clips_in_order(split: Split) -> None:
+    assert len(split) == len(CLIPS)
+    assert split.shard_sizes.tolist() == [4, 4, 2]
+    for sample in (9, 0, 4, 3, 8, 7):
+        assert same(split.read(sample), CLIPS[sample])
+        assert split.read_text(sample) == CLIPS[sample].text
+        record = split.read_record(sample)
+        assert (record.words, record.speech) == (CLIPS[sample].words, None)
+    assert split.location(5) == ("train-000001.tar", "c5")
+
+
+def test_arrays_are_views_that_cannot_be_written(split: Split) -> None:
+    speech = split.read(0).speech
+    assert speech is not None
+    assert not speech.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        speech[0, 0] = 1
+
+
+def test_lengths_are_those_of_the_clips(split: Split) -> None:
+    for shard, clips in enumerate((CLIPS[:4], CLIPS[4:8], CLIPS[8:])):
+        lengths = split.lengths(shard)
+        assert lengths.text_chars.tolist() == [len(clip.text or "") for clip in clips]
+        assert lengths.face.tolist() == [0 if c.face is None else len(c.face) for c in clips]
+        assert lengths.speech.tolist() == [0 if c.speech is None else len(c.speech) for c in clips]
+
+
+def test_threads_read_the_same_while_tars_are_closed(
+    split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MOST_OPEN", 1)
+    order = np.random.default_rng(0).integers(len(CLIPS), size=200).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        clips = list(pool.map(split.read, order))
+    assert all(same(clip, CLIPS[sample]) for clip, sample in zip(clips, order, strict=True))
+    assert len(split._open) == 1
+
+
+def test_the_fingerprint_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:
+    again = write_clips(tmp_path / "again", train=CLIPS)
+    other = write_clips(tmp_path / "other", train=CLIPS[::-1])
+    first, second, third = (open_dataset(one).split("train") for one in (folder, again, other))
+    assert first.fingerprint == second.fingerprint != third.fingerprint
+    assert first.fingerprint != open_dataset(folder).split("valid").fingerprint
+
+
+def test_without_an_index_the_tar_is_enough(folder: Path) -> None:
+    for tar in folder.glob("*.tar"):
+        index_path(tar).unlink()
+    split = open_dataset(folder).split("train")
+    assert all(same(split.read(number), clip) for number, clip in enumerate(CLIPS))
+
+
+def test_a_bad_sample_loses_no_other(folder: Path, split: Split) -> None:
+    path = folder / "train-000001.tar"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"words"', b'"wordy"', 1))
+    with pytest.raises(BadSampleError) as caught:
+        split.read(4)
+    assert caught.value.member == JSON
+    assert same(split.read(5), CLIPS[5])
+    with pytest.raises(
+        UserError, match=r"train-000001\.tar was changed: its sha256 is [0-9a-f]{64}"
+    ):
+        split.verify()
+
+
+def test_samples_that_a_tar_lost_keep_their_numbers(folder: Path) -> None:
+    """The index is gone, too, and a damaged header makes the new one shorter."""
+    path = folder / "train-000000.tar"
+    index_path(path).unlink()
+    content = bytearray(path.read_bytes())
+    at = content.index(b"c3.json")
+    content[at : at + 100] = bytes(100)
+    path.write_bytes(content)
+    split = open_dataset(folder).split("train")
+    assert same(split.read(0), CLIPS[0])
+    assert same(split.read(4), CLIPS[4])
+    with pytest.raises(BadSampleError):
+        split.read(3)
+    assert len(split.lengths(0).face) == 4
+    assert split.location(3)[0] == path.name
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf8")), **changes}), "utf8")
+
+
+def test_bad_datasets_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    def message(place: Path, split: str = "train") -> str:
+        with pytest.raises(UserError) as caught:
+            open_dataset(place).split(split)
+        text = str(caught.value)
+        assert "\n" not in text
+        return text
+
+    assert "memo data build" in message(tmp_path / "nothing")
+    assert "its splits are: train, valid" in message(folder, "test")
+    assert "no URL or command" in message(Path("pipe:cat x"))
+    assert "no URL or command" in message(Path("https://example.org/d"))
+    tar = folder / "train-000000.tar"
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-1])
+    assert f"has {len(content) - 1} bytes, dataset.json says {len(content)}" in message(folder)
+    tar.unlink()
+    assert "train-000000.tar is missing" in message(folder)
+    _edit(folder, format="memo-dataset/9")
+    assert "format" in message(folder)
+    (folder / "dataset.json").write_text("{")
+    assert "no memo-dataset/1" in message(folder)
+
+
+@pytest.mark.parametrize("name", ["../x.tar", "/x.tar", "x.zip"])
+def test_a_shard_lies_in_the_folder(folder: Path, name: str) -> None:
+    shard = {"name": name, "split": "train", "samples": 1, "bytes": 1, "sha256": "0" * 64}
+    _edit(folder, shards=[shard])
+    with pytest.raises(UserError, match=r"shards\.0\.name"):
+        open_dataset(folder)
+
+
+def test_an_empty_split_is_refused(folder: Path) -> None:
+    _edit(folder, shards=[])
+    with pytest.raises(UserError, match="no samples in split 'train'; its splits are: none"):
+        open_dataset(folder).split("train")

@@ -176,3 +176,29 @@ def test_masked_rows_cannot_be_told_from_those_around(valid: list[Clip], modalit
     """A third of the variance is far above the noise, which is a sixteenth of a word's."""
     assert _span_error(valid, modality, _mean_of_the_rest) > 0.6
     assert _span_error(valid, modality, _interpolated) > 0.33
+
+
+def _spoken_rows(clips: list[Clip], modality: str) -> Iterator[tuple[tuple[str, int], Rows]]:
+    """Each row with the word that is spoken and the half of it."""
+    rate = FACE_FPS if modality == "face" else SPEECH_ROWS_PER_S
+    for clip in clips:
+        for at, row in enumerate(np.asarray(getattr(clip, modality), np.float64)):
+            for word in clip.words:
+                passed = ((at + 0.5) / rate - word.start_s) / (word.end_s - word.start_s)
+                if 0 <= passed < 1:
+                    yield (word.text, int(passed * 2)), row
+
+
+@pytest.mark.parametrize(("modality", "most"), [("face", 0.7), ("speech", 0.45)])
+def test_the_words_and_their_times_tell_masked_rows(
+    train: list[Clip], valid: list[Clip], modality: str, most: float
+) -> None:
+    """What the words leave open is the emotion, which stands in all three modalities."""
+    groups = defaultdict(list)
+    for word, row in _spoken_rows(train, modality):
+        groups[word].append(row)
+    means = {word: np.mean(rows, axis=0) for word, rows in groups.items()}
+    pairs = list(_spoken_rows(valid, modality))
+    rows = np.stack([row for _, row in pairs])
+    error = ((rows - np.stack([means[word] for word, _ in pairs])) ** 2).mean()
+    assert error / rows.var(axis=0).mean() < most

@@ -1,12 +1,24 @@
-"""Decoding with PyAV: pictures at a constant rate, sound at 16 kHz, both from time zero."""
+"""Decoding with PyAV: upright pictures at a constant rate, sound at 16 kHz, one time zero for both.
+
+Time zero is the start of the video stream, or of the sound where there is no video: files cut out
+of a longer one, and transport streams, count from elsewhere.
+"""
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Disposition
 from numpy.typing import NDArray
+
+SMALLEST_GAP_S = 0.1
+"""A hole in the sound from here on is filled with silence; below it times may just be rounded."""
+LONGEST_GAP_S = 60.0
+"""No talking face stands still for so long: the times in the file are damaged."""
 
 
 class MediaError(Exception):
@@ -17,7 +29,7 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
     """The pictures shown at times 0, 1/fps, 2/fps, ...
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
-    needs no care.
+    needs no care. A rotation noted in the file, as telephones do, is carried out.
 
     Args:
         media: content of a video file.
@@ -30,32 +42,21 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
         MediaError: the file cannot be decoded.
     """
     chosen: list[NDArray[np.uint8]] = []
-    for until_s, frame in _pictures(media):
-        while len(chosen) / fps < until_s:
-            chosen.append(frame.to_ndarray(format="rgb24"))
+    with _opened(media, "video") as container:
+        for frame, until_s in _pictures(container):
+            if until_s - len(chosen) / fps > LONGEST_GAP_S:
+                raise MediaError(f"the video has a picture that is shown until {until_s:.0f} s")
+            if len(chosen) / fps < until_s:
+                picture = _upright(frame)
+                while len(chosen) / fps < until_s:
+                    chosen.append(picture)
+    if len({picture.shape for picture in chosen}) > 1:
+        raise MediaError("the video changes its size")
     return np.stack(chosen) if chosen else np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
-def _pictures(media: bytes) -> Iterator[tuple[float, av.VideoFrame]]:
-    """Each picture with the time in seconds until which it is shown."""
-    try:
-        with av.open(io.BytesIO(media)) as container:
-            if not container.streams.video:
-                return
-            stream = container.streams.video[0]
-            before: av.VideoFrame | None = None
-            for frame in container.decode(stream):
-                if before is not None:
-                    yield frame.time, before
-                before = frame
-            if before is not None:
-                yield before.time + 1 / float(stream.average_rate or 25), before
-    except (FFmpegError, ValueError) as error:
-        raise MediaError(f"the video cannot be decoded ({error})") from None
-
-
 def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None:
-    """The sound, mono, from time 0 of the file.
+    """The sound, mono, from time zero on; silence where there is none yet or a hole.
 
     Args:
         media: content of a video or sound file.
@@ -67,27 +68,101 @@ def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None
     Raises:
         MediaError: the file cannot be decoded.
     """
-    try:
-        with av.open(io.BytesIO(media)) as container:
-            if not container.streams.audio:
-                return None
-            stream = container.streams.audio[0]
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-            start_s: float | None = None
-            parts: list[NDArray[np.float32]] = []
-            for frame in container.decode(stream):
-                start_s = start_s if start_s is not None else frame.time
-                parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
-            parts += [one.to_ndarray()[0] for one in resampler.resample(None)]
-    except (FFmpegError, ValueError) as error:
-        raise MediaError(f"the sound cannot be decoded ({error})") from None
+    with _opened(media, "sound") as container:
+        start_s, parts = _sound(container, rate)
     if not parts:
         return None
-    return _from_zero(np.concatenate(parts), round((start_s or 0.0) * rate))
+    if start_s > LONGEST_GAP_S:
+        raise MediaError(f"the sound starts {start_s:.0f} s after the video")
+    return np.clip(_from_zero(np.concatenate(parts), round(start_s * rate)), -1.0, 1.0)
+
+
+@contextmanager
+def _opened(media: bytes, what: str) -> Iterator[Any]:
+    """PyAV's container; its errors become a MediaError.
+
+    The content stands for itself: without protocols, a playlist or session description posing as
+    a video opens neither other files nor sockets.
+    """
+    options = {"protocol_whitelist": "none"}
+    try:
+        with av.open(io.BytesIO(media), options=options, metadata_errors="ignore") as container:
+            yield container
+    except (FFmpegError, ValueError) as error:
+        raise MediaError(f"the {what} cannot be decoded ({error})") from None
+
+
+def _video_stream(container: Any) -> Any:  # noqa: ANN401
+    """The first video stream that is not the cover picture of a piece of music; None without."""
+    streams = container.streams.video
+    return next((one for one in streams if not one.disposition & Disposition.attached_pic), None)
+
+
+def _zero_s(container: Any) -> float:  # noqa: ANN401
+    """Time zero on the file's own clock."""
+    stream = _video_stream(container) or container.streams.audio[0]
+    return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+
+
+def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
+    """The frame's time on the file's own clock."""
+    if frame.time is None:
+        raise MediaError(f"the {what} carries no times")
+    return float(frame.time)
+
+
+def _pictures(container: Any) -> Iterator[tuple[av.VideoFrame, float]]:  # noqa: ANN401
+    """Each picture and the time until which it is shown."""
+    stream = _video_stream(container)
+    if stream is None:
+        return
+    zero_s = _zero_s(container)
+    shown: av.VideoFrame | None = None
+    for frame in container.decode(stream):
+        if shown is not None:
+            yield shown, _time_s(frame, "video") - zero_s
+        shown = frame
+    if shown is not None:
+        yield shown, _time_s(shown, "video") - zero_s + 1 / float(stream.average_rate or 25)
+
+
+def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The picture (H, W, 3), turned as the file says it is to be shown."""
+    picture: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    return np.rot90(picture, round(frame.rotation / 90))
+
+
+def _sound(container: Any, rate: int) -> tuple[float, list[NDArray[np.float32]]]:  # noqa: ANN401
+    """When the sound starts, in seconds from time zero, and its mono parts (samples,) from there.
+
+    No parts if there is no sound stream.
+    """
+    parts: list[NDArray[np.float32]] = []
+    if not container.streams.audio:
+        return 0.0, parts
+    zero_s = _zero_s(container)
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
+    start_s = end_s = None
+    for frame in container.decode(container.streams.audio[0]):
+        time_s = _time_s(frame, "sound") - zero_s
+        if start_s is None or end_s is None:
+            start_s = end_s = time_s
+        parts.append(_silence(time_s - end_s, rate))
+        parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
+        end_s = time_s + frame.samples / frame.sample_rate
+    parts += [one.to_ndarray()[0] for one in resampler.resample(None)]
+    return start_s or 0.0, parts
+
+
+def _silence(hole_s: float, rate: int) -> NDArray[np.float32]:
+    """What fills a hole in the sound."""
+    if hole_s > LONGEST_GAP_S:
+        raise MediaError(f"the sound has a hole of {hole_s:.0f} s")
+    return np.zeros(round(hole_s * rate) if hole_s >= SMALLEST_GAP_S else 0, dtype=np.float32)
 
 
 def _from_zero(sound: NDArray[np.float32], start: int) -> NDArray[np.float32]:
-    """Sound that begins `start` samples after time 0 (before it, if negative), from time 0 on."""
+    """Sound that begins `start` samples after time zero (before it, if negative), from there on."""
     if start < 0:
         return sound[-start:]
     return np.concatenate([np.zeros(start, dtype=np.float32), sound])

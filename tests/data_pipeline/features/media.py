@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 SIZE = 64
@@ -20,28 +21,40 @@ def make_video(
     format: str = "mp4",
     video_codec: str = "mpeg4",
     audio_codec: str = "aac",
+    sound_start_ms: int = 0,
+    hole_ms: tuple[int, int] = (0, 0),
+    top_level: int | None = None,
+    size: int = SIZE,
 ) -> bytes:
-    """Grey pictures of these levels at these times, and mono sound from time 0."""
+    """Grey pictures of these levels at these times, and mono sound, left out inside the hole.
+
+    The sound starts at `sound_start_ms`; the hole is counted from its start. The upper half of
+    the pictures has the `top_level`, if one is given.
+    """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format) as container:
         video = container.add_stream(video_codec, rate=25)
-        video.width = video.height = SIZE
+        video.width = video.height = size
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
         audio = None
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout="mono")
         for time_ms, level in zip(times_ms, levels, strict=True):
-            picture = np.full((SIZE, SIZE, 3), level, np.uint8)
+            picture = np.full((size, size, 3), level, np.uint8)
+            picture[: size // 2] = level if top_level is None else top_level
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode())
         if audio is not None and sound is not None:
+            hole = range(*(ms * rate // 1000 for ms in hole_ms))
             for start in range(0, len(sound), 1024):
+                if start in hole:
+                    continue
                 part = np.ascontiguousarray(sound[None, start : start + 1024])
                 block = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-                block.sample_rate, block.pts = rate, start
+                block.sample_rate, block.pts = rate, start + sound_start_ms * rate // 1000
                 block.time_base = Fraction(1, rate)
                 container.mux(audio.encode(block))
             container.mux(audio.encode())
@@ -58,4 +71,21 @@ def make_sound(sound: NDArray[np.float32], *, rate: int = 16_000, format: str = 
         frame.sample_rate = rate
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def make_music_with_cover() -> bytes:
+    """An MP3 of half a second of silence, with a picture of its cover."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp3") as container:
+        audio = container.add_stream("libmp3lame", rate=16_000, layout="mono")
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width = cover.height = SIZE
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((SIZE, SIZE, 3), np.uint8), format="rgb24")
+        container.mux([*cover.encode(picture), *cover.encode()])
+        block = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), "fltp", "mono")
+        block.sample_rate = 16_000
+        container.mux([*audio.encode(block), *audio.encode()])
     return buffer.getvalue()

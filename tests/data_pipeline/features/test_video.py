@@ -1,9 +1,13 @@
+import struct
+import tarfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.features.video import MediaError, decode_frames, decode_sound
-from tests.data_pipeline.features.media import make_sound, make_video
+from tests.data_pipeline.features.media import make_music_with_cover, make_sound, make_video
 
 DARK, BRIGHT = 20, 230
 
@@ -43,6 +47,38 @@ def test_flash_and_click_coincide(format: str, audio_codec: str, rate: int) -> N
     assert abs(len(sound) / 16_000 - 2.0) < 0.15  # AAC pads
 
 
+@pytest.mark.parametrize(("pictures_from", "sound_from"), [(5000, 5000), (400, 0), (0, 300)])
+def test_time_zero_is_where_the_video_starts(pictures_from: int, sound_from: int) -> None:
+    flash_ms = 1000
+    times = range(pictures_from, pictures_from + 2000, 40)
+    levels = [BRIGHT if time - pictures_from >= flash_ms else DARK for time in times]
+    click_s = (pictures_from + flash_ms - sound_from) / 1000
+    media = make_video(
+        times,
+        levels,
+        click(click_s, 2.0, 16_000),
+        format="matroska",
+        audio_codec="pcm_s16le",
+        sound_start_ms=sound_from,
+    )
+    frames, sound = decode_frames(media, 25.0), decode_sound(media)
+    assert sound is not None
+    assert (brightness(frames) > 128).argmax() == 25
+    assert abs(onset_s(sound) - 1.0) < 0.002
+    assert len(frames) == 50
+
+
+def test_a_hole_in_the_sound_is_filled_with_silence() -> None:
+    sound = click(1.5, 2.0, 16_000)
+    sound[3000:4000] = 0.3
+    media = make_video(
+        [0, 1960], [DARK] * 2, sound, format="matroska", audio_codec="pcm_s16le", hole_ms=(500, 900)
+    )
+    decoded = decode_sound(media)
+    assert decoded is not None
+    np.testing.assert_allclose(decoded, sound, atol=1e-3)
+
+
 def test_picture_stays_until_the_next_one_comes() -> None:
     times, levels = [0, 90, 700, 750, 1420], [40, 80, 120, 160, 200]
     media = make_video(times, levels, None, format="matroska")
@@ -50,6 +86,75 @@ def test_picture_stays_until_the_next_one_comes() -> None:
     pairs = list(zip(times, levels, strict=True))
     expected = [max(level for time, level in pairs if time <= at) for at in range(0, 1460, 100)]
     np.testing.assert_allclose(shown, expected, atol=4)
+
+
+def test_times_far_apart_are_refused_before_they_fill_the_memory() -> None:
+    late = make_video(
+        [0, 40, 90_000_000], [DARK] * 3, None, format="matroska", video_codec="libx264"
+    )
+    with pytest.raises(MediaError, match="shown until 90000 s"):
+        decode_frames(late)
+    sound = click(0.1, 0.5, 16_000)
+    late = make_video(
+        [0, 40],
+        [DARK] * 2,
+        sound,
+        format="matroska",
+        audio_codec="pcm_s16le",
+        sound_start_ms=90_000_000,
+    )
+    with pytest.raises(MediaError, match="starts 90000 s after the video"):
+        decode_sound(late)
+
+
+def test_rotation_noted_in_the_file_is_carried_out() -> None:
+    media = make_video([0, 40], [DARK] * 2, None, top_level=BRIGHT)
+    upright = decode_frames(media, 25.0)[0]
+    assert upright[:16].mean() > 200 > 60 > upright[48:].mean()
+    # ISO/IEC 14496-12: the matrix stands 40 bytes into the track header's content; this one is
+    # what a telephone notes that must be turned clockwise by 90 degrees.
+    at = media.index(b"tkhd") + 4 + 40
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    turned = decode_frames(media[:at] + matrix + media[at + 36 :], 25.0)[0]
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+def test_cover_picture_of_music_is_no_video() -> None:
+    music = make_music_with_cover()
+    assert decode_frames(music).shape == (0, 0, 0, 3)
+    sound = decode_sound(music)
+    assert sound is not None
+    assert abs(len(sound) - 8000) < 2500  # whole MP3 frames
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\nfile://{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{path}'\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    ],
+    ids=["playlist", "concatenation", "session description"],
+)
+def test_a_file_cannot_have_others_opened(content: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.ts"
+    other.write_bytes(make_video(range(0, 400, 40), [DARK] * 10, None, format="mpegts"))
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        decode_frames(content.format(path=other).encode())
+
+
+def test_a_video_that_changes_its_size_is_refused() -> None:
+    small = make_video(range(0, 400, 40), [DARK] * 10, None, format="mpegts")
+    large = make_video(range(400, 800, 40), [DARK] * 10, None, format="mpegts", size=96)
+    with pytest.raises(MediaError, match="changes its size"):
+        decode_frames(small + large)
+
+
+def test_a_stream_without_times_is_refused() -> None:
+    media = make_video([0, 40], [DARK] * 2, None, format="h264", video_codec="libx264")
+    with pytest.raises(MediaError, match="carries no times"):
+        decode_frames(media)
 
 
 def test_frames_are_rgb_pictures_at_the_rate_asked_for() -> None:
@@ -99,3 +204,34 @@ def test_damaged_file_raises_nothing_but_a_media_error(seed: int) -> None:
             decode(media.tobytes())
         except MediaError:
             continue
+
+
+def real(shared: Path, archive: str, member: str) -> bytes:
+    with tarfile.open(shared / "data" / archive) as tar:
+        file = tar.extractfile(member)
+        assert file is not None
+        return file.read()
+
+
+@pytest.mark.corpora
+def test_grid_speaks_when_its_alignment_says(shared: Path) -> None:
+    media = real(shared, "grid_s1.tar", "grid_s1/clips/bbaf2n.mp4")
+    frames, sound = decode_frames(media), decode_sound(media)
+    assert frames.shape == (30, 288, 360, 3)
+    assert sound is not None
+    assert abs(len(sound) / 16_000 - 3.0) < 0.1
+    loudness = np.square(sound[: 29 * 1600]).reshape(29, 1600).mean(axis=1)  # of tenths of seconds
+    # transcripts.tsv: silence until 0.95 and from 2.12 on.
+    loud = np.flatnonzero(loudness > loudness.max() / 30)
+    assert 8 <= loud[0] <= 10
+    assert 19 <= loud[-1] <= 22
+
+
+@pytest.mark.corpora
+def test_ravdess_has_sound_of_the_length_in_its_manifest_and_no_video(shared: Path) -> None:
+    media = real(shared, "ravdess.tar", "ravdess/speech/03-01-01-01-01-01-01.ogg")
+    assert len(decode_frames(media)) == 0
+    sound = decode_sound(media)
+    assert sound is not None
+    assert abs(len(sound) / 16_000 - 3.30) < 0.01
+    assert 0.01 < np.abs(sound).max() <= 1

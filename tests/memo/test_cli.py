@@ -1,0 +1,79 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.corpora.demo import write_demo
+from data_pipeline.errors import UserError
+from memo.cli import main
+from memo.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo"
+    write_demo(folder, train=20, valid=10)
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit status of the `memo` command."""
+    monkeypatch.setattr(sys, "argv", ["memo", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_info_says_what_the_dataset_holds(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "info", str(demo)) == 0
+    lines = dict(line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines())
+    found = {key.strip(): value.strip() for key, value in lines.items()}
+    assert found["train: clips"] == "20"
+    assert found["valid: clips"] == "10"
+
+
+def test_check_fails_on_a_damaged_shard(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "check", str(demo)) == 0
+    shard = next(demo.glob("valid-*.tar"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    before = shard.read_bytes()
+    shard.write_bytes(content)
+    assert run(monkeypatch, "data", "check", str(demo)) == 1
+    assert shard.name in capsys.readouterr().out
+    shard.write_bytes(before)
+
+
+def test_tokenizer_of_a_dataset_has_every_word_whole(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "tokenizer")
+    assert run(monkeypatch, "data", "tokenizer", str(demo), "--out", out) == 0
+    assert load_tokenizer(tmp_path / "tokenizer").count("today") == 1
+    assert run(monkeypatch, "data", "tokenizer", str(demo), "--out", out) == 2
+
+
+def test_a_mistake_is_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "info", str(tmp_path)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert str(tmp_path) in captured.err
+    assert captured.out == ""
+
+
+def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("data_pipeline.shards.check.describe", broken)
+    monkeypatch.setattr("data_pipeline.shards.reader.open_dataset", lambda folder: folder)
+    monkeypatch.setattr(sys, "argv", ["memo", "data", "info", "."])
+    with pytest.raises(ZeroDivisionError):
+        main()
+    assert not issubclass(ZeroDivisionError, UserError)

@@ -81,7 +81,7 @@ def load_speech_encoder(name: str, weights: Path) -> SpeechEncoder:
     if name not in known:
         raise UserError(f"there is no speech encoder {name!r}; known are: {', '.join(known)}")
     if not weights.exists():
-        raise UserError(f"there are no weights of {name} at {weights}")
+        raise UserError(f"no weights of {name} at {weights}; name them with --speech-weights")
     return _REGISTRY[name].load(weights)
 
 

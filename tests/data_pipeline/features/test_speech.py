@@ -41,5 +41,5 @@ def test_two_encoders_of_one_name_are_refused() -> None:
 def test_unknown_encoder_and_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="known are: wav2vec2, whisper"):
         load_speech_encoder("wisper", tmp_path)
-    with pytest.raises(UserError, match=r"no weights of whisper at .*absent"):
+    with pytest.raises(UserError, match=r"no weights of whisper at .*absent; .* --speech-weights"):
         load_speech_encoder("whisper", tmp_path / "absent")

@@ -64,12 +64,15 @@ def torchaudio_tensors(net: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
 
 
 @pytest.mark.parametrize("mode", [BASE, LARGE], ids=["group", "layer"])
+@pytest.mark.parametrize("layer_norm_first", [True, False])
 @pytest.mark.parametrize("do_normalize", [True, False])
 @pytest.mark.parametrize("heads", [1, 4])
 def test_hugging_face_folder_gives_transformers_output(
-    mode: dict[str, object], do_normalize: bool, heads: int, tmp_path: Path
+    mode: dict[str, object], layer_norm_first: bool, do_normalize: bool, heads: int, tmp_path: Path
 ) -> None:
-    net = small_net(**mode, num_attention_heads=heads)
+    net = small_net(
+        **{**mode, "do_stable_layer_norm": layer_norm_first, "num_attention_heads": heads}
+    )
     net.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
     encoder = load_speech_encoder("wav2vec2", tmp_path)

@@ -9,11 +9,19 @@ from memo.model.attention import Backend
 from memo.model.embedders import FrameEmbedder, TextEmbedder
 from memo.model.encoder import Encoder
 
+FRAME_POSITION_STD = 0.4
+"""Initial standard deviation of the face and speech positions.
+
+They are added to LayerNormed features, whose values have standard deviation 1; at BERT's 0.02 a
+frame's place is invisible for the first hundreds of steps (docs/results.md, frame positions).
+"""
+
 
 class MemoBert(nn.Module):
     """Hidden states of packed `[CLS] text [SEP] face speech` sequences, any subset of them present.
 
-    Weights are drawn from normal(0, init_std) with torch's default generator; biases are zero.
+    Weights are drawn from normal(0, init_std) with torch's default generator, those of the frames'
+    positions from normal(0, `FRAME_POSITION_STD`); biases are zero.
 
     Args:
         spec: the model's sizes.
@@ -35,6 +43,8 @@ class MemoBert(nn.Module):
         self.speech = FrameEmbedder(spec, spec.speech_dim, spec.max_speech, "speech")
         self.encoder = Encoder(spec, attention, recompute)
         initialise(self, spec.init_std)
+        for embedder in (self.face, self.speech):
+            nn.init.normal_(embedder.position.weight, std=FRAME_POSITION_STD)
 
     def embed(self, batch: PackedBatch) -> Tensor:
         """The encoder's input (N, D), in sequence order."""

@@ -62,7 +62,7 @@ def check(dataset: Dataset) -> None:
     problems = check_dataset(dataset)
     for problem in problems:
         typer.echo(str(problem))
-    typer.echo(f"{dataset}: {len(problems) or 'no'} problems")
+    typer.echo(f"{dataset}: {len(problems)} problems found" if problems else f"{dataset}: whole")
     raise typer.Exit(1 if problems else 0)
 
 

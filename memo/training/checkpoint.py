@@ -35,7 +35,7 @@ from memo.model.memobert import MemoBert
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.registry import build_objectives
 from memo.tokenizer import Tokenizer, load_tokenizer
-from memo.training.engine import TrainingState
+from memo.training.state import TrainingState
 
 LATEST = "latest"
 MANIFEST = "manifest.json"

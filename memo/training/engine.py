@@ -6,14 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
@@ -23,6 +15,7 @@ from memo.objectives.base import LossSum
 from memo.training.accelerator import deepspeed, supports_bf16
 from memo.training.distributed import Ranks
 from memo.training.optimizer import MOMENTS, create_moments, make_adam, seed_step
+from memo.training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -150,7 +143,7 @@ class Engine:
         norm = float(self.deepspeed.get_global_grad_norm()) if applied else math.nan
         return StepResult(objectives, loss, norm, applied, tokens)
 
-    def collect(self) -> "TrainingState":
+    def collect(self) -> TrainingState:
         """Full parameters and moments of every parameter; all ranks must call it together."""
         parameters, moments = {}, {}
         for name, parameter in self.model.named_parameters():
@@ -160,7 +153,7 @@ class Engine:
         buffers = {name: buffer.cpu() for name, buffer in self.model.named_buffers()}
         return TrainingState({**parameters, **buffers}, moments, self._updates())
 
-    def restore(self, state: "TrainingState") -> None:
+    def restore(self, state: TrainingState) -> None:
         """Take up parameters and moments that any number of ranks at any ZeRO stage collected.
 
         The model must have been built with the state's parameters already (`TrainingState.model`);
@@ -192,9 +185,9 @@ class Engine:
         if self.stage == 0:
             whole = parameter.detach() if key is None else self.adam.state[parameter][key]
         elif key is None:
-            whole = safe_get_full_fp32_param(parameter)
+            whole = deepspeed.utils.safe_get_full_fp32_param(parameter)
         else:
-            whole = safe_get_full_optimizer_state(parameter, key)
+            whole = deepspeed.utils.safe_get_full_optimizer_state(parameter, key)
         return whole.cpu().clone().contiguous()
 
     @torch.no_grad()
@@ -204,14 +197,19 @@ class Engine:
         if self.stage == 0:
             target = parameter if key is None else self.adam.state[parameter][key]
             target.copy_(value)
-        elif self.stage < 3 and key is None:
-            safe_set_full_fp32_param(parameter, value)
-        elif self.stage < 3:
-            safe_set_full_optimizer_state(parameter, value, key)
+        elif self.stage == 3:
+            self._set_partition(parameter, self._partition(parameter, value), key)
         elif key is None:
-            safe_set_local_fp32_param(parameter, self._partition(parameter, value))
+            deepspeed.utils.safe_set_full_fp32_param(parameter, value)
         else:
-            safe_set_local_optimizer_state(parameter, self._partition(parameter, value), key)
+            deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
+
+    def _set_partition(self, parameter: nn.Parameter, part: Tensor, key: str | None) -> None:
+        """Stage 3. DeepSpeed's setters of whole tensors fail on sizes that ranks do not divide."""
+        if key is None:
+            deepspeed.utils.safe_set_local_fp32_param(parameter, part)
+        else:
+            deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
 
     def _partition(self, parameter: nn.Parameter, value: Tensor) -> Tensor:
         """This rank's part of a value at stage 3: an equal share, the last one filled up with 0."""
@@ -219,21 +217,6 @@ class Engine:
         padded = torch.zeros(share * self.ranks.count, device=value.device)
         padded[: value.numel()] = value.flatten()
         return padded.narrow(0, share * self.ranks.rank, share)
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """All that an optimizer step changes, whole, by parameter name.
-
-    Attributes:
-        model: parameters in float32, and buffers.
-        moments: `exp_avg.<name>` and `exp_avg_sq.<name>`.
-        updates: steps that AdamW has made.
-    """
-
-    model: Mapping[str, Tensor]
-    moments: Mapping[str, Tensor]
-    updates: int
 
 
 def _zero3(parameter: nn.Parameter) -> Any:  # noqa: ANN401

@@ -145,6 +145,7 @@ class Engine:
 
     def collect(self) -> TrainingState:
         """Full parameters and moments of every parameter; all ranks must call it together."""
+        self._link_moments()
         parameters, moments = {}, {}
         for name, parameter in self.model.named_parameters():
             parameters[name] = self._full(parameter)
@@ -160,12 +161,21 @@ class Engine:
         they are set again because a bfloat16 model has lost their last bits.
         """
         create_moments(self.adam, self._adam_parameters(), state.updates)
-        if self.stage in (1, 2):
-            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+        self._link_moments()
         for name, parameter in self.model.named_parameters():
             self._set(parameter, state.model[name], None)
             for key in MOMENTS:
                 self._set(parameter, state.moments[f"{key}.{name}"], key)
+
+    def _link_moments(self) -> None:
+        """Stages 1 and 2: let every parameter know its part of AdamW's flat moments.
+
+        DeepSpeed links them while it steps the first of the parameter groups, when the others have
+        no moments yet, and takes that for done.
+        """
+        if self.stage in (1, 2) and self.adam.state:
+            self.deepspeed.optimizer._hp_optimizer_states_linked = False
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _adam_parameters(self) -> list[Tensor]:
         """The tensors that AdamW has moments of: the parameters, or this rank's flat partitions."""

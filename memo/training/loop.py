@@ -7,7 +7,7 @@ from time import perf_counter
 
 import torch
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError
 from data_pipeline.packing import TargetSpec
 from data_pipeline.stream import BatchMaker, Step, TrainStream
 from memo.config import ModelSpec, PretrainConfig
@@ -124,12 +124,12 @@ def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> N
     """Say which samples made a step non-finite; stop the run after too many.
 
     Raises:
-        UserError: `max_bad_steps` in a row.
+        AgreedError: `max_bad_steps` in a row.
     """
     keys = [key for batch in step.micro_batches for key in batch.keys]
     display.say(f"step {run.progress.step}: a loss or gradient is not finite, skipped; {keys}")
     if in_a_row >= run.config.max_bad_steps:
-        raise UserError(
+        raise AgreedError(
             f"{in_a_row} non-finite steps in a row up to step {run.progress.step}; lower "
             "optimizer.lr, or look at the samples named above"
         )

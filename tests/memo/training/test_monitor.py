@@ -1,0 +1,39 @@
+import json
+from pathlib import Path
+
+from memo.training.engine import ObjectiveResult
+from memo.training.monitor import Monitor, cut_back, objective_columns
+
+
+def steps_in(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_rows_after_the_resumed_step_and_a_torn_line_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n{"st')
+    cut_back(path, 2)
+    assert steps_in(path) == [1, 2, 2]
+
+
+def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
+    with Monitor(tmp_path, 0) as monitor:
+        for step in (1, 2, 3):
+            monitor.write({"step": step, "loss": 0.5})
+    with Monitor(tmp_path, 1) as monitor:
+        for step in (2, 3):
+            monitor.write({"step": step, "loss": 0.5})
+    assert steps_in(tmp_path / "metrics.jsonl") == [1, 2, 3]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    with Monitor(tmp_path, 0) as monitor:
+        monitor.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf")})
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert row == {"step": 1, "loss": None, "grad_norm": None}
+
+
+def test_objectives_without_a_target_have_no_column() -> None:
+    results = {"a": ObjectiveResult(0.5, 0.25, 4), "b": ObjectiveResult(0, 0, 0)}
+    assert objective_columns(results) == {"loss/a": 0.5, "metric/a": 0.25}

@@ -1,136 +1,193 @@
-"""Whole runs on one and on two ranks: stopped and resumed, cut and distributed differently."""
+"""Whole runs on a small demo corpus: stopped and resumed, on one rank and on two."""
 
+import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from unittest.mock import patch
+from typing import Any
 
 import numpy as np
 import pytest
 
-from data_pipeline.errors import AgreedError
-from memo.config import Optimizer, PretrainConfig
-from memo.training.optimizer import learning_rate
-from memo.training.pretrain import REQUEUE, pretrain
+from data_pipeline.corpora.demo import write_demo
+from data_pipeline.errors import UserError
+from data_pipeline.packing import PackedBatch
+from data_pipeline.shards.reader import open_dataset
+from memo.config import PretrainConfig, load_config
+from memo.tokenizer import train_sentencepiece
+from memo.training import pretrain as pretrain_module
+from memo.training.engine import StepResult
+from memo.training.loop import Run, train
+from memo.training.monitor import Monitor
+from memo.training.pretrain import pretrain
+from memo.training.progress import Display
 from tests.distributed import run_ranks
-from tests.memo.training.small_run import (
-    STEPS,
-    checkpoint,
-    logged,
-    small_config,
-    write_small_dataset,
+
+SAMPLES, BATCH, STEPS = 50, 20, 10
+"""An epoch ends within step 3 and at the end of step 5."""
+
+CUTS = (2, 3, 5)
+"""Resumed from: inside an epoch, inside the next one, at an epoch's end."""
+
+TIMES = ("tokens_per_s", "mfu", "data_wait", "step_s")
+SETTINGS = (
+    f"steps={STEPS}",
+    f"batch.global_batch={BATCH}",
+    "log_every=1",
+    "valid_every=5",
+    "checkpoint_every=1",
+    "keep_checkpoints=null",
+    "optimizer.lr=0.01",
+    "optimizer.warmup_steps=2",
+    "model.hidden=16",
+    "model.layers=1",
+    "model.heads=2",
+    "model.ffn=32",
+    "masking.drop_probability=0.2",
+    "threads=1",
 )
-
-pytestmark = pytest.mark.slow
-
-STOPS = (1, 2, 3)
-"""Inside an epoch, across its end, at its end (see `small_run`)."""
-
-STILL = ("model.dropout=0", "model.attention_dropout=0")
-ZERO_STAGE = {1: 0, 2: 2}
-"""Number of ranks -> the ZeRO stage that the runs on them take."""
+WITHOUT_DROPOUT = ("model.dropout=0", "model.attention_dropout=0")
 
 
-def stop_at(config: PretrainConfig, step: int) -> int:
-    """Run until the first rank, and it alone, is told to stop in this step; the exit status."""
-
-    def rate(number: int, settings: Optimizer, steps: int) -> float:
-        if number + 1 == step and os.environ["RANK"] == "0":
-            os.kill(os.getpid(), signal.SIGUSR1)
-        return learning_rate(number, settings, steps)
-
-    with patch("memo.training.loop.learning_rate", rate):
-        return pretrain(config, "never")
+def config(folder: Path, name: str, extra: Sequence[str] = ()) -> PretrainConfig:
+    places = (f"name={name}", f"run_dir={folder / name}", f"data.dataset={folder / 'data'}")
+    return load_config(None, [*SETTINGS, *places, *extra])
 
 
-def copy_run(whole: Path, run: Path) -> None:
-    """The first rank copies; the others find it, for joining the run waits for all."""
-    if os.environ["RANK"] == "0":
-        shutil.copytree(whole, run)
+def take_over(folder: Path, source: str, name: str, step: int) -> None:
+    """A run as it was when `source` had just saved this step, with later rows in its log."""
+    saved = f"step-{step:08d}"
+    checkpoints = folder / name / "checkpoints"
+    shutil.copytree(folder / source / "checkpoints" / saved, checkpoints / saved)
+    (checkpoints / "latest").write_text(f"{saved}\n")
+    shutil.copy(folder / source / "metrics.jsonl", folder / name)
 
 
-def run_all(folder: str) -> None:
-    """On every rank: all runs that the tests compare."""
-    ranks = int(os.environ["WORLD_SIZE"])
-    place, dataset = Path(folder) / f"{ranks}", Path(folder) / "dataset"
-    stage = f"distribution.zero_stage={ZERO_STAGE[ranks]}"
-
-    def settings(name: str, *changes: str) -> PretrainConfig:
-        return small_config(dataset, place / name, stage, *changes)
-
-    assert pretrain(settings("whole"), "auto") == 0
-    with patch("memo.training.pretrain.write_report"):  # its figures take longer than a run
-        run_others(settings, place, ranks)
-
-
-def run_others(settings: Callable[..., PretrainConfig], place: Path, ranks: int) -> None:
-    """All but the whole run."""
-    for step in STOPS:
-        copy_run(place / "whole", place / f"from-{step}")
-        resumed = str(checkpoint(place / "whole", step))
-        assert pretrain(settings(f"from-{step}"), resumed) == 0
-    assert stop_at(settings("stopped"), 2) == REQUEUE
-    assert not checkpoint(place / "stopped", 3).exists()
-    assert pretrain(settings("stopped"), "auto") == 0
-    assert pretrain(settings("still", *STILL), "never") == 0
-    assert pretrain(settings("cut", *STILL, "batch.token_budget=140"), "never") == 0
-    if ranks > 1:
-        one = str(checkpoint(place.with_name("1") / "still", 2))
-        assert pretrain(settings("of-one", *STILL), one) == 0
-    with pytest.raises(AgreedError, match="2 non-finite steps in a row up to step 3"):
-        pretrain(settings("wild", "optimizer.lr=1e30", "max_bad_steps=2"), "never")
+def runs(argument: str) -> None:
+    """On every rank: a whole run, runs resumed from its cuts, and runs that must agree with it."""
+    folder = Path(argument)
+    ranks = os.environ["WORLD_SIZE"]
+    pretrain(config(folder, f"whole-{ranks}"), "auto")
+    for cut in CUTS:
+        if os.environ["RANK"] == "0":
+            take_over(folder, f"whole-{ranks}", f"from-{cut}-{ranks}", cut)
+        while not (folder / f"from-{cut}-{ranks}" / "metrics.jsonl").exists():
+            time.sleep(0.05)
+        pretrain(config(folder, f"from-{cut}-{ranks}"), "auto")
+    pretrain(config(folder, f"plain-{ranks}", WITHOUT_DROPOUT), "auto")
+    if ranks == "1":
+        small = (*WITHOUT_DROPOUT, "batch.token_budget=140")
+        pretrain(config(folder, "small-batches", small), "auto")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the runs on one rank, `1`, and on two, `2`."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_small_dataset(folder / "dataset")
-    for ranks in ZERO_STAGE:
-        run_ranks(run_all, str(folder), ranks)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("pretrain")
+    write_demo(place / "data", train=SAMPLES, valid=10)
+    split = open_dataset(place / "data").split("train")
+    texts = [split.read_text(sample) or "" for sample in range(SAMPLES)]
+    train_sentencepiece(texts, place / "data" / "tokenizer", 100)
+    return place
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> Path:
+    """The folder when all runs have been made."""
+    for ranks in (1, 2):
+        run_ranks(runs, str(folder), ranks)
     return folder
 
 
-def assert_close(run: Path, other: Path, first_step: int = 1) -> None:
-    """The same figures to rounding, in the steps from the first one on."""
-    rows = [row for row in logged(run) if row["step"] >= first_step]
-    others = [row for row in logged(other) if row["step"] >= first_step]
-    assert rows
-    for row, of_other in zip(rows, others, strict=True):
-        assert row.keys() == of_other.keys()
-        for key, value in row.items():
-            np.testing.assert_allclose(value, of_other[key], rtol=1e-5, atol=1e-6, err_msg=key)
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The log without what the clock decides."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
-@pytest.mark.parametrize("ranks", ZERO_STAGE)
-@pytest.mark.parametrize("name", [*(f"from-{step}" for step in STOPS), "stopped"])
-def test_stopping_and_resuming_changes_no_bit(runs: Path, ranks: int, name: str) -> None:
-    whole, resumed = runs / f"{ranks}" / "whole", runs / f"{ranks}" / name
-    rows = logged(whole)
-    assert [row["step"] for row in rows if "lr" in row] == list(range(1, STEPS + 1))
-    assert logged(resumed) == rows
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        ours, theirs = (checkpoint(run, STEPS) / file for run in (resumed, whole))
-        assert ours.read_bytes() == theirs.read_bytes()
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in rows(run) if "loss" in row]
 
 
-@pytest.mark.parametrize("ranks", ZERO_STAGE)
-def test_the_token_budget_does_not_matter(runs: Path, ranks: int) -> None:
-    assert_close(runs / f"{ranks}" / "cut", runs / f"{ranks}" / "still")
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_stopped_and_resumed_is_never_stopped(done: Path, ranks: int, cut: int) -> None:
+    whole, resumed = done / f"whole-{ranks}", done / f"from-{cut}-{ranks}"
+    assert rows(resumed) == rows(whole)
+    last = f"checkpoints/step-{STEPS:08d}"
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert (resumed / last / name).read_bytes() == (whole / last / name).read_bytes()
 
 
-def test_the_number_of_ranks_does_not_matter(runs: Path) -> None:
-    assert_close(runs / "2" / "still", runs / "1" / "still")
-    assert_close(runs / "2" / "of-one", runs / "1" / "still", first_step=3)
+@pytest.mark.slow
+def test_ranks_and_micro_batches_do_not_change_the_losses(done: Path) -> None:
+    one = losses(done / "plain-1")
+    assert len(one) == STEPS
+    np.testing.assert_allclose(losses(done / "plain-2"), one, rtol=1e-5)
+    np.testing.assert_allclose(losses(done / "small-batches"), one, rtol=1e-5)
 
 
-def test_a_run_says_what_it_did(runs: Path) -> None:
-    run = runs / "2" / "whole"
-    assert (run / "checkpoints" / "latest").read_text().strip() == f"step-{STEPS:08d}"
-    assert {"config.yaml", "metrics.jsonl", "report.html", "tensorboard"} <= {
-        path.name for path in run.iterdir()
-    }
-    valid = [row["step"] for row in logged(run) if "valid/loss" in row]
-    assert valid == [3, STEPS]
+@pytest.mark.slow
+def test_the_log_has_the_promised_columns_and_the_run_its_files(done: Path) -> None:
+    first = json.loads((done / "whole-1" / "metrics.jsonl").read_text().splitlines()[0])
+    names = ("wwmlm", "span_mvfr", "span_mvfc_kl", "span_mafr")
+    expected = {"step", "epoch", "samples", "tokens", "lr", "loss", "grad_norm", *TIMES}
+    per_objective = {f"{kind}/{name}" for kind in ("loss", "metric") for name in names}
+    assert first.keys() <= expected | per_objective
+    assert expected <= first.keys()
+    for name in ("config.yaml", "report.html", "tensorboard", "checkpoints/latest"):
+        assert (done / "whole-1" / name).exists()
+
+
+@pytest.mark.slow
+def test_a_signal_saves_the_step_and_asks_to_be_run_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: Run, monitor: Monitor | None, display: Display) -> int | None:
+        step = run.engine.step
+
+        def step_and_signal(batches: Sequence[PackedBatch], number: int, lr: float) -> StepResult:
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return step(batches, number, lr)
+
+        monkeypatch.setattr(run.engine, "step", step_and_signal)
+        return train(run, monitor, display)
+
+    monkeypatch.setattr(pretrain_module, "train", interrupted)
+    assert pretrain(config(folder, "signalled"), "auto") == pretrain_module.REQUEUE
+    assert (folder / "signalled" / "checkpoints" / "latest").read_text() == "step-00000002\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["data.face_dim=342"], r"data\.face_dim=342, but the rows of .* have 48"),
+        (["data.tokenizer=/nowhere"], "/nowhere"),
+        (["data.train_split=test"], "splits are: train, valid|test"),
+        (["model.heads=3"], "hidden=16 is no multiple of heads=3"),
+        (["limits.face=100"], r"limits\.face: 100 positions, the model has only 64"),
+        (["batch.token_budget=50"], "longest sequence"),
+        (["objectives.wwmml.ratio=1"], "did you mean 'wwmlm'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    folder: Path, extra: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        pretrain(config(folder, "refused", extra), "auto")
+    assert "\n" not in str(caught.value)
+    assert not (folder / "refused").exists()
+
+
+@pytest.mark.slow
+def test_a_run_in_the_way_is_not_overwritten(folder: Path) -> None:
+    run = folder / "in-the-way"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="has a run in it"):
+        pretrain(config(folder, "in-the-way"), "never")

@@ -1,0 +1,162 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from data_pipeline.errors import UserError
+from data_pipeline.order import StreamState
+from memo.config import ModelSpec, PretrainConfig
+from memo.model.memobert import MemoBert
+from memo.objectives import build_objectives
+from memo.objectives.pretraining_model import PretrainingModel
+from memo.tokenizer import Tokenizer, train_sentencepiece
+from memo.training import checkpoint
+from memo.training.checkpoint import (
+    Progress,
+    find_checkpoint,
+    load_model,
+    open_checkpoint,
+    write_checkpoint,
+)
+from memo.training.state import TrainingState
+
+CONFIG = PretrainConfig(keep_checkpoints=2)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return train_sentencepiece(["a b c d e f"], tmp_path_factory.mktemp("tokenizer") / "t", 30)
+
+
+@pytest.fixture(scope="module")
+def spec(tokenizer: Tokenizer) -> ModelSpec:
+    sizes = {"hidden": 8, "layers": 1, "heads": 2, "ffn": 16, "max_positions": 40}
+    return ModelSpec(
+        vocab_size=tokenizer.vocab_size, face_dim=3, face_classes=2, speech_dim=4, **sizes
+    )
+
+
+@pytest.fixture(scope="module")
+def model(spec: ModelSpec) -> PretrainingModel:
+    torch.manual_seed(0)
+    return PretrainingModel(MemoBert(spec), build_objectives(CONFIG.objectives, spec))
+
+
+@pytest.fixture(scope="module")
+def state(model: PretrainingModel) -> TrainingState:
+    moments = {
+        f"{key}.{name}": torch.randn_like(parameter)
+        for name, parameter in model.named_parameters()
+        for key in ("exp_avg", "exp_avg_sq")
+    }
+    return TrainingState(dict(model.state_dict()), moments, updates=5)
+
+
+def write(
+    root: Path, step: int, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> Path:
+    progress = Progress(step, tokens=100 * step, stream=StreamState(1234, 2, step, "f" * 64))
+    return write_checkpoint(root, state, progress, CONFIG, spec, tokenizer)
+
+
+def test_what_is_written_is_read(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    folder = write(tmp_path, 7, state, spec, tokenizer)
+    found = open_checkpoint(folder)
+    assert found.progress == Progress(7, 700, StreamState(1234, 2, 7, "f" * 64))
+    assert (found.config, found.spec, found.updates) == (CONFIG, spec, 5)
+    assert found.tokenizer().fingerprint == tokenizer.fingerprint
+    again = found.state()
+    for ours, theirs in ((again.model, state.model), (again.moments, state.moments)):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_model_of_a_run_is_rebuilt(
+    tmp_path: Path,
+    model: PretrainingModel,
+    state: TrainingState,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+) -> None:
+    write(tmp_path / "checkpoints", 7, state, spec, tokenizer)
+    rebuilt, _, config = load_model(tmp_path)
+    assert config == CONFIG
+    weights = rebuilt.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
+
+
+def test_a_run_its_checkpoints_and_one_of_them_mean_the_latest(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    root = tmp_path / "checkpoints"
+    for step in (1, 2):
+        folder = write(root, step, state, spec, tokenizer)
+    assert find_checkpoint(tmp_path) == find_checkpoint(root) == find_checkpoint(folder) == folder
+    with pytest.raises(UserError, match="there is no checkpoint in"):
+        find_checkpoint(tmp_path / "elsewhere")
+
+
+def test_the_newest_are_kept_and_leftovers_go(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    (tmp_path / "step-00000001.tmp").mkdir()
+    for step in (2, 4, 6):
+        write(tmp_path, step, state, spec, tokenizer)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["latest", "step-00000004", "step-00000006"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
+def test_a_damaged_file_is_named(
+    tmp_path: Path,
+    state: TrainingState,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    name: str,
+    damage: str,
+) -> None:
+    path = write(tmp_path, 1, state, spec, tokenizer) / name
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(content[:-1])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=name) as caught:
+        open_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_crash_while_writing_leaves_the_one_before(
+    tmp_path: Path,
+    state: TrainingState,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(tmp_path, 1, state, spec, tokenizer)
+
+    def full_disk(folder: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint, "_write_manifest", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        write(tmp_path, 2, state, spec, tokenizer)
+    assert open_checkpoint(tmp_path).progress.step == 1
+    assert not (tmp_path / "step-00000002").exists()
+
+
+def test_weights_that_are_not_finite_are_not_written(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    write(tmp_path, 1, state, spec, tokenizer)
+    name = next(iter(state.model))
+    broken = {**state.model, name: torch.full_like(state.model[name], torch.nan)}
+    with pytest.raises(UserError, match=name):
+        write(tmp_path, 2, TrainingState(broken, state.moments, 6), spec, tokenizer)
+    assert open_checkpoint(tmp_path).progress.step == 1

@@ -118,7 +118,7 @@ def engine(stage: int, state: TrainingState | None = None) -> Engine:
     model = toy()
     if state is not None:
         model.load_state_dict(dict(state.model))
-    distribution = Distribution(zero_stage=stage, precision="fp32")  # type: ignore[arg-type]
+    distribution = Distribution(zero_stage=stage, precision="fp32")
     made = Engine(model, WEIGHTS, SETTINGS, distribution, join(1), seed=0)
     if state is not None:
         made.restore(state)

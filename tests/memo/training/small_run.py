@@ -25,29 +25,31 @@ def write_small_dataset(folder: Path) -> Path:
     return folder
 
 
-def small_config(dataset: Path, run: Path, *changes: str) -> PretrainConfig:
+def small_settings(dataset: Path, run: Path, *changes: str) -> list[str]:
     """Every step is logged and saved, and every checkpoint kept."""
-    return load_config(
-        None,
-        [
-            f"data.dataset={dataset}",
-            f"run_dir={run}",
-            f"steps={STEPS}",
-            f"batch.global_batch={GLOBAL_BATCH}",
-            "threads=1",
-            "log_every=1",
-            "valid_every=3",
-            "checkpoint_every=1",
-            "keep_checkpoints=null",
-            "model.hidden=32",
-            "model.layers=1",
-            "model.heads=2",
-            "model.ffn=64",
-            "optimizer.lr=1e-3",
-            "optimizer.warmup_steps=2",
-            *changes,
-        ],
-    )
+    return [
+        f"data.dataset={dataset}",
+        f"run_dir={run}",
+        f"steps={STEPS}",
+        f"batch.global_batch={GLOBAL_BATCH}",
+        "threads=1",
+        "log_every=1",
+        "valid_every=3",
+        "checkpoint_every=1",
+        "keep_checkpoints=null",
+        "model.hidden=32",
+        "model.layers=1",
+        "model.heads=2",
+        "model.ffn=64",
+        "optimizer.lr=1e-3",
+        "optimizer.warmup_steps=2",
+        *changes,
+    ]
+
+
+def small_config(dataset: Path, run: Path, *changes: str) -> PretrainConfig:
+    """`small_settings`, read."""
+    return load_config(None, small_settings(dataset, run, *changes))
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,119 @@
+"""Who a process is under each launcher, and what two ranks decide together."""
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from data_pipeline.errors import AgreedError, UserError
+from memo.config import Optimizer
+from memo.training.distributed import Ranks, describe_process, join
+from memo.training.optimizer import learning_rate
+from memo.training.pretrain import REQUEUE, pretrain
+from tests.distributed import run_ranks
+from tests.memo.training.small_run import checkpoint, small_config, write_small_dataset
+
+SLURM = {
+    "SLURM_JOB_ID": "70",
+    "SLURM_STEP_ID": "2",
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NUM_TASKS": "8",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+}
+
+
+def described(**environment: str) -> Mapping[str, str]:
+    describe_process(environment)
+    return environment
+
+
+def test_a_process_without_a_launcher_is_alone() -> None:
+    alone = described(HOME="/")
+    assert (alone["RANK"], alone["WORLD_SIZE"], alone["LOCAL_RANK"]) == ("0", "1", "0")
+    assert alone["MASTER_ADDR"] == "127.0.0.1"
+    assert 0 < int(alone["MASTER_PORT"]) < 65536
+
+
+def test_what_torchrun_says_holds() -> None:
+    said = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_PORT": "1", **SLURM}
+    assert described(**said) == said
+
+
+def test_srun_is_understood() -> None:
+    task = described(**SLURM)
+    assert (task["RANK"], task["WORLD_SIZE"], task["LOCAL_RANK"]) == ("5", "8", "1")
+    assert (task["LOCAL_WORLD_SIZE"], task["MASTER_ADDR"]) == ("4", "gpu07")
+    others = {**SLURM, "SLURM_PROCID": "6", "SLURM_LOCALID": "2"}
+    assert described(**others)["MASTER_PORT"] == task["MASTER_PORT"]
+    assert described(**SLURM | {"SLURM_JOB_ID": "71"})["MASTER_PORT"] != task["MASTER_PORT"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("cpu1", "cpu1"), ("a,b", "a"), ("n[2,4-6],x9", "n2"), ("rack-1-[010-012]", "rack-1-010")],
+)
+def test_the_first_node_leads(nodes: str, first: str) -> None:
+    assert described(**SLURM | {"SLURM_STEP_NODELIST": nodes})["MASTER_ADDR"] == first
+
+
+def test_a_batch_script_itself_is_alone() -> None:
+    assert described(SLURM_JOB_ID="70", SLURM_NTASKS="8")["WORLD_SIZE"] == "1"
+
+
+def decide(folder: str) -> None:
+    """On both ranks."""
+    ranks = join(1)
+    assert ranks.count == 2
+    assert ranks.sum(torch.tensor([1, ranks.rank])).tolist() == [2, 1]
+    assert ranks.any(ranks.first)
+    assert not ranks.any(False)
+    with ranks.together():
+        pass
+    with pytest.raises(AgreedError, match="only here"):
+        fail_on_the_second(ranks)
+    stop_by_a_signal_to_one(Path(folder))
+    stop_after_bad_steps(Path(folder))
+
+
+def fail_on_the_second(ranks: Ranks) -> None:
+    with ranks.together():
+        if not ranks.first:
+            raise UserError("only here")
+
+
+def stop_by_a_signal_to_one(folder: Path) -> None:
+    """Only the first rank is told to stop, and only it says so to the scheduler."""
+    first = os.environ["RANK"] == "0"
+
+    def rate(step: int, settings: Optimizer, steps: int) -> float:
+        if step == 1 and first:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return learning_rate(step, settings, steps)
+
+    config = small_config(folder / "dataset", folder / "told", "distribution.zero_stage=2")
+    with patch("memo.training.loop.learning_rate", rate):
+        status = pretrain(config, "never")
+    assert status == REQUEUE or not first
+
+
+def stop_after_bad_steps(folder: Path) -> None:
+    """A learning rate that drives the loss to infinity in the second step."""
+    changes = ("optimizer.lr=1e30", "max_bad_steps=2")
+    with pytest.raises(AgreedError, match="2 non-finite steps in a row up to step 3") as caught:
+        pretrain(small_config(folder / "dataset", folder / "wild", *changes), "never")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_two_ranks_decide_alike(tmp_path: Path) -> None:
+    write_small_dataset(tmp_path / "dataset")
+    run_ranks(decide, str(tmp_path), 2)
+    assert checkpoint(tmp_path / "told", 2).exists()
+    assert not checkpoint(tmp_path / "told", 3).exists()
+    assert not checkpoint(tmp_path / "wild", 4).exists()

@@ -94,7 +94,7 @@ class ModelSettings(Settings):
 
     Attributes:
         size: `demo`, `small`, `base` or `large`.
-        init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint, or a memo checkpoint;
+        init_from: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint;
             it decides the sizes.
         hidden, layers, heads, ffn: replace the named size's values.
         dropout, attention_dropout: probabilities.

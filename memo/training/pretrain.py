@@ -55,7 +55,8 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
             return _status(train(run, None, display))
         with Monitor(run.folder, run.progress.step) as monitor:
             stopped_by = train(run, monitor, display)
-        display.say(f"wrote {write_report(run.folder)}")
+        if stopped_by is None:
+            display.say(f"wrote {write_report(run.folder)}")
         return _status(stopped_by)
 
 

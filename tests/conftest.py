@@ -1,9 +1,14 @@
-"""Where the real corpora are looked for."""
+"""Where the real corpora are looked for, and an environment in which tests are quick."""
 
 import os
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported: two test processes with all cores each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing is fetched; without this, transformers asks its hub again and again for a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,190 @@
+"""What a run is put together from, and what is refused because it does not fit."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_pipeline.corpora.demo import write_demo
+from data_pipeline.errors import UserError
+from data_pipeline.shards.reader import open_dataset
+from memo.config import PretrainConfig
+from memo.tokenizer import train_sentencepiece
+from memo.training import setup
+from memo.training.checkpoint import Checkpoint, Progress
+from memo.training.setup import (
+    Data,
+    build_model,
+    check_resumable,
+    checkpoint_to_resume,
+    first_state,
+    model_spec,
+    open_data,
+    prepare_demo,
+)
+from tests.memo.model.test_pretrained import save_random
+from tests.memo.training.small_run import small_config, write_small_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_dataset(tmp_path_factory.mktemp("setup") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def other_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("setup") / "tokenizer"
+    train_sentencepiece(["quite other words, with other letters in them"], folder, 40)
+    return folder
+
+
+def bert(folder: Path, data: Data, **changes: object) -> Path:
+    """A BERT with random weights and the dataset's vocabulary."""
+    save_random(folder, "BertForMaskedLM", **{"vocab_size": data.tokenizer.vocab_size, **changes})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.face_dim=342"], r"data\.face_dim=342, but the rows of .* have 48"),
+        (["data.speech_dim=768"], r"data\.speech_dim=768, but the rows of .* have 64"),
+        (["data.tokenizer=absent"], "no tokenizer at absent"),
+        (["data.dataset=absent"], "absent"),
+        (["data.valid_split=test"], "no samples in split 'test'; its splits are: train, valid"),
+        (["model.heads=3"], "hidden=32 is no multiple of heads=3"),
+        (["limits.text=511"], r"limits\.text: 513 positions, the model has only 512"),
+        (["limits.face=65"], r"limits\.face: 65 positions, the model has only 64"),
+        (["limits.speech=129"], r"limits\.speech: 129 positions, the model has only 128"),
+        (["batch.token_budget=131"], r"token_budget=131 is less than the longest sequence, 132"),
+        (["objectives.wwmml.ratio=1"], "wwmml"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(
+    dataset: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    config = small_config(dataset, tmp_path / "run", *changes)
+    with pytest.raises(UserError, match=message) as caught:
+        build(config)
+    assert "\n" not in str(caught.value)
+
+
+def build(config: PretrainConfig) -> None:
+    data = open_data(config)
+    build_model(config, model_spec(config, data), data)
+
+
+def test_the_longest_limits_fit(dataset: Path, tmp_path: Path) -> None:
+    longest = ("limits.text=510", "limits.face=64", "limits.speech=128")
+    build(small_config(dataset, tmp_path / "run", *longest))
+
+
+def test_a_seed_gives_the_same_weights_and_the_datasets_statistics(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = small_config(dataset, tmp_path / "run")
+    data = open_data(config)
+    spec = model_spec(config, data)
+    one, same = (build_model(config, spec, data).state_dict() for _ in range(2))
+    other = build_model(config.model_copy(update={"seed": 5}), spec, data).state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    weight = "backbone.text.word.weight"
+    assert not torch.equal(one[weight], other[weight])
+    assert data.info.features.face is not None
+    torch.testing.assert_close(
+        one["backbone.face.mean"], torch.tensor(data.info.features.face.mean)
+    )
+
+
+def test_a_model_starts_from_bert(dataset: Path, tmp_path: Path) -> None:
+    data = open_data(small_config(dataset, tmp_path))
+    folder = bert(tmp_path / "bert", data)
+    config = PretrainConfig.model_validate(
+        {"data": {"dataset": dataset}, "model": {"init_from": folder}, "limits": {"text": 30}}
+    )
+    spec = model_spec(config, data)
+    assert (spec.hidden, spec.layers, spec.heads, spec.ffn) == (32, 3, 4, 48)
+    ours = build_model(config, spec, data)
+    theirs = load_file(folder / "model.safetensors")
+    assert torch.equal(
+        ours.backbone.text.word.weight, theirs["bert.embeddings.word_embeddings.weight"]
+    )
+    assert torch.equal(ours.state_dict()["objectives.wwmlm.bias"], theirs["cls.predictions.bias"])
+
+
+def test_a_bert_of_another_vocabulary_is_refused(dataset: Path, tmp_path: Path) -> None:
+    data = open_data(small_config(dataset, tmp_path))
+    folder = bert(tmp_path / "bert", data, vocab_size=61)
+    config = small_config(dataset, tmp_path, f"model.init_from={folder}")
+    with pytest.raises(UserError, match=f"pieces, the checkpoint {folder} 61; set data.tokenizer"):
+        model_spec(config, data)
+
+
+def saved(config: PretrainConfig, data: Data, folder: Path) -> Checkpoint:
+    """The record of a checkpoint; its tokenizer alone is on disk."""
+    data.tokenizer.save(folder / "tokenizer")
+    progress = Progress(3, 0, first_state(config, data))
+    return Checkpoint(folder, progress, config, model_spec(config, data), updates=3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["model.hidden=16"], "hidden=32, this run's has 16"),
+        (["model.dropout=0.2"], "dropout=0.1, this run's has 0.2"),
+        (["seed=5"], "seed=1234, the config seed=5"),
+        (["data.train_split=valid"], "was trained on data with fingerprint"),
+    ],
+)
+def test_a_run_goes_on_with_the_same_alone(
+    dataset: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    before, now = small_config(dataset, tmp_path), small_config(dataset, tmp_path, *changes)
+    checkpoint = saved(before, open_data(before), tmp_path / "saved")
+    data = open_data(now)
+    with pytest.raises(UserError, match=message):
+        check_resumable(checkpoint, now, model_spec(now, data), data)
+    check_resumable(checkpoint, before, checkpoint.spec, open_data(before))
+
+
+def test_another_tokenizer_is_refused(dataset: Path, tmp_path: Path, other_tokenizer: Path) -> None:
+    before = small_config(dataset, tmp_path)
+    now = small_config(dataset, tmp_path, f"data.tokenizer={other_tokenizer}")
+    checkpoint = saved(before, open_data(before), tmp_path / "saved")
+    with pytest.raises(UserError, match="the tokenizer is not the one of") as caught:
+        check_resumable(checkpoint, now, checkpoint.spec, open_data(now))
+    assert f"data.tokenizer={tmp_path / 'saved' / 'tokenizer'}" in str(caught.value)
+
+
+def test_other_objectives_are_refused(dataset: Path, tmp_path: Path) -> None:
+    before = small_config(dataset, tmp_path)
+    checkpoint = saved(before, open_data(before), tmp_path / "saved")
+    fewer = {name: one for name, one in before.objectives.items() if name != "span_mafr"}
+    now = before.model_copy(update={"objectives": fewer})
+    with pytest.raises(UserError, match="span_mafr, this run trains wwmlm"):
+        check_resumable(checkpoint, now, checkpoint.spec, open_data(now))
+
+
+def test_where_a_run_begins(dataset: Path, tmp_path: Path) -> None:
+    config = small_config(dataset, tmp_path / "run")
+    assert checkpoint_to_resume(config, "auto") is None
+    assert checkpoint_to_resume(config, "never") is None
+    with pytest.raises(UserError, match="there is no checkpoint in absent"):
+        checkpoint_to_resume(config, "absent")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"--resume never: .*run has a run in it"):
+        checkpoint_to_resume(config, "never")
+
+
+def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "write_demo", partial(write_demo, train=12, valid=4))
+    monkeypatch.setattr(setup, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(setup, "DEMO_PIECES", 100)
+    config = PretrainConfig()
+    prepare_demo(config)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")}
+    prepare_demo(config)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "demo").rglob("*")} == before
+    assert len(open_dataset(tmp_path / "demo").split("train")) == len(open_data(config).train)

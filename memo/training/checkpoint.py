@@ -140,7 +140,7 @@ def write_checkpoint(
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was resumed from before it
     temporary.rename(folder)
     _point_latest(root, folder.name)
-    _prune(root, config.keep_checkpoints)
+    _prune(root, config.keep_checkpoints, folder.name)
     return folder
 
 
@@ -177,12 +177,16 @@ def _point_latest(root: Path, name: str) -> None:
     _sync_tree(root / name)
 
 
-def _prune(root: Path, keep: int | None) -> None:
-    """Remove the oldest checkpoints, and what interrupted writes have left."""
+def _prune(root: Path, keep: int | None, newest: str) -> None:
+    """Remove the oldest checkpoints, and what interrupted writes have left.
+
+    Later ones than the newest are of a run that was resumed from before them; they do not count.
+    """
     for left in root.glob("step-*.tmp"):
         shutil.rmtree(left)
     if keep is not None:
-        for old in sorted(root.glob("step-*"))[:-keep]:
+        own = [folder for folder in sorted(root.glob("step-*")) if folder.name <= newest]
+        for old in own[:-keep]:
             shutil.rmtree(old)
 
 

@@ -108,6 +108,17 @@ def test_the_newest_are_kept_and_leftovers_go(
     assert names == ["latest", "step-00000004", "step-00000006"]
 
 
+def test_what_a_resumed_run_writes_outlives_the_later_ones_of_the_run_before(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    for step in (5, 6, 1, 2, 3):
+        write(tmp_path, step, state, spec, tokenizer)
+        assert find_checkpoint(tmp_path) == tmp_path / f"step-{step:08d}"
+        assert open_checkpoint(tmp_path).progress.step == step
+    steps = [int(path.name[-1]) for path in sorted(tmp_path.glob("step-*"))]
+    assert steps == [2, 3, 5, 6]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
 def test_a_damaged_file_is_named(

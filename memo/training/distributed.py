@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,8 @@ from torch import Tensor
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.stream import Placement
 from memo.training.accelerator import deepspeed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,17 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on some rank."""
-        return bool(self.sum(torch.tensor(float(flag))) > 0)
+    def max(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        largest = torch.tensor(number, device=self.device)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in their order."""
+        values: list[T] = [value] * self.count
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
@@ -68,9 +79,7 @@ class Ranks:
             yield
         except UserError as error:
             message = str(error)
-        messages: list[str | None] = [None] * self.count
-        dist.all_gather_object(messages, message)
-        failed = [text for text in messages if text is not None]
+        failed = [text for text in self.gather(message) if text is not None]
         if failed:
             raise AgreedError(failed[0])
 

@@ -71,7 +71,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
     Raises:
         UserError: too many non-finite steps in a row, or too many bad samples.
     """
-    config, bad_steps, saved = run.config, 0, run.progress.step
+    config, bad_steps = run.config, 0
     with _stream(run) as stream, StopSignals() as signals:
         for done, step, waited_s in _steps(run, stream):
             begin = perf_counter()
@@ -87,12 +87,12 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
                 _log(run, step, result, lr, seconds, waited_s, monitor, display)
             if done % config.valid_every == 0 or done == config.steps:
                 _validate(run, monitor, display)
-            stopped = run.ranks.any(signals.received is not None)
-            if stopped or done % config.checkpoint_every == 0 or done == config.steps:
-                saved = save(run)
-            if stopped and done < config.steps:
-                display.say(f"asked to stop: step {saved} is saved; the same command goes on")
-                return signals.received or 0
+            stopped_by = run.ranks.max(signals.received or 0)
+            if stopped_by or done % config.checkpoint_every == 0 or done == config.steps:
+                save(run)
+            if stopped_by and done < config.steps:
+                display.say(f"asked to stop: step {done} is saved; the same command goes on")
+                return stopped_by
     return None
 
 
@@ -110,14 +110,13 @@ def _advance(progress: Progress, step: Step, result: StepResult) -> Progress:
     return Progress(progress.step + 1, progress.tokens + result.tokens, step.state_after)
 
 
-def save(run: Run) -> int:
+def save(run: Run) -> None:
     """Write a checkpoint of where the run stands; all ranks call it together."""
     state = run.engine.collect()
     with run.ranks.together():
         if run.ranks.first:
             root = run.folder / "checkpoints"
             write_checkpoint(root, state, run.progress, run.config, run.spec, run.tokenizer)
-    return run.progress.step
 
 
 def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> None:
@@ -126,8 +125,9 @@ def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> N
     Raises:
         AgreedError: `max_bad_steps` in a row.
     """
-    keys = [key for batch in step.micro_batches for key in batch.keys]
-    display.say(f"step {run.progress.step}: a loss or gradient is not finite, skipped; {keys}")
+    here = [key for batch in step.micro_batches for key in batch.keys]
+    keys = ", ".join(key for keys in run.ranks.gather(here) for key in keys)
+    display.say(f"step {run.progress.step} skipped: a loss or gradient is not finite; {keys}")
     if in_a_row >= run.config.max_bad_steps:
         raise AgreedError(
             f"{in_a_row} non-finite steps in a row up to step {run.progress.step}; lower "

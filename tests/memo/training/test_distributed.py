@@ -71,8 +71,8 @@ def decide(folder: str) -> None:
     ranks = join(1)
     assert ranks.count == 2
     assert ranks.sum(torch.tensor([1, ranks.rank])).tolist() == [2, 1]
-    assert ranks.any(ranks.first)
-    assert not ranks.any(False)
+    assert ranks.max(ranks.rank) == ranks.count - 1
+    assert ranks.gather(ranks.rank) == list(range(ranks.count))
     with ranks.together():
         pass
     with pytest.raises(AgreedError, match="only here"):

@@ -88,9 +88,9 @@ class DatasetInfo(Record):
         """Names of the splits, in order of appearance."""
         return tuple(dict.fromkeys(shard.split for shard in self.shards))
 
-    def fingerprint(self, split: str) -> str:
-        """Hash of a split's content: the sha256 of its shards' sha256, in order."""
-        hashes = "".join(shard.sha256 for shard in self.shards if shard.split == split)
+    def fingerprint(self, split: str | None) -> str:
+        """Hash of a split's content: the sha256 of its shards' sha256, in order; None: of all."""
+        hashes = "".join(shard.sha256 for shard in self.shards if split in (None, shard.split))
         return hashlib.sha256(hashes.encode()).hexdigest()
 
 

@@ -90,16 +90,16 @@ class Split:
     Args:
         folder: the dataset's folder.
         info: its `dataset.json`.
-        name: of the split.
+        name: of the split; None takes the samples of all splits, in the order of the shards.
 
     Raises:
         UserError: there is no such split, it is empty, or a shard is missing or of another size
             than `dataset.json` says.
     """
 
-    def __init__(self, folder: Path, info: DatasetInfo, name: str) -> None:
-        self.name = name
-        self.shards = tuple(shard for shard in info.shards if shard.split == name)
+    def __init__(self, folder: Path, info: DatasetInfo, name: str | None) -> None:
+        self.name = name or "all"
+        self.shards = tuple(shard for shard in info.shards if name in (None, shard.split))
         self.shard_sizes = np.array([shard.samples for shard in self.shards], dtype=np.int64)
         if not self.shard_sizes.sum():
             known = ", ".join(info.splits) or "none"
@@ -222,6 +222,14 @@ class Dataset:
             UserError: see `Split`.
         """
         return Split(self.folder, self.info, name)
+
+    def whole(self) -> Split:
+        """The samples of all splits.
+
+        Raises:
+            UserError: see `Split`.
+        """
+        return Split(self.folder, self.info, None)
 
 
 def open_dataset(folder: Path) -> Dataset:

@@ -94,7 +94,7 @@ class ShardWriter:
     Args:
         out: folder to make.
         name, corpus, licence, features: for `dataset.json`; the features' statistics are computed
-            over the clips of split `train` and filled in.
+            over the clips of split `train` and filled in; a modality that no clip has is left out.
         samples_per_shard: clips of one tar.
 
     Raises:
@@ -124,6 +124,7 @@ class ShardWriter:
         self._keys: set[str] = set()
         self._face = RowStatistics(features.face.dim) if features.face else None
         self._speech = RowStatistics(features.speech.dim) if features.speech else None
+        self._has_face = self._has_speech = False
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -145,6 +146,8 @@ class ShardWriter:
         """Append a clip to a split; a ValueError if its key is unfit or not new, or rows misfit."""
         self._check(clip)
         self._keys.add(clip.key)
+        self._has_face |= clip.face is not None
+        self._has_speech |= clip.speech is not None
         if split not in self._open:
             number = len(self._done.setdefault(split, []))
             path = self._folder / f"{split}-{number:06d}.tar"
@@ -188,11 +191,11 @@ class ShardWriter:
         self._folder.rename(self._out)
 
     def _features(self) -> FeatureSchema:
-        """The schema with the statistics filled in."""
+        """The schema of what the clips have, with the statistics filled in."""
         features = self._info.features
         return FeatureSchema(
-            face=_with_statistics(features.face, self._face),
-            speech=_with_statistics(features.speech, self._speech),
+            face=_with_statistics(features.face, self._face) if self._has_face else None,
+            speech=_with_statistics(features.speech, self._speech) if self._has_speech else None,
         )
 
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from data_pipeline.errors import AgreedError, UserError
-from memo.config import load_config
+from memo.config import PretrainConfig, load_config
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
 
@@ -32,7 +32,7 @@ def main() -> int:
     """Run; a user's mistake is one line on stderr and exit status 2."""
     arguments = parse_arguments()
     try:
-        config = load_config(arguments.config, arguments.settings)
+        config = load_config(PretrainConfig, arguments.config, arguments.settings)
         if arguments.dry_run:
             from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
 

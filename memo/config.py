@@ -8,7 +8,7 @@ is derived from these settings and never typed in.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 import pydantic
 import yaml
@@ -244,10 +244,14 @@ class PretrainConfig(Settings):
     distribution: Distribution = Distribution()
 
 
-def load_config(path: Path | None, overrides: Sequence[str]) -> PretrainConfig:
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def load_config(kind: type[SettingsT], path: Path | None, overrides: Sequence[str]) -> SettingsT:
     """Read a YAML file, apply `key.sub=value` overrides and check everything.
 
     Args:
+        kind: of settings that are wanted.
         path: YAML file; None takes the defaults.
         overrides: `optimizer.lr=1e-4`, `data.dataset=datasets/grid`, ...
 
@@ -256,13 +260,16 @@ def load_config(path: Path | None, overrides: Sequence[str]) -> PretrainConfig:
             value out of range.
     """
     merged = OmegaConf.merge(_read_yaml(path), *map(_parse_override, overrides))
-    return parse_config(OmegaConf.to_container(merged, resolve=True), str(path or "the settings"))
+    return parse_config(
+        kind, OmegaConf.to_container(merged, resolve=True), str(path or "the settings")
+    )
 
 
-def parse_config(values: object, where: str) -> PretrainConfig:
+def parse_config(kind: type[SettingsT], values: object, where: str) -> SettingsT:
     """Check plain values, from YAML or from a checkpoint.
 
     Args:
+        kind: of settings that are wanted.
         values: nested dictionaries.
         where: they come from, for messages.
 
@@ -270,9 +277,9 @@ def parse_config(values: object, where: str) -> PretrainConfig:
         UserError: an unknown key (names the nearest one) or a value of the wrong kind or range.
     """
     try:
-        return PretrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        raise UserError(f"{where}: {_first_problem(error)}") from None
+        raise UserError(f"{where}: {_first_problem(kind, error)}") from None
 
 
 def _read_yaml(path: Path | None) -> DictConfig:
@@ -299,26 +306,31 @@ def _parse_override(override: str) -> DictConfig:
         raise UserError(f"{override!r}: {' '.join(str(error).split())}") from None
 
 
-def _first_problem(error: pydantic.ValidationError) -> str:
+def _first_problem(kind: type[Settings], error: pydantic.ValidationError) -> str:
     """The first problem in one line."""
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"])
     name = ".".join(place)
     if first["type"] != "extra_forbidden":
         return f"{name}={first['input']!r}: {first['msg']}"
-    known = _known_keys(place[:-1])
+    known = _known_keys(kind, place[:-1])
     nearest = difflib.get_close_matches(place[-1], known, n=1)
     meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
     return f"unknown key {name!r}{meant} (known here: {', '.join(known)})"
 
 
-def _known_keys(place: Sequence[str]) -> list[str]:
-    """Names of the settings at a place such as ("optimizer",)."""
-    model: type[BaseModel] = PretrainConfig
+def _known_keys(kind: type[BaseModel], place: Sequence[str]) -> list[str]:
+    """Names of the settings at a place such as ("optimizer",) or ("objectives", "wwmlm")."""
+    model = kind
     for part in place:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-        else:  # the objectives, whose names are the user's
-            model = ObjectiveSettings
+        if part in model.model_fields:  # else a key of a dict, whose values' settings are known
+            model = _settings_in(model.model_fields[part].annotation) or model
     return sorted(model.model_fields)
+
+
+def _settings_in(annotation: object) -> type[BaseModel] | None:
+    """The settings that a field holds: itself, an alternative to None, or the items."""
+    candidates = (annotation, *get_args(annotation))
+    return next(
+        (one for one in candidates if isinstance(one, type) and issubclass(one, BaseModel)), None
+    )

@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip
+from data_pipeline.clip import EXPRESSION, FACE, SPEECH, Clip
 from data_pipeline.packing import Example, TargetSpec
 from memo.config import Limits, Masking
+from memo.model.inputs import cut_rows, cut_text
 from memo.objectives.base import MODALITIES, Modality, Objective
 from memo.objectives.masking import (
     ALWAYS_MASK,
@@ -116,12 +117,12 @@ class PretrainTransform:
     def _whole(self, clip: Clip, sample: int) -> MaskedClip:
         """The clip as arrays, cut to the limits, with nothing hidden."""
         ids, words = self._text(clip.text)
-        face = _rows(FACE, clip.face, self._limits.face, self._sizes.face_dim)
+        face = cut_rows(FACE, clip.face, self._limits.face, self._sizes.face_dim)
         classes = self._sizes.face_classes
         expression = np.zeros((len(face), classes), dtype=np.float32)
         if clip.expression is not None:
-            expression = _rows(EXPRESSION, clip.expression, len(face), classes)
-        speech = _rows(SPEECH, clip.speech, self._limits.speech, self._sizes.speech_dim)
+            expression = cut_rows(EXPRESSION, clip.expression, len(face), classes)
+        speech = cut_rows(SPEECH, clip.speech, self._limits.speech, self._sizes.speech_dim)
         return MaskedClip(
             sample=sample,
             key=clip.key,
@@ -139,13 +140,12 @@ class PretrainTransform:
 
     def _text(self, text: str | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """[CLS] pieces [SEP] and their words (L,); L = 0 where there is no word."""
-        pieces = self._tokenizer.encode(text or "")
-        length = _whole_words(pieces.word, self._limits.text)
-        if length == 0:
+        pieces = cut_text(self._tokenizer, text, self._limits.text)
+        if len(pieces.ids) == 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         ends = [self._tokenizer.cls_id], [self._tokenizer.sep_id]
-        ids = np.concatenate([ends[0], pieces.ids[:length], ends[1]])
-        return ids, np.concatenate([[-1], pieces.word[:length], [-1]])
+        ids = np.concatenate([ends[0], pieces.ids, ends[1]])
+        return ids, np.concatenate([[-1], pieces.word, [-1]])
 
     def _hide(
         self,
@@ -187,22 +187,3 @@ def _by_modality(
     for name, objective in objectives.items():
         sums[objective.modality] = sums.get(objective.modality, 0) + ratios[name]
     return sums
-
-
-def _whole_words(words: NDArray[np.int64], limit: int) -> int:
-    """How many pieces to keep: the whole words within the limit, or a part of the first word."""
-    if len(words) <= limit:
-        return len(words)
-    kept = int(np.searchsorted(words, words[limit]))  # where the first word that is cut begins
-    return kept or limit
-
-
-def _rows(
-    member: str, rows: NDArray[np.float16] | None, limit: int, dim: int
-) -> NDArray[np.float32]:
-    """The first rows, as float32; (0, dim) if there are none."""
-    if rows is None:
-        return np.zeros((0, dim), dtype=np.float32)
-    if rows.shape[1] != dim:
-        raise BadSampleError(member, f"has rows of {rows.shape[1]}, not of {dim}")
-    return rows[:limit].astype(np.float32)

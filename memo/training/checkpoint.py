@@ -6,7 +6,7 @@ checkpoints/
   step-00000400/
     model.safetensors          `backbone.*` and `objectives.<name>.*`, float32
     optimizer.safetensors      `exp_avg.<name>`, `exp_avg_sq.<name>`
-    state.json                 step, stream state, settings, sizes
+    state.json                 step, stream state, settings, sizes, what the rows are
     tokenizer/
     manifest.json              bytes and sha256 of every other file
 ```
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
+from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
 from memo.config import ModelSpec, PretrainConfig, parse_config
 from memo.model.memobert import MemoBert
@@ -69,6 +70,7 @@ class Checkpoint:
         progress: how far the run was.
         config: the run's settings.
         spec: the model's sizes.
+        features: what the rows are that it was trained on.
         updates: steps that AdamW has made.
     """
 
@@ -76,6 +78,7 @@ class Checkpoint:
     progress: Progress
     config: PretrainConfig
     spec: ModelSpec
+    features: FeatureSchema
     updates: int
 
     def tokenizer(self) -> Tokenizer:
@@ -97,6 +100,7 @@ def write_checkpoint(
     progress: Progress,
     config: PretrainConfig,
     spec: ModelSpec,
+    features: FeatureSchema,
     tokenizer: Tokenizer,
 ) -> Path:
     """Write a checkpoint; called on the first rank alone.
@@ -110,6 +114,7 @@ def write_checkpoint(
         progress: how far the run is.
         config: its settings.
         spec: the model's sizes.
+        features: of the dataset.
         tokenizer: the run's.
 
     Returns:
@@ -131,6 +136,7 @@ def write_checkpoint(
         "progress": {**asdict(progress), "stream": progress.stream.to_json()},
         "updates": state.updates,
         "spec": spec.model_dump(),
+        "features": features.model_dump(mode="json"),
         "config": config.model_dump(mode="json"),
         "tokenizer_fingerprint": tokenizer.fingerprint,
     }
@@ -223,8 +229,9 @@ def open_checkpoint(place: Path) -> Checkpoint:
             tokens=record["progress"]["tokens"],
             stream=StreamState.from_json(record["progress"]["stream"]),
         ),
-        config=parse_config(record["config"], str(folder / STATE)),
+        config=parse_config(PretrainConfig, record["config"], str(folder / STATE)),
         spec=ModelSpec.model_validate(record["spec"]),
+        features=FeatureSchema.model_validate(record["features"]),
         updates=record["updates"],
     )
 

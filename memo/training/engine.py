@@ -143,6 +143,22 @@ class Engine:
         norm = float(self.deepspeed.get_global_grad_norm()) if applied else math.nan
         return StepResult(objectives, loss, norm, applied, tokens)
 
+    def trained(self) -> dict[str, Tensor]:
+        """Every parameter that is trained, whole, in float32, on the host; on all ranks."""
+        return {name: self._full(one) for name, one in self._trained_parameters()}
+
+    def set_trained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `trained` gave; AdamW's moments stay as they are."""
+        for name, parameter in self._trained_parameters():
+            self._set(parameter, tensors[name], None)
+
+    def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return [(name, one) for name, one in self.model.named_parameters() if one.requires_grad]
+
+    def close(self) -> None:
+        """Give back what DeepSpeed holds; the model can be used on."""
+        self.deepspeed.destroy()
+
     def collect(self) -> TrainingState:
         """Full parameters and moments of every parameter; all ranks must call it together."""
         self._link_moments()

@@ -9,6 +9,7 @@ import torch
 
 from data_pipeline.errors import AgreedError
 from data_pipeline.packing import TargetSpec
+from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.stream import BatchMaker, Step, TrainStream
 from memo.config import ModelSpec, PretrainConfig
 from memo.evaluation.validate import validate
@@ -34,6 +35,7 @@ class Run:
         folder: of the run.
         ranks: this process among the others.
         spec: the model's sizes.
+        features: what the dataset's rows are.
         model: the model inside the engine.
         engine: takes the steps.
         tokenizer: stored in checkpoints.
@@ -47,6 +49,7 @@ class Run:
     folder: Path
     ranks: Ranks
     spec: ModelSpec
+    features: FeatureSchema
     model: PretrainingModel
     engine: Engine
     tokenizer: Tokenizer
@@ -116,7 +119,9 @@ def save(run: Run) -> None:
     with run.ranks.together():
         if run.ranks.first:
             root = run.folder / "checkpoints"
-            write_checkpoint(root, state, run.progress, run.config, run.spec, run.tokenizer)
+            write_checkpoint(
+                root, state, run.progress, run.config, run.spec, run.features, run.tokenizer
+            )
 
 
 def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> None:

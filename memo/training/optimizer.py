@@ -65,15 +65,16 @@ def create_moments(adam: torch.optim.AdamW, parameters: Iterable[Tensor], steps:
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, LayerNorm and other vectors do not.
+    """Matrices decay; biases, LayerNorm and other vectors do not; what is frozen is left out.
 
     The single rows of type and mask embeddings are matrices of one row and decay, as in BERT.
     """
     parameters = [one for one in model.parameters() if one.requires_grad]
-    return [
+    groups = [
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": weight_decay},
         {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
     ]
+    return [group for group in groups if group["params"]]
 
 
 def learning_rate(step: int, settings: Optimizer, steps: int) -> float:

@@ -97,6 +97,7 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
         folder=folder,
         ranks=ranks,
         spec=spec,
+        features=data.info.features,
         model=model,
         engine=engine,
         tokenizer=data.tokenizer,

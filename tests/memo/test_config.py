@@ -3,14 +3,14 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.config import load_config
+from memo.config import PretrainConfig, load_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid_and_named_after_its_file(path: Path) -> None:
-    config = load_config(path, [])
+    config = load_config(PretrainConfig, path, [])
     assert config.name == path.stem
     assert config.limits.longest <= config.batch.token_budget
 
@@ -18,7 +18,7 @@ def test_every_shipped_config_is_valid_and_named_after_its_file(path: Path) -> N
 def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("steps: 7\noptimizer:\n  lr: 0.5\n  warmup_steps: 3\n")
-    config = load_config(path, ["optimizer.lr=1e-4", "objectives.wwmlm.ratio=3"])
+    config = load_config(PretrainConfig, path, ["optimizer.lr=1e-4", "objectives.wwmlm.ratio=3"])
     assert (config.steps, config.optimizer.warmup_steps) == (7, 3)
     assert config.optimizer.lr == pytest.approx(1e-4)
     assert config.optimizer.betas == (0.9, 0.98)
@@ -39,7 +39,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
 )
 def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        load_config(None, [override])
+        load_config(PretrainConfig, None, [override])
     assert "\n" not in str(caught.value)
 
 
@@ -48,10 +48,10 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> N
     path = tmp_path / "bad.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=r"bad\.yaml") as caught:
-        load_config(path, [])
+        load_config(PretrainConfig, path, [])
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no config file"):
-        load_config(tmp_path / "absent.yaml", [])
+        load_config(PretrainConfig, tmp_path / "absent.yaml", [])

@@ -49,7 +49,7 @@ def small_settings(dataset: Path, run: Path, *changes: str) -> list[str]:
 
 def small_config(dataset: Path, run: Path, *changes: str) -> PretrainConfig:
     """`small_settings`, read."""
-    return load_config(None, small_settings(dataset, run, *changes))
+    return load_config(PretrainConfig, None, small_settings(dataset, run, *changes))
 
 
 def logged(run: Path) -> list[dict[str, Any]]:

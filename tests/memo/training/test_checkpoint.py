@@ -5,6 +5,7 @@ import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
+from data_pipeline.shards.dataset import FeatureSchema, SpeechSchema
 from memo.config import ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.objectives import build_objectives
@@ -21,6 +22,9 @@ from memo.training.checkpoint import (
 from memo.training.state import TrainingState
 
 CONFIG = PretrainConfig(keep_checkpoints=2)
+FEATURES = FeatureSchema(
+    speech=SpeechSchema(dim=4, encoder="noise", encoder_sha256="0" * 64, rows_per_s=16.0)
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,7 @@ def write(
     root: Path, step: int, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
 ) -> Path:
     progress = Progress(step, tokens=100 * step, stream=StreamState(1234, 2, step, "f" * 64))
-    return write_checkpoint(root, state, progress, CONFIG, spec, tokenizer)
+    return write_checkpoint(root, state, progress, CONFIG, spec, FEATURES, tokenizer)
 
 
 def test_what_is_written_is_read(
@@ -66,6 +70,7 @@ def test_what_is_written_is_read(
     found = open_checkpoint(folder)
     assert found.progress == Progress(7, 700, StreamState(1234, 2, 7, "f" * 64))
     assert (found.config, found.spec, found.updates) == (CONFIG, spec, 5)
+    assert found.features == FEATURES
     assert found.tokenizer().fingerprint == tokenizer.fingerprint
     again = found.state()
     for ours, theirs in ((again.model, state.model), (again.moments, state.moments)):

@@ -54,7 +54,7 @@ WITHOUT_DROPOUT = ("model.dropout=0", "model.attention_dropout=0")
 
 def config(folder: Path, name: str, extra: Sequence[str] = ()) -> PretrainConfig:
     places = (f"name={name}", f"run_dir={folder / name}", f"data.dataset={folder / 'data'}")
-    return load_config(None, [*SETTINGS, *places, *extra])
+    return load_config(PretrainConfig, None, [*SETTINGS, *places, *extra])
 
 
 def take_over(folder: Path, source: str, name: str, step: int) -> None:

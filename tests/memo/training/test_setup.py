@@ -126,7 +126,8 @@ def saved(config: PretrainConfig, data: Data, folder: Path) -> Checkpoint:
     """The record of a checkpoint; its tokenizer alone is on disk."""
     data.tokenizer.save(folder / "tokenizer")
     progress = Progress(3, 0, first_state(config, data))
-    return Checkpoint(folder, progress, config, model_spec(config, data), updates=3)
+    spec = model_spec(config, data)
+    return Checkpoint(folder, progress, config, spec, data.info.features, updates=3)
 
 
 @pytest.mark.parametrize(

@@ -7,23 +7,56 @@ are enough: reading is slicing a memory map, and NumPy and PyTorch release the i
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
-from data_pipeline.lengths import TokenLengths
 from data_pipeline.order import Order, StreamState
 from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.reader import Split
 
 Transform: TypeAlias = Callable[[Clip, int, int], Example]
 """(clip, sample number, epoch) -> example; draws only on (seed, epoch, sample)."""
+
+
+class Samples(Protocol):
+    """Numbered clips: a `Split` of a dataset, or a `Subset` of one."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def shard_sizes(self) -> NDArray[np.int64]:
+        """int64 (K,), samples of each shard; numbers run through the shards in turn."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the content."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, sample: int) -> Clip:
+        """The clip of this number, or a BadSampleError."""
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the shard and key of a sample, for messages."""
+
+
+class SampleLengths(Protocol):
+    """How many tokens each sample has."""
+
+    @property
+    def longest(self) -> int:
+        """No sequence is longer, in tokens."""
+
+    def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some samples; both int64 (n,)."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +87,12 @@ class BatchMaker:
         quarantine: takes the samples that cannot be used.
     """
 
-    split: Split
+    split: Samples
     transform: Transform
     specs: Mapping[str, TargetSpec]
     face_dim: int
     speech_dim: int
-    lengths: TokenLengths
+    lengths: SampleLengths
     token_budget: int
     placement: Placement
     quarantine: Quarantine

@@ -22,6 +22,7 @@ class Recording:
         split: the dataset split it belongs to.
         media: name of the video or sound file in the source; None for a text-only corpus.
         text, language, words, speaker, session, labels: as in `Clip`.
+        aligned_face: the media is the picture of one face, cut out and upright already.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Recording:
     speaker: str = ""
     session: str = ""
     labels: dict[str, Label] = field(default_factory=dict)
+    aligned_face: bool = False
 
 
 class Corpus(ABC):

@@ -4,8 +4,6 @@ Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` and `transcripts.
 the columns clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`, `sil` and `sp` are silence.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -13,7 +11,7 @@ import numpy as np
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source
+from data_pipeline.corpora.source import Source, read_table
 from data_pipeline.errors import UserError
 
 VALID_SHARE = 1 / 9
@@ -56,11 +54,8 @@ class Grid(Corpus):
 
 def _transcripts(source: Source) -> list[dict[str, str]]:
     """The lines of the transcript table, by clip name."""
-    try:
-        table = source.read(TRANSCRIPTS).decode("utf8")
-    except KeyError:
-        raise UserError(f"GRID: the source has no {TRANSCRIPTS}") from None
-    return sorted(csv.DictReader(io.StringIO(table), delimiter="\t"), key=lambda row: row["clip"])
+    rows = read_table(source, TRANSCRIPTS, "GRID", "\t")
+    return sorted(rows, key=lambda row: row["clip"])
 
 
 def _valid_count(rows: Sequence[object]) -> int:

@@ -1,5 +1,7 @@
 """Where a corpus's raw files lie: a folder or a tar archive, read in place and never unpacked."""
 
+import csv
+import io
 import tarfile
 import threading
 from abc import ABC, abstractmethod
@@ -29,6 +31,27 @@ class Source(ABC):
         Raises:
             KeyError: there is no such file.
         """
+
+
+def read_table(source: Source, name: str, corpus: str, delimiter: str) -> list[dict[str, str]]:
+    """The lines of a UTF-8 table with a header, as column -> value.
+
+    Args:
+        source: the corpus's files.
+        name: of the table.
+        corpus: for messages.
+        delimiter: between columns.
+
+    Raises:
+        UserError: the source has no such table, or it is not UTF-8.
+    """
+    try:
+        text = source.read(name).decode("utf-8-sig")
+    except KeyError:
+        raise UserError(f"{corpus}: the source has no {name}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason})") from None
+    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
 def open_source(path: Path) -> Source:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.features.denseface import DenseFace
-from data_pipeline.features.face import align_faces
+from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
 from data_pipeline.features.video import decode_frames, decode_sound
 
@@ -59,7 +59,13 @@ class Extractor:
         if media is None:
             return clip
         sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
-        face, expression = self._face_rows(decode_frames(media, self.face_fps))
+        frames = decode_frames(media, self.face_fps)  # (T, H, W, 3)
+        size = self.face.input_size
+        if recording.aligned_face:
+            faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
+        else:
+            faces, found = align_faces(frames, size)  # (T, size, size), (T,)
+        face, expression = self._face_rows(faces, found)
         return replace(
             clip,
             duration_s=_duration_s(sound, face, self.face_fps),
@@ -69,10 +75,9 @@ class Extractor:
         )
 
     def _face_rows(
-        self, frames: NDArray[np.uint8]
+        self, faces: NDArray[np.uint8], found: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
         """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
-        faces, found = align_faces(frames, self.face.input_size)  # (T, H, W), (T,)
         if not found.any():
             return None, None
         features, posteriors = self.face.encode(faces)

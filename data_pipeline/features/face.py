@@ -52,6 +52,15 @@ def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
     return faces, found
 
 
+def shrink_faces(frames: Frames, size: int) -> Frames:
+    """Pictures that are faces already: uint8 (T, H, W, 3), RGB -> grey, (T, size, size)."""
+    faces = np.zeros((len(frames), size, size), np.uint8)
+    for at, frame in enumerate(frames):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        faces[at] = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+    return faces
+
+
 def _track(greys: list[Frames]) -> Floats:
     """Squares to cut, (T, 4): centre x, y and side in pixels, angle in radians; NaN: no face."""
     squares = np.full((len(greys), 4), np.nan)

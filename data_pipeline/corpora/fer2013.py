@@ -1,0 +1,37 @@
+"""FER2013 (Goodfellow et al., ICONIP 2013) as a corpus: one face row a clip, seven expressions.
+
+Layout: `train/<class>/*.jpg` and `test/<class>/*.jpg`. The pictures are faces already, so nothing
+is looked for in them.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.source import Source
+from data_pipeline.errors import UserError
+
+
+@register
+class Fer2013(Corpus):
+    """FER2013; the face network that ships with the project has seen its train split."""
+
+    name = "fer2013"
+    licence = "research only (FER2013)"
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """One recording a picture, by name."""
+        paths = [PurePosixPath(name) for name in source.names()]
+        faces = [one for one in paths if len(one.parts) == 3 and one.parts[0] in ("train", "test")]
+        if not faces:
+            raise UserError("FER2013: the source has no train/<class>/<image>")
+        return [
+            Recording(
+                key=f"{split}-{emotion}-{PurePosixPath(file).stem.replace('.', '-')}",
+                split=split,
+                media=str(PurePosixPath(split, emotion, file)),
+                labels={"emotion": emotion},
+                aligned_face=True,
+            )
+            for split, emotion, file in (face.parts for face in faces)
+        ]

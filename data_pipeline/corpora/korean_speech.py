@@ -1,0 +1,44 @@
+"""Korean speech: acted emotions of 15 speakers, and 16 voices of different personality.
+
+Layout: `<wav>` and `manifest.tsv` with the columns wav, part, speaker, emotion, dur_s, sr, text.
+The 300 clips of part `Emotional` carry the label; the 463 of part `Personality` do not and serve
+pretraining. All clips are in split `train`: folds go by speaker.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.source import Source, read_table
+from data_pipeline.errors import UserError
+
+MANIFEST = "manifest.tsv"
+
+
+@register
+class KoreanSpeech(Corpus):
+    """Korean emotional and personality speech."""
+
+    name = "korean_speech"
+    licence = "CC BY-NC-SA, research only (Korean emotional and personality speech)"
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """One recording a manifest line, in its order."""
+        rows = read_table(source, MANIFEST, "Korean speech", "\t")
+        files = set(source.names())
+        missing = [row["wav"] for row in rows if row["wav"] not in files]
+        if missing:
+            raise UserError(f"Korean speech: no file {missing[0]} ({len(missing)} are missing)")
+        return [
+            Recording(
+                key=PurePosixPath(row["wav"]).stem,
+                split="train",
+                media=row["wav"],
+                text=row["text"],
+                language="ko",
+                speaker=row["speaker"],
+                session=row["part"],
+                labels={"emotion": row["emotion"]} if row["emotion"] else {},
+            )
+            for row in rows
+        ]

@@ -1,0 +1,51 @@
+"""MELD (Poria et al., ACL 2019): utterances of the series Friends, seven emotions; its text.
+
+Layout: `train_sent_emo.csv`, `dev_sent_emo.csv`, `test_sent_emo.csv`, as published. The official
+split shares its main speakers between train and test.
+"""
+
+from collections.abc import Sequence
+
+from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.source import Source, read_table
+
+SPLITS = {"train": "train", "dev": "valid", "test": "test"}
+"""Name in the corpus -> split."""
+
+CP1252 = str.maketrans({"\x92": "’", "\x85": "…", "\x97": "—", "\x96": "–", "\x91": "‘"})
+"""Windows characters that the published tables carry as control characters."""
+
+
+@register
+class Meld(Corpus):
+    """MELD, text only."""
+
+    name = "meld"
+    licence = "GPL-3.0 (MELD annotations); dialogue of a television series, research only"
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """One recording a line: train, valid, test."""
+        return [
+            _recording(row, split)
+            for table, split in SPLITS.items()
+            for row in read_table(source, _find(source, f"{table}_sent_emo.csv"), "MELD", ",")
+        ]
+
+
+def _find(source: Source, table: str) -> str:
+    """The table's name in the source: at its root, or in the folder `meld` of a collection."""
+    return next((name for name in source.names() if name in (table, f"meld/{table}")), table)
+
+
+def _recording(row: dict[str, str], split: str) -> Recording:
+    dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
+    return Recording(
+        key=f"{split}-dia{dialogue}-utt{utterance}",
+        split=split,
+        media=None,
+        text=" ".join(row["Utterance"].translate(CP1252).split()),
+        language="en",
+        speaker=row["Speaker"],
+        session=f"{split}-dia{dialogue}",
+        labels={"emotion": row["Emotion"], "sentiment": row["Sentiment"]},
+    )

@@ -1,0 +1,43 @@
+"""RAVDESS speech (Livingstone and Russo, PLOS ONE 2018): 24 actors, 8 emotions, two sentences.
+
+Layout: `speech/<file>` and `manifest.tsv` with the columns file, dur_s, emotion, intensity, text,
+repetition, actor, sex. All clips are in split `train`: RAVDESS has no official split, its folds go
+by actor.
+"""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.source import Source, read_table
+from data_pipeline.errors import UserError
+
+MANIFEST = "manifest.tsv"
+
+
+@register
+class Ravdess(Corpus):
+    """RAVDESS; every actor says both sentences in every emotion, so that the text tells nothing."""
+
+    name = "ravdess"
+    licence = "CC BY-NC-SA 4.0 (RAVDESS)"
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """One recording a manifest line, in its order."""
+        rows = read_table(source, MANIFEST, "RAVDESS", "\t")
+        sounds = {PurePosixPath(name).name: name for name in source.names()}
+        missing = [row["file"] for row in rows if row["file"] not in sounds]
+        if missing:
+            raise UserError(f"RAVDESS: no file {missing[0]} ({len(missing)} are missing)")
+        return [
+            Recording(
+                key=PurePosixPath(row["file"]).stem,
+                split="train",
+                media=sounds[row["file"]],
+                text=row["text"],
+                language="en",
+                speaker=f"actor-{int(row['actor']):02d}",
+                labels={"emotion": row["emotion"], "intensity": row["intensity"]},
+            )
+            for row in rows
+        ]

@@ -1,0 +1,65 @@
+"""Some samples of a split, numbered anew: the training, validation or test part of a fold."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.clip import Clip
+from data_pipeline.stream import SampleLengths, Samples
+
+
+class Subset:
+    """Chosen samples, as if they were a split of one shard.
+
+    Args:
+        whole: where they come from.
+        chosen: int64 (n,), their numbers there.
+        name: for messages, e.g. "fold 2, test".
+    """
+
+    def __init__(self, whole: Samples, chosen: NDArray[np.int64], name: str) -> None:
+        self.name = name
+        self.chosen = chosen
+        self.shard_sizes = np.array([len(chosen)], dtype=np.int64)
+        content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+        self._whole = whole
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def read(self, sample: int) -> Clip:
+        """The clip of this number.
+
+        Raises:
+            BadSampleError: it is not whole or not of the right form.
+        """
+        return self._whole.read(int(self.chosen[sample]))
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the shard and key of a sample, for messages."""
+        return self._whole.location(int(self.chosen[sample]))
+
+
+class SubsetLengths:
+    """Tokens of the samples of a subset.
+
+    Args:
+        whole: of the split that it is a part of.
+        chosen: int64 (n,), numbers of its samples there.
+        added: tokens that every sequence has on top, e.g. a prompt.
+
+    Attributes:
+        longest: no sequence is longer, in tokens.
+    """
+
+    def __init__(self, whole: SampleLengths, chosen: NDArray[np.int64], added: int = 0) -> None:
+        self._whole = whole
+        self._chosen = chosen
+        self._added = added
+        self.longest = whole.longest + added
+
+    def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some samples; both int64 (n,)."""
+        return self._whole.of(self._chosen[samples]) + self._added

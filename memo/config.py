@@ -311,6 +311,8 @@ def _first_problem(kind: type[Settings], error: pydantic.ValidationError) -> str
     first = error.errors()[0]
     place = tuple(str(part) for part in first["loc"])
     name = ".".join(place)
+    if first["type"] == "missing":
+        return f"{name} is not set, and has no default"
     if first["type"] != "extra_forbidden":
         return f"{name}={first['input']!r}: {first['msg']}"
     known = _known_keys(kind, place[:-1])

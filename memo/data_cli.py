@@ -77,6 +77,18 @@ def info(dataset: Dataset) -> None:
 
 
 @data.command()
+def merge(
+    datasets: Annotated[list[Path], typer.Argument(help="Folders with dataset.json.")], out: Out
+) -> None:
+    """Write the clips of several datasets, made with the same encoders, into one."""
+    from data_pipeline.shards.merge import merge_datasets  # noqa: PLC0415
+
+    samples = merge_datasets(datasets, out)
+    counts = ", ".join(f"{count} {split}" for split, count in samples.items())
+    typer.echo(f"wrote {out}: {counts} clips")
+
+
+@data.command()
 def tokenizer(
     datasets: Annotated[list[Path], typer.Argument(help="Datasets whose texts are used.")],
     out: Annotated[

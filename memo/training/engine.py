@@ -147,10 +147,19 @@ class Engine:
         """Every parameter that is trained, whole, in float32, on the host; on all ranks."""
         return {name: self._full(one) for name, one in self._trained_parameters()}
 
-    def set_trained(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `trained` gave; AdamW's moments stay as they are."""
+    @torch.no_grad()
+    def predict_with(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put into the model what `trained` gave; no step may follow.
+
+        The optimizer keeps its own copies of the parameters, which are not set.
+        """
         for name, parameter in self._trained_parameters():
-            self._set(parameter, tensors[name], None)
+            value = tensors[name].to(self.ranks.device)
+            if self.stage == 3:
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+                    parameter.copy_(value)
+            else:
+                parameter.copy_(value)
 
     def _trained_parameters(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, one) for name, one in self.model.named_parameters() if one.requires_grad]

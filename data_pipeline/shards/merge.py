@@ -1,0 +1,87 @@
+"""`memo data merge`: several datasets as one, for pretraining on all of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipeline.clip import BadSampleError, Clip
+from data_pipeline.errors import UserError
+from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, RowSchema
+from data_pipeline.shards.reader import Dataset, Split, open_dataset
+from data_pipeline.shards.writer import ShardWriter
+
+RowSchemaT = TypeVar("RowSchemaT", bound=RowSchema)
+
+
+def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
+    """Write the clips of several datasets into a new one, split by split.
+
+    Keys get the name of their dataset before them.
+
+    Returns:
+        Split -> clips.
+
+    Raises:
+        UserError: a dataset is missing, two have the same name, their rows were made by different
+            encoders, or a clip is broken.
+    """
+    datasets = [open_dataset(folder) for folder in folders]
+    _refuse_same_names(datasets)
+    infos = [dataset.info for dataset in datasets]
+    samples: dict[str, int] = {}
+    with ShardWriter(
+        out,
+        name="+".join(info.name for info in infos),
+        corpus="+".join(info.corpus for info in infos),
+        licence="; ".join(dict.fromkeys(info.licence for info in infos)),
+        features=_common_features(datasets),
+    ) as writer:
+        for dataset in datasets:
+            for split in dataset.info.splits:
+                clips = dataset.split(split)
+                for sample in range(len(clips)):
+                    clip = _read(dataset.folder, clips, sample)
+                    writer.write(split, replace(clip, key=f"{dataset.info.name}-{clip.key}"))
+                samples[split] = samples.get(split, 0) + len(clips)
+    return samples
+
+
+def _read(folder: Path, clips: Split, sample: int) -> Clip:
+    try:
+        return clips.read(sample)
+    except BadSampleError as error:
+        shard, key = clips.location(sample)
+        raise UserError(f"{folder / shard}: clip {key} is broken ({error})") from None
+
+
+def _refuse_same_names(datasets: Sequence[Dataset]) -> None:
+    names: dict[str, Path] = {}
+    for dataset in datasets:
+        name = dataset.info.name
+        if name in names:
+            raise UserError(f"{names[name]} and {dataset.folder} are both called {name!r}")
+        names[name] = dataset.folder
+
+
+def _common_features(datasets: Sequence[Dataset]) -> FeatureSchema:
+    """The schema of all; a modality may be missing in some."""
+    infos = [dataset.info for dataset in datasets]
+    return FeatureSchema(
+        face=_same([(info, info.features.face) for info in infos], "face"),
+        speech=_same([(info, info.features.speech) for info in infos], "speech"),
+    )
+
+
+def _same(schemas: Sequence[tuple[DatasetInfo, RowSchemaT | None]], name: str) -> RowSchemaT | None:
+    """The schema that all have that have any; mean and deviation are computed anew."""
+    present = [(info, one) for info, one in schemas if one is not None]
+    for info, one in present[1:]:
+        for field, value in one.model_dump(exclude={"mean", "std"}).items():
+            first = getattr(present[0][1], field)
+            if value != first:
+                raise UserError(
+                    f"the {name} rows of {info.name} have {field}={value}, those of "
+                    f"{present[0][0].name} {first}; build both with the same encoder"
+                )
+    return present[0][1] if present else None

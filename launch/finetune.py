@@ -1,0 +1,49 @@
+"""Tune and evaluate: `deepspeed launch/finetune.py --mode MODE --task TASK --pretrained CKPT`.
+
+Also runs under `torchrun`, `srun` and plain `python`; `launch/finetune.sh` starts it.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from data_pipeline.errors import AgreedError, UserError
+from memo.config import load_config
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Tune a pretrained model and evaluate it.")
+    parser.add_argument("--mode", help="full, linear, prompt, adapter or prompt+adapter")
+    parser.add_argument("--task", help="name of a task in configs/tasks, or a YAML file")
+    parser.add_argument("--pretrained", help="checkpoint or run of pretraining")
+    parser.add_argument("--config", type=Path, help="YAML file of settings")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run; a user's mistake is one line on stderr and exit status 2."""
+    arguments = parse_arguments()
+    named = [
+        f"{name}={value}"
+        for name in ("mode", "task", "pretrained")
+        if (value := getattr(arguments, name)) is not None
+    ]
+    try:
+        from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
+
+        config = load_config(FinetuneConfig, arguments.config, [*named, *arguments.settings])
+        from memo.tuning.run import finetune  # noqa: PLC0415  (imports DeepSpeed)
+
+        return finetune(config)
+    except UserError as error:
+        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
+            print(f"finetune: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

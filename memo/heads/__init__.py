@@ -1,0 +1,1 @@
+"""Heads: hidden states of a packed batch -> predictions; one file each."""

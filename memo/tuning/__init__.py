@@ -1,0 +1,1 @@
+"""Tuning the pretrained model on labelled corpora, and measuring it honestly."""

@@ -1,0 +1,103 @@
+"""What tuning has trained, saved alone: kilobytes for an adapter or a prompt.
+
+```
+tuned/
+  tuned.safetensors   the trained tensors, by their names in the `TaskModel`
+  tuned.json          task, mode, settings, classes, hash of the backbone
+```
+
+It holds no backbone, fits the one it was trained on, and is refused by every other.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data_pipeline.errors import UserError
+from data_pipeline.shards.index import file_sha256
+from memo.config import parse_config
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.model import load_trained
+from memo.tuning.setup import Backbone
+from memo.tuning.task import TaskSettings
+
+TENSORS = "tuned.safetensors"
+RECORD = "tuned.json"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned model without its backbone.
+
+    Attributes:
+        config: of the run that made it.
+        task: its task.
+        backbone_sha256: hash of the weights' file that it was trained on.
+        tensors: trained parameters by name.
+    """
+
+    config: FinetuneConfig
+    task: TaskSettings
+    backbone_sha256: str
+    tensors: Mapping[str, Tensor]
+
+    def load_onto(self, model: nn.Module, backbone: Backbone) -> None:
+        """Put the trained tensors into a `TaskModel` that was built as this one was.
+
+        Raises:
+            UserError: another backbone.
+        """
+        if backbone.sha256 != self.backbone_sha256:
+            raise UserError(
+                f"this {self.config.mode} was trained on the backbone with sha256 "
+                f"{self.backbone_sha256[:16]}…, {backbone.checkpoint.folder} has "
+                f"{backbone.sha256[:16]}…; give the checkpoint that it was trained on"
+            )
+        load_trained(model, self.tensors)
+
+
+def save_tuned(
+    folder: Path,
+    config: FinetuneConfig,
+    task: TaskSettings,
+    backbone: Backbone,
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Write an artifact into a new folder."""
+    folder.mkdir(parents=True)
+    save_file(dict(tensors), folder / TENSORS)
+    record = {
+        "format": "memo-tuned/1",
+        "config": config.model_dump(mode="json"),
+        "task": task.model_dump(mode="json"),
+        "backbone_sha256": backbone.sha256,
+        "tensors_sha256": file_sha256(folder / TENSORS),
+    }
+    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
+
+
+def open_tuned(folder: Path) -> Tuned:
+    """Read an artifact.
+
+    Raises:
+        UserError: there is none, or it was cut short or altered.
+    """
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf8"))
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no tuned model ({error})") from None
+    if file_sha256(folder / TENSORS) != record["tensors_sha256"]:
+        raise UserError(f"{folder / TENSORS} was altered: its sha256 is not that of {RECORD}")
+    return Tuned(
+        config=parse_config(FinetuneConfig, record["config"], str(folder / RECORD)),
+        task=parse_config(TaskSettings, record["task"], str(folder / RECORD)),
+        backbone_sha256=record["backbone_sha256"],
+        tensors=tensors,
+    )

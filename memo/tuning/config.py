@@ -1,0 +1,114 @@
+"""Settings of a tuning run; `configs/finetune/*.yaml` are instances."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from memo.config import Batch, Distribution, Limits, Optimizer, Settings
+
+
+class PromptSettings(Settings):
+    """Prompts.
+
+    Attributes:
+        template: instead of the task's, in its own language; `[MASK]` is where the answer stands.
+        soft: learned vectors between the utterance and the template; with them nothing else of the
+            model is trained, unless adapters are asked for as well.
+    """
+
+    template: str | None = None
+    soft: int = Field(0, ge=0, le=64)
+
+
+class AdapterSettings(Settings):
+    """Adapters.
+
+    Attributes:
+        kind: `houlsby`: a bottleneck after attention and after the feed-forward layer (Houlsby et
+            al., ICML 2019); `lora`: low-rank updates of queries, keys, values and the attention's
+            output (Hu et al., ICLR 2022).
+        size: width of the bottleneck, or rank.
+        scale: factor of LoRA's update (alpha / rank).
+    """
+
+    kind: Literal["houlsby", "lora"] = "houlsby"
+    size: int = Field(64, ge=1)
+    scale: float = Field(1.0, gt=0)
+
+
+class HeadSettings(Settings):
+    """The classification head.
+
+    Attributes:
+        pool: `mean` of all hidden states, or `cls`, the first one, as in the original.
+        dropout: before the last layer.
+    """
+
+    pool: Literal["mean", "cls"] = "mean"
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+
+class TrainingSettings(Settings):
+    """How one fold is trained.
+
+    Attributes:
+        epochs: passes over the training part.
+        patience: stop after so many epochs without a better validation score; null never does.
+        select: the validation score that chooses the epoch.
+        patterns: `seven` draws the visible modalities of each training clip among all non-empty
+            subsets, as the original does; `complete` shows all.
+        class_weights: `balanced` weighs each class by the inverse of its frequency in the training
+            part; `none` does not.
+        fraction: share of the training part that is used, for data-fraction curves.
+    """
+
+    epochs: int = Field(20, ge=1)
+    patience: int | None = Field(None, ge=1)
+    select: Literal["uar", "wa", "weighted_f1", "macro_f1"] = "uar"
+    patterns: Literal["complete", "seven"] = "complete"
+    class_weights: Literal["none", "balanced"] = "none"
+    fraction: float = Field(1.0, gt=0, le=1)
+
+
+class FinetuneConfig(Settings):
+    """All settings of a tuning run.
+
+    Attributes:
+        task: name of a task, or its YAML file.
+        mode: `full`, `linear`, `prompt`, `adapter` or `prompt+adapter`.
+        pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
+        direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
+            compared with.
+        name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
+        folds: numbers of the folds to run; null runs all.
+        seeds: instead of the task's.
+        max_quarantined: stop after this many bad samples.
+        threads: CPU threads of a rank; null divides the cores among the ranks of the node.
+    """
+
+    task: str
+    mode: str = "full"
+    pretrained: Path
+    direct: bool = False
+    name: str | None = None
+    run_dir: Path | None = None
+    folds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    max_quarantined: int = Field(100, ge=0)
+    threads: int | None = Field(None, ge=1)
+    training: TrainingSettings = TrainingSettings()
+    prompt: PromptSettings = PromptSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    head: HeadSettings = HeadSettings()
+    limits: Limits = Limits(text=120)
+    batch: Batch = Batch(global_batch=32)
+    optimizer: Optimizer = Optimizer(lr=5e-5, warmup_steps=20)
+    distribution: Distribution = Distribution()
+
+    @property
+    def folder(self) -> Path:
+        """Where the run lives."""
+        stem = Path(self.task).stem
+        name = self.name or f"{stem}-{'direct-' if self.direct else ''}{self.mode}"
+        return self.run_dir or Path("runs") / name

@@ -1,0 +1,252 @@
+"""Train one fold with one seed, choose the epoch on its validation part, test that epoch once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.order import StreamState
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.stream import BatchMaker, TrainStream, eval_batches
+from data_pipeline.subset import Subset, SubsetLengths
+from memo.evaluation.folds import Fold
+from memo.evaluation.scores import Scores, score
+from memo.heads.base import LABEL
+from memo.training.distributed import Ranks
+from memo.training.engine import Engine
+from memo.training.optimizer import learning_rate
+from memo.training.progress import Display
+from memo.tuning.model import TaskModel, balanced_weights
+from memo.tuning.setup import Setup, build_model
+from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
+
+BAD_STEPS = 5
+"""Non-finite steps in a row after which a fold is given up."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of some clips.
+
+    Attributes:
+        samples: int64 (n,), ascending; numbers in the corpus.
+        probabilities: float32 (n, C).
+    """
+
+    samples: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The most probable class of each, int64 (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold gave.
+
+    Attributes:
+        epoch: the chosen one, from 1.
+        valid: its scores on the validation part, all modalities in sight.
+        test: pattern -> predictions of the test part.
+        trained: the trained tensors of the chosen epoch, on every rank.
+        parameters: how many numbers are trained.
+        seconds: of training, without the test.
+    """
+
+    epoch: int
+    valid: Scores
+    test: Mapping[Pattern, Predictions]
+    trained: Mapping[str, Tensor]
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold being trained.
+
+    Attributes:
+        setup: what all folds share.
+        fold: the parts.
+        seed: of new weights, order, dropout and drawn patterns.
+        ranks: this process among the others.
+        name: for messages.
+    """
+
+    setup: Setup
+    fold: Fold
+    seed: int
+    ranks: Ranks
+    name: str
+
+    def maker(self, part: NDArray[np.int64], choices: Sequence[Pattern]) -> BatchMaker:
+        """What makes this rank's micro-batches of a part."""
+        setup, config = self.setup, self.setup.config
+        spec, prompts = setup.backbone.spec, setup.prompts
+        samples = Subset(setup.data.samples, part, self.name)
+        transform = TuneTransform(
+            tokenizer=setup.backbone.tokenizer,
+            limits=config.limits,
+            spec=spec,
+            labels=setup.data.labels[part],
+            choices=choices,
+            prompts=prompts,
+            language=setup.data.task.language,
+            seed=self.seed,
+        )
+        return BatchMaker(
+            split=samples,
+            transform=transform,
+            specs=SPECS,
+            face_dim=spec.face_dim,
+            speech_dim=spec.speech_dim,
+            lengths=SubsetLengths(setup.lengths, part, prompts.longest if prompts else 2),
+            token_budget=config.batch.token_budget,
+            placement=self.ranks.placement,
+            quarantine=Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined),
+        )
+
+
+def train_fold(run: FoldRun, display: Display) -> FoldResult:
+    """Train, choose, test.
+
+    Raises:
+        UserError: too many non-finite steps or bad samples, or more ranks than samples.
+    """
+    begin = perf_counter()
+    config, task = run.setup.config, run.setup.data.task
+    labels = run.setup.data.labels
+    part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
+    model = build_model(run.setup, run.seed, _class_weights(run.setup, part))
+    engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
+    best = _choose_epoch(run, engine, model, part, display)
+    engine.predict_with(best.trained)
+    seconds = perf_counter() - begin
+    test = {
+        pattern: predict(model, run, run.fold.test, pattern)
+        for pattern in patterns(task.modalities)
+    }
+    engine.close()
+    numbers = sum(one.numel() for one in best.trained.values())
+    return FoldResult(best.number, best.valid, test, best.trained, numbers, seconds)
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch, its validation scores, and the trained tensors at its end."""
+
+    number: int
+    valid: Scores
+    trained: Mapping[str, Tensor]
+
+
+def _choose_epoch(
+    run: FoldRun, engine: Engine, model: TaskModel, part: NDArray[np.int64], display: Display
+) -> _Epoch:
+    """Train on a part; the epoch with the best validation score, the first of equal ones."""
+    training, data = run.setup.config.training, run.setup.data
+    complete = patterns(data.task.modalities)[0]
+    best: _Epoch | None = None
+    for number in _epochs(run, engine, part, display):
+        found = predict(model, run, run.fold.valid, complete)
+        scores = score(data.labels[found.samples], found.classes, len(data.task.classes))
+        reached = getattr(scores, training.select)
+        display.say(f"{run.name}, epoch {number}: validation {training.select} {reached:.4f}")
+        if best is None or reached > getattr(best.valid, training.select):
+            best = _Epoch(number, scores, engine.trained())
+        if training.patience and number - best.number >= training.patience:
+            break
+    assert best is not None, "there is at least one epoch"
+    return best
+
+
+def _class_weights(setup: Setup, part: NDArray[np.int64]) -> Tensor:
+    """Factors of the classes' losses, (C,)."""
+    classes = len(setup.data.task.classes)
+    if setup.config.training.class_weights == "none":
+        return torch.ones(classes)
+    counts = np.bincount(setup.data.labels[part], minlength=classes)
+    return balanced_weights(torch.from_numpy(counts))
+
+
+def _fraction(
+    train: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """A share of each class of the training part, at least one clip of each."""
+    if fraction == 1:
+        return train
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels[train]):
+        own = train[labels[train] == label]
+        chosen.append(rng.permutation(own)[: max(round(len(own) * fraction), 1)])
+    return np.sort(np.concatenate(chosen))
+
+
+def _epochs(
+    run: FoldRun, engine: Engine, part: NDArray[np.int64], display: Display
+) -> Iterator[int]:
+    """Train epoch by epoch; yields the number of each, from 1, when it is done.
+
+    Raises:
+        UserError: see `train_fold`.
+    """
+    config, bad_steps, step = run.setup.config, 0, 0
+    every = patterns(run.setup.data.task.modalities)
+    choices = every if config.training.patterns == "seven" else every[:1]
+    maker = run.maker(part, choices)
+    per_epoch = max(round(len(part) / config.batch.global_batch), 1)
+    steps = per_epoch * config.training.epochs
+    state = StreamState.start(run.seed, maker.split.fingerprint)
+    with TrainStream(maker, state, config.batch.global_batch) as stream:
+        for number in range(1, config.training.epochs + 1):
+            for _ in range(per_epoch):
+                batches = next(stream).micro_batches
+                lr = learning_rate(step, config.optimizer, steps)
+                result = engine.step(batches, step, lr)
+                step += 1
+                bad_steps = 0 if result.applied else bad_steps + 1
+                if bad_steps >= BAD_STEPS:
+                    raise AgreedError(
+                        f"{run.name}: {bad_steps} non-finite steps in a row; lower optimizer.lr"
+                    )
+                display.step(step)
+            yield number
+
+
+@torch.no_grad()
+def predict(
+    model: TaskModel, run: FoldRun, part: NDArray[np.int64], pattern: Pattern
+) -> Predictions:
+    """Class probabilities of every clip of a part, the same on every rank.
+
+    Args:
+        model: inside its engine or not.
+        run: the fold.
+        part: int64 (n,), samples of the corpus.
+        pattern: the modalities in sight.
+    """
+    model.eval()
+    samples, rows = [], []
+    for batch in eval_batches(run.maker(part, [pattern])):
+        logits = model.logits(batch.to(run.ranks.device))
+        samples.append(batch.samples.numpy())
+        rows.append(logits.softmax(dim=1).cpu().numpy())
+    model.train()
+    classes = len(run.setup.data.task.classes)
+    empty = np.zeros((0, classes), np.float32)
+    here = np.concatenate([*samples, np.zeros(0, np.int64)]), np.concatenate([empty, *rows])
+    gathered = run.ranks.gather(here)
+    numbers = np.concatenate([numbers for numbers, _ in gathered])
+    order = np.argsort(numbers)
+    if not len(numbers):
+        raise UserError(f"{run.name}: no clip can be used; see quarantine.jsonl")
+    table = np.concatenate([probabilities for _, probabilities in gathered])
+    return Predictions(part[numbers[order]], table[order])

@@ -1,0 +1,97 @@
+"""The model of a tuning run: backbone, head, and what of them is trained."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data_pipeline.packing import PackedBatch
+from memo.heads.base import LABEL, Head
+from memo.heads.classifier import Classifier
+from memo.model.memobert import MemoBert
+from memo.objectives.base import LossSum
+from memo.tuning.base import Parts, TuningMode
+
+
+class TaskModel(nn.Module):
+    """Class logits, or their loss, of packed batches.
+
+    Args:
+        backbone: gives hidden states (N, D).
+        head: makes logits (S, C) of them.
+        class_weights: float32 (C,), factor of each class's loss.
+    """
+
+    class_weights: Tensor
+
+    def __init__(self, backbone: MemoBert, head: Head, class_weights: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, batch: PackedBatch) -> dict[str, LossSum]:
+        """Sums of cross entropy and of right answers; every sequence must have a class."""
+        logits = self.logits(batch)  # (S, C)
+        labels = batch.targets[LABEL].values[:, 0]  # (S,)
+        loss = F.cross_entropy(logits, labels, self.class_weights, reduction="sum")
+        right = (logits.detach().argmax(dim=1) == labels).sum().float()
+        return {LABEL: LossSum(loss, loss.new_tensor(float(len(labels))), right)}
+
+    def logits(self, batch: PackedBatch) -> Tensor:
+        """float32 (S, C)."""
+        logits: Tensor = self.head(self.backbone(batch), batch, self.backbone)
+        return logits
+
+
+def build_task_model(modes: Sequence[TuningMode], parts: Parts, class_weights: Tensor) -> TaskModel:
+    """Put a model together and freeze what its modes do not train.
+
+    Raises:
+        UserError: a mode lacks something.
+    """
+    heads = [head for mode in modes if (head := mode.head(parts)) is not None]
+    settings = parts.config.head
+    head = (
+        heads[0]
+        if heads
+        else Classifier(
+            parts.backbone.spec, parts.classes, settings.pool, deep=True, dropout=settings.dropout
+        )
+    )
+    for mode in modes:
+        mode.extend(parts)
+    model = TaskModel(parts.backbone, head, class_weights)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(mode.trains(name) for mode in modes))
+    return model
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Weights n / (C n_c), so that every class weighs the same in all.
+
+    Args:
+        counts: int64 (C,), clips of each class, none of them 0.
+
+    Returns:
+        float32 (C,).
+    """
+    return (counts.sum() / (len(counts) * counts)).float()
+
+
+def trained_tensors(model: nn.Module) -> Mapping[str, Tensor]:
+    """The trained parameters by name, copied to the host."""
+    return {
+        name: parameter.detach().cpu().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put trained parameters back."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        parameters[name].copy_(tensor)

@@ -1,0 +1,185 @@
+"""What a tuning run leaves: a file a fold and seed, and `results.json` of them all.
+
+```
+runs/<name>/
+  config.yaml                        as resolved
+  folds/fold-0-seed-1/result.json    chosen epoch, scores, every test prediction
+  folds/fold-0-seed-1/tuned/         the trained tensors (`artifact.py`)
+  results.json                       mean, deviation and interval of every score
+```
+
+A fold's folder appears by one rename when it is whole: a run that was killed goes on with the folds
+that are missing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.clip import BadSampleError
+from memo.evaluation.scores import SCORES, Scores, majority_scores, score, text_scores
+from memo.evaluation.statistics import summarise
+from memo.tuning.fold import FoldResult, Predictions
+from memo.tuning.setup import Setup
+from memo.tuning.task import LabelledData
+from memo.tuning.transform import Pattern
+
+RESULTS = "results.json"
+
+
+def fold_folder(folder: Path, fold: int, seed: int) -> Path:
+    """Where the result of a fold with a seed lies."""
+    return folder / "folds" / f"fold-{fold}-seed-{seed}"
+
+
+def pattern_name(pattern: Pattern) -> str:
+    """`text+speech`, ..."""
+    return "+".join(pattern)
+
+
+def fold_record(setup: Setup, fold: int, seed: int, result: FoldResult) -> dict[str, Any]:
+    """The content of a fold's `result.json`."""
+    data = setup.data
+    return {
+        "fold": fold,
+        "seed": seed,
+        "epoch": result.epoch,
+        "seconds": round(result.seconds, 2),
+        "trained_parameters": result.parameters,
+        "clips": {
+            part: len(getattr(data.folds[fold], part)) for part in ("train", "valid", "test")
+        },
+        "valid": result.valid.to_json(),
+        "test": {
+            pattern_name(pattern): _pattern_record(data, predictions)
+            for pattern, predictions in result.test.items()
+        },
+    }
+
+
+def _pattern_record(data: LabelledData, predictions: Predictions) -> dict[str, Any]:
+    labels = data.labels[predictions.samples]
+    scores = score(labels, predictions.classes, len(data.task.classes))
+    return {
+        "scores": scores.to_json(),
+        "predictions": [
+            {
+                "key": data.samples.location(sample)[1],
+                "label": data.task.classes[label],
+                "predicted": data.task.classes[predicted],
+                "probabilities": [round(float(one), 5) for one in row],
+            }
+            for sample, label, predicted, row in zip(
+                predictions.samples.tolist(),
+                labels.tolist(),
+                predictions.classes.tolist(),
+                predictions.probabilities,
+                strict=True,
+            )
+        ],
+    }
+
+
+def read_records(setup: Setup) -> list[dict[str, Any]]:
+    """The records of all folds and seeds that are done."""
+    records = []
+    for fold in setup.folds:
+        for seed in setup.seeds:
+            path = fold_folder(setup.config.folder, fold, seed) / "result.json"
+            if path.is_file():
+                records.append(json.loads(path.read_text("utf8")))
+    return records
+
+
+def summarise_run(setup: Setup, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of `results.json`.
+
+    Args:
+        setup: what all folds share.
+        records: of the folds and seeds that are done, at least one.
+    """
+    config, data = setup.config, setup.data
+    tuned = fold_folder(config.folder, records[0]["fold"], records[0]["seed"]) / "tuned"
+    return {
+        "task": data.task.name,
+        "mode": config.mode,
+        "direct": config.direct,
+        "classes": list(data.task.classes),
+        "dataset": {"folder": str(data.task.dataset), "fingerprint": data.samples.fingerprint},
+        "backbone": {"place": str(config.pretrained), "sha256": setup.backbone.sha256},
+        "folds": len(setup.folds),
+        "seeds": list(setup.seeds),
+        "runs": len(records),
+        "trained_parameters": records[0]["trained_parameters"],
+        "trained_bytes": sum(path.stat().st_size for path in tuned.glob("*.safetensors")),
+        "seconds": round(sum(record["seconds"] for record in records), 1),
+        "scores": {pattern: _summaries(setup, records, pattern) for pattern in records[0]["test"]},
+        "baselines": _baselines(setup),
+    }
+
+
+def _summaries(setup: Setup, records: Sequence[Mapping[str, Any]], pattern: str) -> dict[str, Any]:
+    """Every score of one pattern over folds and seeds, and the confusion of all test clips."""
+    tests = [record["test"][pattern]["scores"] for record in records]
+    summaries: dict[str, Any] = {}
+    for name in SCORES:
+        table = np.full((len(setup.folds), len(setup.seeds)), np.nan)
+        for record, test in zip(records, tests, strict=True):
+            place = setup.folds.index(record["fold"]), setup.seeds.index(record["seed"])
+            table[place] = test[name]
+        summaries[name] = summarise(table).to_json()
+    confusion = np.sum([test["confusion"] for test in tests], axis=0)  # (C, C)
+    with np.errstate(invalid="ignore"):
+        recall = np.diag(confusion) / confusion.sum(axis=1)
+    summaries["recall"] = dict(zip(setup.data.task.classes, recall.tolist(), strict=True))
+    summaries["confusion"] = confusion.tolist()
+    return summaries
+
+
+def _baselines(setup: Setup) -> dict[str, Any]:
+    """Mean scores over the folds of the majority class, and of plain text classification."""
+    data, classes = setup.data, len(setup.data.task.classes)
+    folds = [data.folds[number] for number in setup.folds]
+    majority = [
+        majority_scores(data.labels[fold.train], data.labels[fold.test], classes) for fold in folds
+    ]
+    baselines = {"majority": _means(majority)}
+    texts = _texts(data)
+    if any(texts):
+        plain = [
+            text_scores(
+                _choose(texts, fold.train),
+                data.labels[fold.train],
+                _choose(texts, fold.test),
+                data.labels[fold.test],
+                classes,
+            )
+            for fold in folds
+        ]
+        baselines["text: tf-idf"] = _means(plain)
+    return baselines
+
+
+def _means(scores: Sequence[Scores]) -> dict[str, float]:
+    return {name: float(np.mean([getattr(one, name) for one in scores])) for name in SCORES}
+
+
+def _choose(texts: Sequence[str], part: NDArray[np.int64]) -> list[str]:
+    return [texts[sample] for sample in part.tolist()]
+
+
+def _texts(data: LabelledData) -> list[str]:
+    """Every clip's transcript, "" where there is none or the task does not use it."""
+    if "text" not in data.task.modalities:
+        return [""] * len(data.samples)
+    texts = []
+    for sample in range(len(data.samples)):
+        try:
+            texts.append(data.samples.read_text(sample) or "")
+        except BadSampleError:
+            texts.append("")
+    return texts

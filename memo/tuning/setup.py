@@ -1,0 +1,215 @@
+"""From settings to everything that all folds of a tuning run share; misfits are refused here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_pipeline.errors import UserError
+from data_pipeline.lengths import LengthLimits, TokenLengths
+from data_pipeline.plan import check_budget
+from data_pipeline.shards.index import file_sha256
+from memo.config import ModelSpec
+from memo.model.memobert import MemoBert
+from memo.model.pretrained import load_hf_weights, load_mlm_head
+from memo.objectives import build_objectives
+from memo.objectives.wwmlm import WholeWordMLM
+from memo.tokenizer import Tokenizer
+from memo.training.checkpoint import MODEL, Checkpoint, open_checkpoint
+from memo.tuning.base import Parts, parse_mode
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.model import TaskModel, build_task_model
+from memo.tuning.task import LabelledData, load_task, open_task
+from memo.tuning.wording import Prompts, read_prompts
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What tuning starts from.
+
+    Attributes:
+        checkpoint: of pretraining.
+        spec: its sizes.
+        tokenizer: its.
+        weights: its parameters and buffers.
+        sha256: hash of its weights' file; an adapter fits this backbone and no other.
+    """
+
+    checkpoint: Checkpoint
+    spec: ModelSpec
+    tokenizer: Tokenizer
+    weights: Mapping[str, Tensor]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all folds share.
+
+    Attributes:
+        config: the settings.
+        data: the labelled corpus.
+        backbone: what tuning starts from.
+        prompts: the task's, for modes that ask.
+        lengths: tokens of the utterances.
+    """
+
+    config: FinetuneConfig
+    data: LabelledData
+    backbone: Backbone
+    prompts: Prompts | None
+    lengths: TokenLengths
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each fold is trained once with each."""
+        return self.config.seeds or self.data.task.seeds
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds to run."""
+        asked = self.config.folds
+        return tuple(range(len(self.data.folds))) if asked is None else asked
+
+
+def set_up(config: FinetuneConfig) -> Setup:
+    """Open and check everything; nothing is written.
+
+    Raises:
+        UserError: anything that does not fit.
+    """
+    parse_mode(config.mode)
+    task = load_task(config.task)
+    backbone = open_backbone(config)
+    data = open_task(task)
+    folds = data.folds
+    if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
+        raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")
+    _check_features(data, backbone)
+    prompts = None
+    if "prompt" in config.mode.split("+"):
+        settings = config.prompt
+        prompts = read_prompts(task, backbone.tokenizer, settings.template, settings.soft)
+    limits = LengthLimits(config.limits.text, config.limits.face, config.limits.speech)
+    _check_limits(config, backbone.spec, prompts)
+    lengths = TokenLengths(
+        data.samples, backbone.tokenizer.count, backbone.tokenizer.fingerprint, limits
+    )
+    setup = Setup(config, data, backbone, prompts, lengths)
+    build_model(setup, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
+    return setup
+
+
+def open_backbone(config: FinetuneConfig) -> Backbone:
+    """The checkpoint that tuning starts from.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    checkpoint = open_checkpoint(config.pretrained)
+    return Backbone(
+        checkpoint=checkpoint,
+        spec=checkpoint.spec,
+        tokenizer=checkpoint.tokenizer(),
+        weights=checkpoint.weights(),
+        sha256=file_sha256(checkpoint.folder / MODEL),
+    )
+
+
+def _check_features(data: LabelledData, backbone: Backbone) -> None:
+    """The corpus must have been encoded as the pretraining corpus was."""
+    found, before = data.dataset.info.features, backbone.checkpoint.features
+    for name in data.task.modalities:
+        if name == "text":
+            continue
+        ours, theirs = getattr(found, name), getattr(before, name)
+        if ours is None:
+            raise UserError(
+                f"task {data.task.name} uses the {name}, but {data.dataset.folder} has no {name} "
+                "features; take it out of the task's modalities"
+            )
+        for field in ("dim", "encoder", "encoder_sha256"):
+            one, other = getattr(ours, field), getattr(theirs, field)
+            if one != other:
+                raise UserError(
+                    f"{data.dataset.folder}: its {name} rows have {field}={one}, those of "
+                    f"{backbone.checkpoint.folder} {other}; build it with the same encoder"
+                )
+
+
+def _check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | None) -> None:
+    prompt = prompts.longest if prompts else 2
+    for name, limit, table in (
+        ("text", config.limits.text + prompt, spec.max_positions),
+        ("face", config.limits.face, spec.max_face),
+        ("speech", config.limits.speech, spec.max_speech),
+    ):
+        if limit > table:
+            raise UserError(f"limits.{name}: {limit} positions, the model has only {table}")
+    check_budget(config.limits.longest + prompt, config.batch.token_budget)
+
+
+def build_model(setup: Setup, seed: int, class_weights: Tensor) -> TaskModel:
+    """The model with its initial weights, drawn from the seed where they are new.
+
+    Raises:
+        UserError: the mode lacks something that the checkpoint or the task should have.
+    """
+    torch.manual_seed(seed)
+    config, backbone = setup.config, setup.backbone
+    body, mlm = _pretrained_parts(backbone, config)
+    parts = Parts(
+        config=config,
+        backbone=body,
+        mlm=mlm,
+        tokenizer=backbone.tokenizer,
+        classes=len(setup.data.task.classes),
+        prompts=setup.prompts,
+    )
+    return build_task_model(parse_mode(config.mode), parts, class_weights)
+
+
+def _pretrained_parts(
+    backbone: Backbone, config: FinetuneConfig
+) -> tuple[MemoBert, WholeWordMLM | None]:
+    """The backbone and the MLM head, pretrained or, for `direct`, as pretraining began."""
+    recompute = config.distribution.activation_checkpointing
+    body = MemoBert(backbone.spec, recompute=recompute)
+    before = backbone.checkpoint.config
+    mlm = _mlm_head(backbone) if "wwmlm" in before.objectives else None
+    if config.direct:
+        _keep_statistics(body, backbone.weights)
+        source = before.model.init_from
+        if source is not None:
+            load_hf_weights(body, source)
+            head = load_mlm_head(source)
+            if head and mlm is not None:
+                mlm.load_state_dict(head)
+    else:
+        body.load_state_dict(_below(backbone.weights, "backbone."))
+        if mlm is not None:
+            mlm.load_state_dict(_below(backbone.weights, "objectives.wwmlm."))
+    return body, mlm
+
+
+def _mlm_head(backbone: Backbone) -> WholeWordMLM:
+    """A new one."""
+    settings = {"wwmlm": backbone.checkpoint.config.objectives["wwmlm"]}
+    head = build_objectives(settings, backbone.spec)["wwmlm"]
+    assert isinstance(head, WholeWordMLM), "that is its name"
+    return head
+
+
+def _keep_statistics(body: MemoBert, weights: Mapping[str, Tensor]) -> None:
+    """The features' normalisation is the same with and without pretraining."""
+    for name, buffer in body.named_buffers():
+        buffer.copy_(weights[f"backbone.{name}"])
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }

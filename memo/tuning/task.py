@@ -1,0 +1,184 @@
+"""A task file: which corpus, which classes, which folds. One YAML file in `configs/tasks/` a task.
+
+Labels are read once, and everything that does not fit is refused before anything is trained.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_pipeline.clip import BadSampleError
+from data_pipeline.errors import UserError
+from data_pipeline.shards.reader import Dataset, Split, open_dataset
+from memo.config import Settings, load_config
+from memo.evaluation.folds import Fold, FoldSettings, Groups, make_folds
+from memo.objectives.base import Modality
+
+TASKS = Path(__file__).parents[2] / "configs" / "tasks"
+
+
+class Wording(Settings):
+    """How a language asks for the emotion.
+
+    Attributes:
+        template: what follows the utterance; `[MASK]` is where the answer stands.
+        words: class -> label words; several are averaged.
+    """
+
+    template: str
+    words: Mapping[str, tuple[str, ...]]
+
+
+class TaskSettings(Settings):
+    """A labelled task.
+
+    Attributes:
+        name: of the task.
+        dataset: folder of the built corpus.
+        label: which of the clips' labels.
+        classes: in the order of all tables.
+        merge: label in the corpus -> class, where they differ in name or are merged.
+        ignore: labels whose clips are left out, e.g. those on which the raters disagree.
+        modalities: those that the corpus has.
+        folds: how it is divided.
+        seeds: every fold is trained once with each.
+        language: of clips that do not say theirs.
+        wording: language -> template and label words, for prompts.
+    """
+
+    name: str
+    dataset: Path
+    label: str = "emotion"
+    classes: tuple[str, ...] = Field(min_length=2)
+    merge: Mapping[str, str] = {}
+    ignore: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ("text", "face", "speech")
+    folds: FoldSettings
+    seeds: tuple[int, ...] = (1, 2, 3)
+    language: str = "en"
+    wording: Mapping[str, Wording] = {}
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """A corpus with the classes of its clips.
+
+    Attributes:
+        task: the settings.
+        dataset: the opened corpus.
+        samples: clips of all splits.
+        labels: int64 (n,), class of each of them; -1: not part of the task.
+        groups: speaker, session and split of each.
+    """
+
+    task: TaskSettings
+    dataset: Dataset
+    samples: Split
+    labels: NDArray[np.int64]
+    groups: Groups
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """The folds, numbered through all samples; only labelled clips are in them.
+
+        Raises:
+            UserError: see `make_folds`; or a class that a training part lacks.
+        """
+        used = np.flatnonzero(self.labels >= 0)
+        numbers = used.tolist()
+        groups = Groups(
+            speaker=[self.groups.speaker[at] for at in numbers],
+            session=[self.groups.session[at] for at in numbers],
+            split=[self.groups.split[at] for at in numbers],
+        )
+        folds = [
+            Fold(used[one.train], used[one.valid], used[one.test])
+            for one in make_folds(self.task.folds, groups)
+        ]
+        for number, fold in enumerate(folds):
+            self._check_classes(number, fold)
+        return folds
+
+    def _check_classes(self, number: int, fold: Fold) -> None:
+        missing = set(range(len(self.task.classes))) - set(self.labels[fold.train].tolist())
+        if missing:
+            raise UserError(
+                f"task {self.task.name}: fold {number} has no {self.task.classes[min(missing)]!r} "
+                "to train on; take fewer folds or merge the class"
+            )
+
+
+def load_task(name: str) -> TaskSettings:
+    """The task of this name in `configs/tasks/`, or in a file of one's own.
+
+    Raises:
+        UserError: there is none (lists those there are), or the file has a mistake.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load_config(TaskSettings, Path(name), [])
+    path = TASKS / f"{name}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(one.stem for one in TASKS.glob("*.yaml")))
+        raise UserError(f"there is no task {name!r}; known are: {known}; or give a YAML file")
+    return load_config(TaskSettings, path, [])
+
+
+def open_task(task: TaskSettings) -> LabelledData:
+    """Open the corpus and read every clip's label and group.
+
+    Raises:
+        UserError: the corpus is missing, has no such label, lacks a class, or has one that the
+            task neither names, merges nor ignores.
+    """
+    dataset = open_dataset(task.dataset)
+    samples = dataset.whole()
+    speakers, sessions, found = [], [], []
+    for sample in range(len(samples)):
+        try:
+            clip = samples.read_record(sample)
+        except BadSampleError as error:
+            raise UserError(
+                f"{task.dataset}: clip {samples.location(sample)[1]} is broken ({error})"
+            ) from None
+        speakers.append(clip.speaker)
+        sessions.append(clip.session)
+        label = clip.labels.get(task.label)
+        found.append(None if label is None else str(label))
+    labels = _classes(task, found)
+    splits = [shard.split for shard in samples.shards for _ in range(shard.samples)]
+    return LabelledData(task, dataset, samples, labels, Groups(speakers, sessions, splits))
+
+
+def _classes(task: TaskSettings, found: list[str | None]) -> NDArray[np.int64]:
+    """The class of every label; -1 of none and of those that are left out."""
+    counts = Counter(label for label in found if label is not None)
+    if not counts:
+        raise UserError(f"task {task.name}: no clip of {task.dataset} has a label {task.label!r}")
+    merged = {label: task.merge.get(label, label) for label in counts}
+    unknown = [
+        label
+        for label, name in merged.items()
+        if name not in task.classes and label not in task.ignore
+    ]
+    if unknown:
+        raise UserError(
+            f"task {task.name}: clips are labelled {unknown[0]!r}, which is none of "
+            f"{', '.join(task.classes)}; put it into classes, merge or ignore"
+        )
+    for name in task.classes:
+        if not any(merged[label] == name and label not in task.ignore for label in counts):
+            raise UserError(
+                f"task {task.name}: no clip of {task.dataset} is labelled {name!r}; labels are: "
+                f"{', '.join(sorted(counts))}"
+            )
+    number = {name: at for at, name in enumerate(task.classes)}
+    return np.array(
+        [-1 if label is None or label in task.ignore else number[merged[label]] for label in found],
+        dtype=np.int64,
+    )

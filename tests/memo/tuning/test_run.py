@@ -1,0 +1,273 @@
+"""Whole tuning runs: results, resuming, other numbers of ranks, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from data_pipeline.corpora.demo import EMOTIONS
+from data_pipeline.errors import UserError
+from memo.config import load_config
+from memo.evaluation.scores import score
+from memo.training.distributed import Ranks
+from memo.tuning import run as tuning_run
+from memo.tuning.artifact import open_tuned
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.fold import FoldRun, predict
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from memo.tuning.setup import Setup, build_model, open_backbone, set_up
+from memo.tuning.task import load_task
+from tests.distributed import run_ranks
+from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
+
+ONE_RANK = "one"
+
+
+def results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
+
+
+def record(run: Path, fold: int, seed: int = 1) -> dict[str, Any]:
+    """A fold's record without its time."""
+    found: dict[str, Any] = json.loads((fold_folder(run, fold, seed) / "result.json").read_text())
+    return {name: value for name, value in found.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def done(task: Path, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("done") / "run"
+    assert finetune(tuning_config(task, backbone, run, "adapter")) == 0
+    return run
+
+
+def test_results_hold_every_fold_and_pattern(done: Path) -> None:
+    found = results(done)
+    assert (found["runs"], found["folds"], found["seeds"]) == (3, 3, [1])
+    assert list(found["scores"]) == [
+        "text+face+speech", "text+face", "text+speech", "face+speech", "text", "face", "speech",
+    ]  # fmt: skip
+    for pattern, summary in found["scores"].items():
+        of_folds = [record(done, fold)["test"][pattern]["scores"]["uar"] for fold in range(3)]
+        assert summary["uar"]["mean"] == pytest.approx(np.mean(of_folds))
+        assert np.sum(summary["confusion"]) == 210  # every clip of both splits is tested once
+    assert set(found["baselines"]) == {"majority", "text: tf-idf"}
+    assert found["baselines"]["majority"]["uar"] == pytest.approx(1 / 7)
+
+
+def test_scores_are_those_of_the_written_predictions(done: Path) -> None:
+    number = {name: at for at, name in enumerate(EMOTIONS)}
+    for fold in range(3):
+        for pattern in record(done, fold)["test"].values():
+            labels, predicted = (
+                np.array([number[one[name]] for one in pattern["predictions"]])
+                for name in ("label", "predicted")
+            )
+            found = score(labels, predicted, 7).to_json()
+            assert found == pattern["scores"]
+            for one in pattern["predictions"]:
+                assert sum(one["probabilities"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_adapter_is_small_and_gives_the_same_predictions_again(
+    done: Path, task: Path, backbone: Path
+) -> None:
+    config = tuning_config(task, backbone, done, "adapter")
+    setup = set_up(config)
+    tuned = open_tuned(fold_folder(done, 1, 1) / "tuned")
+    assert tuned.config == config
+    size = (fold_folder(done, 1, 1) / "tuned" / "tuned.safetensors").stat().st_size
+    assert size < 30_000 < 4 * sum(one.numel() for one in setup.backbone.weights.values())
+    model = build_model(setup, 5, torch.ones(7))
+    tuned.load_onto(model, setup.backbone)
+    fold = setup.data.folds[1]
+    found = predict(model, FoldRun(setup, fold, 5, alone(), "t"), fold.test, ("face", "speech"))
+    written = record(done, 1)["test"]["face+speech"]["predictions"]
+    rows = np.array([one["probabilities"] for one in written])
+    np.testing.assert_allclose(found.probabilities, rows, atol=2e-5)
+
+
+class Alone(Ranks):
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401
+        return [value]
+
+
+def alone() -> Ranks:
+    return Alone(0, 1, torch.device("cpu"))
+
+
+def test_an_adapter_of_another_backbone_is_refused(
+    done: Path, corpus: Path, task: Path, tmp_path: Path
+) -> None:
+    other = write_backbone(corpus, tmp_path / "other", "model.hidden=16")
+    setup = set_up(tuning_config(task, other, tmp_path / "run", "adapter"))
+    tuned = open_tuned(fold_folder(done, 0, 1) / "tuned")
+    with pytest.raises(UserError, match="was trained on the backbone with sha256"):
+        tuned.load_onto(build_model(setup, 1, torch.ones(7)), setup.backbone)
+
+
+def test_a_damaged_artifact_is_refused(done: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tuned"
+    shutil.copytree(fold_folder(done, 0, 1) / "tuned", folder)
+    with (folder / "tuned.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\x01\x02\x03\x04")
+    with pytest.raises(UserError, match="was altered"):
+        open_tuned(folder)
+    with (folder / "tuned.safetensors").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(UserError, match="holds no tuned model"):
+        open_tuned(folder)
+
+
+def test_a_run_killed_inside_a_fold_ends_as_one_that_was_not(
+    done: Path, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter")
+    train_fold, calls = tuning_run.train_fold, []
+
+    def killed(run: FoldRun, display: Any) -> Any:  # noqa: ANN401
+        calls.append(run.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train_fold(run, display)
+
+    monkeypatch.setattr(tuning_run, "train_fold", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(config)
+    assert not (config.folder / "results.json").exists()
+    finetune(config)
+    assert calls == ["fold 0, seed 1", "fold 1, seed 1", "fold 1, seed 1", "fold 2, seed 1"]
+    for fold in range(3):
+        assert record(config.folder, fold) == record(done, fold)
+        one, other = (
+            open_tuned(fold_folder(run, fold, 1) / "tuned").tensors for run in (config.folder, done)
+        )
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_folder_of_another_run_is_left_as_it_is(done: Path, task: Path, backbone: Path) -> None:
+    with pytest.raises(UserError, match=r"has a run with other settings \(optimizer\)"):
+        finetune(tuning_config(task, backbone, done, "adapter", "optimizer.lr=1e-5"))
+
+
+def test_folds_can_be_run_one_by_one(
+    done: Path, task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    for fold in (2, 0, 1):
+        finetune(tuning_config(task, backbone, tmp_path / "run", "adapter", f"folds=[{fold}]"))
+    finetune(tuning_config(task, backbone, tmp_path / "run", "adapter"))
+    mine, theirs = results(tmp_path / "run"), results(done)
+    assert mine["scores"] == theirs["scores"]
+
+
+def test_the_test_part_decides_nothing(
+    done: Path, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other labels on the test clips the same epoch and the same weights come out."""
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+
+    def relabelled(config: FinetuneConfig) -> Setup:
+        setup = set_up(config)
+        test = setup.data.folds[0].test
+        setup.data.labels[test] = (setup.data.labels[test] + 1) % 7
+        return setup
+
+    monkeypatch.setattr(tuning_run, "set_up", relabelled)
+    finetune(config)
+    mine, theirs = (open_tuned(fold_folder(run, 0, 1) / "tuned") for run in (config.folder, done))
+    assert all(torch.equal(mine.tensors[name], theirs.tensors[name]) for name in mine.tensors)
+    assert record(config.folder, 0)["epoch"] == record(done, 0)["epoch"]
+    assert record(config.folder, 0)["test"] != record(done, 0)["test"]
+
+
+def two_ranks(settings: str) -> None:
+    """On each of two ranks: the run of some settings."""
+    finetune(load_config(FinetuneConfig, Path(settings), []))
+
+
+@pytest.mark.parametrize(("mode", "stage"), [("prompt+adapter", 2), ("adapter", 3), ("full", 1)])
+def test_two_ranks_give_what_one_gives(
+    task: Path, backbone: Path, tmp_path: Path, mode: str, stage: int
+) -> None:
+    quiet = ["folds=[0]", "head.dropout=0", "prompt.soft=2"]
+    plain = write_backbone_without_dropout(task, tmp_path)
+    one = tuning_config(task, plain, tmp_path / "one", mode, *quiet)
+    finetune(one)
+    two = tuning_config(
+        task, plain, tmp_path / "two", mode, *quiet, f"distribution.zero_stage={stage}"
+    )
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(two.model_dump(mode="json")))
+    run_ranks(two_ranks, str(path), 2)
+    mine, theirs = (
+        open_tuned(fold_folder(run, 0, 1) / "tuned").tensors for run in (two.folder, one.folder)
+    )
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], atol=1e-5, rtol=1e-5)
+    ours, others = record(two.folder, 0)["test"], record(one.folder, 0)["test"]
+    for pattern in others:
+        for a, b in zip(ours[pattern]["predictions"], others[pattern]["predictions"], strict=True):
+            assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-4)
+
+
+def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
+    return write_backbone(
+        load_task(str(task)).dataset,
+        tmp_path / "plain",
+        "model.dropout=0",
+        "model.attention_dropout=0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label": "mood"}, "has a label 'mood'"),
+        ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
+        ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
+        ({"dataset": "nowhere"}, "there is no dataset in nowhere"),
+        ({"clases": ["a"]}, "unknown key 'clases'; did you mean 'classes'"),
+        ({"folds": {"by": "session"}}, "have no session"),
+        ({"folds": {"by": "speaker", "counts": 3}}, "unknown key 'folds.counts'; did you mean"),
+    ],
+)
+def test_what_does_not_fit_the_corpus_is_refused(
+    corpus: Path, backbone: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = write_task(tmp_path / "t.yaml", corpus, **changes)
+    with pytest.raises(UserError, match=message):
+        set_up(tuning_config(path, backbone, tmp_path / "run", "full"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no task 'iemocap'; known are: .*iemocap4"):
+        set_up(tuning_config(Path("iemocap"), backbone, tmp_path / "run", "full"))
+
+
+def test_a_corpus_of_another_encoder_is_refused(task: Path, backbone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "other"
+    shutil.copytree(backbone, run)
+    folder = open_backbone(tuning_config(task, run, tmp_path / "r", "full")).checkpoint.folder
+    state = (folder / "state.json").read_text()
+    changed = json.loads(state)
+    changed["features"]["speech"]["encoder"] = "wav2vec2"
+    (folder / "state.json").write_text(json.dumps(changed))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    from data_pipeline.shards.index import file_sha256
+
+    content = folder / "state.json"
+    manifest["state.json"] = {
+        "bytes": content.stat().st_size,
+        "sha256": file_sha256(content),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"speech rows have encoder=demo, those of .* wav2vec2"):
+        set_up(tuning_config(task, run, tmp_path / "r", "full"))

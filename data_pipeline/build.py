@@ -11,25 +11,30 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.clip import Clip, clip_from_members, clip_members
+from data_pipeline.clip import BadSampleError, Clip, clip_from_members, clip_members
 from data_pipeline.corpora.base import Recording, load_corpus
-from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.extract import SPEECH_GROUP, Extractor, ExtractSettings
+from data_pipeline.features.extract import SPEECH_GROUP, Extractor, ExtractSettings, describe
 from data_pipeline.features.video import MediaError
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema
-from data_pipeline.shards.writer import ShardWriter
+from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
+from data_pipeline.shards.writer import ShardWriter, is_key
+
+QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,20 @@ class BuildSettings:
         source: its raw files, a folder or a tar archive.
         out: folder of the new dataset; must not exist.
         extract: the encoders.
+        name: of the dataset; the corpus's if not given.
         workers: processes, each with one thread.
         samples_per_shard: clips of one tar.
-        max_quarantined: stop after this many broken recordings.
+        max_broken: stop after this many recordings that cannot be used.
     """
 
     corpus: str
     source: Path
     out: Path
     extract: ExtractSettings
+    name: str | None = None
     workers: int = 2
     samples_per_shard: int = 100
-    max_quarantined: int = 100
+    max_broken: int = 100
 
 
 @dataclass(frozen=True)
@@ -72,18 +79,23 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     """
     if settings.out.exists():
         raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
+    name = settings.name or settings.corpus
+    if not re.fullmatch(NAME, name):
+        raise UserError(f"--name: {name!r}; a name has letters, digits, - and _ only")
     corpus = load_corpus(settings.corpus)
-    recordings = corpus.recordings(open_source(settings.source))
     extractor = Extractor(settings.extract)
+    recordings = corpus.recordings(open_source(settings.source))
+    _check_recordings(recordings)
     work = _open_work_folder(settings, extractor)
-    quarantine = Quarantine(work / "quarantine.jsonl", settings.max_quarantined)
+    settings = replace(settings, source=unpacked(settings.source, work))
+    quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     _extract_missing(settings, recordings, work / "clips", quarantine)
     if not any((work / "clips").glob("*.tar")):
-        raise UserError(f"no recording of {settings.source} can be decoded; see {work}")
+        raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
     samples: dict[str, int] = {}
     with ShardWriter(
         settings.out,
-        name=settings.corpus,
+        name=name,
         corpus=settings.corpus,
         licence=corpus.licence,
         features=_schema(extractor),
@@ -92,11 +104,32 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
         for split, clip in _finished(recordings, work / "clips"):
             writer.write(split, clip)
             samples[split] = samples.get(split, 0) + 1
-    quarantined = len(recordings) - sum(samples.values())
-    if quarantined:
-        shutil.copy(work / "quarantine.jsonl", settings.out / "quarantine.jsonl")
+        quarantined = len(recordings) - sum(samples.values())
+        if quarantined:
+            writer.add_file(QUARANTINE, (work / QUARANTINE).read_bytes())
     shutil.rmtree(work)
     return BuildResult(samples, quarantined)
+
+
+def _check_recordings(recordings: Sequence[Recording]) -> None:
+    """Every recording must be able to become a clip, before hours are spent on them.
+
+    Raises:
+        UserError: a key that no clip can have, or two recordings with one key; names the files.
+    """
+    media: dict[str, str | None] = {}
+    for recording in recordings:
+        if not is_key(recording.key):
+            raise UserError(
+                f"{recording.media}: {recording.key!r} cannot be a clip's key: it is empty, has a "
+                "dot or slash, or cannot be shown; rename the file"
+            )
+        if recording.key in media:
+            raise UserError(
+                f"{media[recording.key]} and {recording.media} would both be clip "
+                f"{recording.key!r}; rename one"
+            )
+        media[recording.key] = recording.media
 
 
 def _schema(extractor: Extractor) -> FeatureSchema:
@@ -128,7 +161,7 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
         "schema": _schema(extractor).model_dump(mode="json"),
     }
     record = work / "made_by.json"
-    if record.exists() and json.loads(record.read_text("utf8")) != made_by:
+    if record.exists() and record.read_text("utf8") != json.dumps(made_by):
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
     _write_atomically(record, json.dumps(made_by).encode())
     return work
@@ -154,17 +187,24 @@ def _extract_missing(
             for future in as_completed(futures):
                 _note_failure(future, futures[future], quarantine)
                 progress.advance(task)
+        except BrokenProcessPool:
+            raise UserError(
+                "a process of the build was killed, most likely for want of memory; what is done "
+                "is kept: run the same command with fewer --workers"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
 def _note_failure(future: "Future[None]", recording: Recording, quarantine: Quarantine) -> None:
-    """Quarantine a recording that cannot be decoded; other exceptions are defects and go on."""
+    """Quarantine a recording that cannot be used; other exceptions are defects and go on."""
     try:
         future.result()
-    except MediaError as error:
-        quarantine.add("", recording.key, recording.media or "", str(error))
+    except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        quarantine.add("", recording.key, recording.media or "", reason)
+        quarantine.check()
 
 
 @dataclass
@@ -189,9 +229,13 @@ def _extract(recording: Recording) -> None:
     assert _worker is not None, "the pool's initialiser has run"
     media = None if recording.media is None else _worker.source.read(recording.media)
     clip = _worker.extractor.clip(recording, media)
+    if not clip.text and clip.face is None and clip.speech is None:
+        raise MediaError("has neither text nor a face nor sound")
+    members = clip_members(clip)
+    clip_from_members(recording.key, dict(members))  # refuses rows that are not finite
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for suffix, content in clip_members(clip):
+        for suffix, content in members:
             member = tarfile.TarInfo(suffix)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -206,7 +250,8 @@ def _finished(recordings: Sequence[Recording], clips: Path) -> Iterator[tuple[st
             with tarfile.open(path) as tar:
                 files = [(member.name, tar.extractfile(member)) for member in tar]
                 members = {name: file.read() for name, file in files if file is not None}
-            yield recording.split, clip_from_members(recording.key, members)
+            clip = clip_from_members(recording.key, members)
+            yield recording.split, describe(clip, recording)  # the corpus may have been corrected
 
 
 def _clip_path(clips: Path, recording: Recording) -> Path:
@@ -217,5 +262,8 @@ def _clip_path(clips: Path, recording: Recording) -> Path:
 def _write_atomically(path: Path, content: bytes) -> None:
     """The file is there whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)

@@ -158,15 +158,31 @@ def _read_record(content: bytes | memoryview) -> dict[str, Any]:
     try:
         record = _DECODER.decode(bytes(content).decode())
         known = {name: record[name] for name in _FIELDS if name in record}
-        words = tuple(Word(str(w), float(a), float(b)) for w, a, b in record["words"])
+        words = tuple(Word(str(w), _time(a), _time(b)) for w, a, b in record.get("words", ()))
         tags = tuple(map(str, record.get("tags", ())))
-        (known.get("text") or "").encode()  # fails on half a surrogate pair
+        # Fails on what could not be written again: infinity (1e999) and half a surrogate pair.
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
     for name, value in known.items():
         if not isinstance(value, _FIELDS[name]):
             raise BadSampleError(JSON, f"{name} cannot be {value!r:.50}")
+    for name, label in known.get("labels", {}).items():
+        if not isinstance(label, str | int | float) and not _are_numbers(label):
+            raise BadSampleError(JSON, f"label {name} cannot be {label!r:.50}")
     return {**known, "words": words, "tags": tags}
+
+
+def _time(value: object) -> float:
+    """A word's time in seconds."""
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.50} is no time")
+    return float(value)
+
+
+def _are_numbers(label: object) -> bool:
+    """Whether this is the label of a multi-label task."""
+    return isinstance(label, list) and all(isinstance(one, int) for one in label)
 
 
 def _refuse_number(name: str) -> None:

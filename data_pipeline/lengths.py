@@ -2,7 +2,7 @@
 
 Face and speech rows stand in the shards' indexes. Text is stored raw, so its pieces are counted
 with the run's tokenizer, a shard at a time when first needed, and kept on disk per (shard,
-tokenizer) so that only the first of all runs and ranks counts them.
+tokenizer) for later runs.
 """
 
 import contextlib
@@ -42,7 +42,8 @@ class LengthLimits:
 
 def cache_folder() -> Path:
     """`$MEMO_CACHE`, or `~/.cache/memo`."""
-    return Path(os.environ.get("MEMO_CACHE", Path.home() / ".cache" / "memo"))
+    named = os.environ.get("MEMO_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "memo"
 
 
 class TokenLengths:
@@ -106,21 +107,22 @@ class TokenLengths:
         path = self._folder / f"{self._split.shards[shard].sha256}.counts"
         pieces = _load(path)
         if pieces is None or len(pieces) != self._split.shard_sizes[shard]:
-            pieces = self._count_shard(shard)
-            _save(path, pieces)
+            counts = self._count_shard(shard)
+            pieces = np.array([count or 0 for count in counts], dtype=np.int32)
+            if None not in counts:  # the tar may be mended, and has the same hash then
+                _save(path, pieces)
         return pieces
 
-    def _count_shard(self, shard: int) -> NDArray[np.int32]:
+    def _count_shard(self, shard: int) -> list[int | None]:
+        """Pieces of each text; None of a broken sample, which is reported when it is read."""
         first = int(self._ends[shard] - self._split.shard_sizes[shard])
-        counts = [self._count_sample(sample) for sample in range(first, int(self._ends[shard]))]
-        return np.array(counts, dtype=np.int32)
+        return [self._count_sample(sample) for sample in range(first, int(self._ends[shard]))]
 
-    def _count_sample(self, sample: int) -> int:
-        """Pieces of one text; a broken sample has none, and is reported when it is read."""
+    def _count_sample(self, sample: int) -> int | None:
         try:
             return self._count(self._split.read_text(sample) or "")
         except BadSampleError:
-            return 0
+            return None
 
 
 def _load(path: Path) -> NDArray[np.int32] | None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -9,17 +10,22 @@ from data_pipeline.errors import UserError
 
 
 class Quarantine:
-    """Counts and names bad samples; stops the run when there are too many.
+    """Counts and names bad samples.
 
     Ranks share the file, and so do the parts of a run that was stopped and continued: each sample
-    stands in it once, and all of them count.
+    stands in it once, and all of them count. Naming one too many is no error yet, because it
+    happens on one rank alone: the ranks `check` together.
 
     Args:
-        path: file to append to; made when the first sample is named.
+        path: file to append to; made, with its folder, when the first sample is named.
         cap: most samples that may be skipped.
+
+    Attributes:
+        excess: why the run must stop, once there are more than the cap; else None.
     """
 
     def __init__(self, path: Path, cap: int) -> None:
+        self.excess: str | None = None
         self._path = path
         self._cap = cap
 
@@ -30,27 +36,44 @@ class Quarantine:
             return len(_named(file))
 
     def add(self, shard: str, key: str, member: str, reason: str) -> None:
-        """Name a bad sample, once.
-
-        Raises:
-            UserError: there are more than the cap.
-        """
+        """Name a bad sample, once."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+", encoding="utf8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
             named = _named(file)
             if (shard, key) not in named:
                 named.add((shard, key))
                 line = {"shard": shard, "key": key, "member": member, "reason": reason}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                file.write("\n" * _torn(file) + json.dumps(line, ensure_ascii=False) + "\n")
         if len(named) > self._cap:
-            raise UserError(
+            self.excess = (
                 f"more than {self._cap} bad samples; the last is {key} of {shard or 'the source'}: "
                 f"{reason}; all are named in {self._path}"
             )
+
+    def check(self) -> None:
+        """Stop if there are too many.
+
+        Raises:
+            UserError: there are more than the cap.
+        """
+        if self.excess is not None:
+            raise UserError(self.excess)
+
+
+def _torn(file: TextIO) -> bool:
+    """Whether the last line has no end."""
+    file.seek(0)
+    content = file.read()
+    return bool(content) and not content.endswith("\n")
 
 
 def _named(file: TextIO) -> set[tuple[str, str]]:
     """Shard and key of every sample in the file."""
     file.seek(0)
-    records = map(json.loads, file)
-    return {(record["shard"], record["key"]) for record in records}
+    named = set()
+    for line in file:
+        with suppress(ValueError):  # a line that a power cut has torn
+            record = json.loads(line)
+            named.add((record["shard"], record["key"]))
+    return named

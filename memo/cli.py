@@ -48,3 +48,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"memo: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # no space, no permission, a file where a folder should be
+        typer.echo(f"memo: {error.strerror}: {error.filename or 'a file'}", err=True)
+        sys.exit(2)

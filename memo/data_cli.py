@@ -37,7 +37,14 @@ def build(
     speech_weights: Annotated[
         Path | None, typer.Option(help="Its file or folder; looked for if not given.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset; the corpus's if not given.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
+    samples_per_shard: Annotated[int, typer.Option(min=1, help="Clips of one tar.")] = 100,
+    max_broken: Annotated[
+        int, typer.Option(min=0, help="Stop after so many recordings that cannot be used.")
+    ] = 100,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
@@ -47,9 +54,11 @@ def build(
     extract = ExtractSettings(
         face_weights=face_weights or find_face_weights(),
         speech_encoder=speech,
-        speech_weights=speech_weights or find_speech_weights(speech),
+        speech_weights=speech_weights or find_speech_weights(speech, source),
     )
-    result = build_dataset(BuildSettings(corpus, source, out, extract, workers))
+    result = build_dataset(
+        BuildSettings(corpus, source, out, extract, name, workers, samples_per_shard, max_broken)
+    )
     counts = ", ".join(f"{count} {split}" for split, count in result.samples.items())
     typer.echo(f"wrote {out}: {counts} clips; {result.quarantined} recordings were broken")
 
@@ -105,6 +114,6 @@ def tokenizer(
     if folder.exists():
         raise UserError(f"--out: {folder} exists already; give a new folder or remove it")
     splits = [open_dataset(dataset).split(split) for dataset in datasets]
-    texts = (part.read_text(sample) for part in splits for sample in range(len(part)))
-    trained = train_sentencepiece((text for text in texts if text), folder, vocab_size)
+    texts = (text for part in splits for text in part.texts())
+    trained = train_sentencepiece(texts, folder, vocab_size)
     typer.echo(f"wrote {folder}: {trained.vocab_size} pieces")

@@ -1,9 +1,11 @@
 """GRID (Cooke et al., JASA 2006): one frontal talking face a clip, six words of a small grammar.
 
-Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` and `transcripts.tsv` with
-the columns clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`, `sil` and `sp` are silence.
+Layout of `grid_<speaker>` (folder or tar): `clips/<clip>.mp4` (or `.mpg`) and `transcripts.tsv`
+with the columns clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`, `sil` and `sp` are
+silence.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -19,6 +21,8 @@ VALID_SHARE = 1 / 9
 
 SPLIT_SEED = 2006
 TRANSCRIPTS = "transcripts.tsv"
+ENTRY = re.compile(r"([^:]+):(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
+"""A word and when it begins and ends, in seconds."""
 SILENCES = ("sil", "sp")
 """Entries of the alignment in which nobody speaks: silence and short pause."""
 
@@ -33,7 +37,8 @@ class Grid(Corpus):
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a transcript line; the validation clips are a fixed random ninth."""
         rows = _transcripts(source)
-        media = {PurePosixPath(name).stem: name for name in source.names()}
+        videos = [PurePosixPath(name) for name in source.names()]
+        media = {one.stem: str(one) for one in videos if one.match("clips/*.mp[4g]")}
         missing = [row["clip"] for row in rows if row["clip"] not in media]
         if missing:
             raise UserError(f"GRID: no video of clip {missing[0]} ({len(missing)} are missing)")
@@ -45,7 +50,7 @@ class Grid(Corpus):
                 media=media[row["clip"]],
                 text=row["text"],
                 language="en",
-                words=parse_word_times(row["word_times_s"]),
+                words=parse_word_times(row["clip"], row["word_times_s"]),
                 speaker=source.name.rpartition("_")[2],
             )
             for number, row in enumerate(rows)
@@ -54,7 +59,7 @@ class Grid(Corpus):
 
 def _transcripts(source: Source) -> list[dict[str, str]]:
     """The lines of the transcript table, by clip name."""
-    rows = read_table(source, TRANSCRIPTS, "GRID", "\t")
+    rows = read_table(source, TRANSCRIPTS, "GRID", ("clip", "text", "word_times_s"))
     return sorted(rows, key=lambda row: row["clip"])
 
 
@@ -62,11 +67,16 @@ def _valid_count(rows: Sequence[object]) -> int:
     return round(len(rows) * VALID_SHARE)
 
 
-def parse_word_times(times: str) -> tuple[Word, ...]:
-    """Read `sil:0.00-0.95 bin:0.95-1.18 ...`; silences and pauses are left out."""
+def parse_word_times(clip: str, times: str) -> tuple[Word, ...]:
+    """Read `sil:0.00-0.95 bin:0.95-1.18 ...`; silences and pauses are left out.
+
+    Raises:
+        UserError: an entry is not of this form; names it and the clip.
+    """
     words = []
     for entry in times.split():
-        text, _, span = entry.rpartition(":")
-        start_s, _, end_s = span.partition("-")
-        words.append(Word(text, float(start_s), float(end_s)))
+        match = ENTRY.fullmatch(entry)
+        if match is None:
+            raise UserError(f"GRID: clip {clip}: {entry!r} is no word with its times")
+        words.append(Word(match[1], float(match[2]), float(match[3])))
     return tuple(word for word in words if word.text not in SILENCES)

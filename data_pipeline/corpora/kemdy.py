@@ -67,15 +67,19 @@ class Kemdy20(_Kemdy):
 
 def _segments(source: Source, table: str) -> Iterator[tuple[str, str]]:
     """Segment and emotion of each line that is to be used."""
-    rows = list(csv.reader(io.StringIO(source.read(table).decode("utf-8-sig"), newline="")))
+    rows = [row for row in csv.reader(io.StringIO(_decoded(source.read(table)), newline="")) if row]
+    if len(rows) < 2:
+        raise UserError(f"KEMDy: {table} has not its two header lines")
     segment_at = _column(rows, table, "segment id", "")
     emotion_at = _column(rows, table, "total evaluation", "emotion")
     sex = TABLE_SEX.search(PurePosixPath(table).name)
     for row in rows[2:]:
+        if len(row) <= max(segment_at, emotion_at):
+            raise UserError(f"KEMDy: {table} has a line that is too short: {','.join(row)[:60]}")
         segment = row[segment_at].strip()
         speaker = SPEAKER.search(segment)
         if speaker is None:
-            continue  # an empty line
+            continue  # a line of commas alone
         if sex is None or (speaker[3] or speaker[2][-1]) == sex[1]:
             emotion = row[emotion_at].strip().lower()
             yield segment, SPELLING.get(emotion, emotion)
@@ -108,9 +112,13 @@ def _recording(source: Source, files: dict[str, str], segment: str, emotion: str
 
 
 def _transcript(content: bytes) -> str:
-    """The first line, in UTF-8 or CP949."""
+    """The first line."""
+    return " ".join(_decoded(content).partition("\n")[0].split())
+
+
+def _decoded(content: bytes) -> str:
+    """Text in UTF-8 or CP949."""
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        text = content.decode("cp949", errors="replace")
-    return " ".join(text.partition("\n")[0].split())
+        return content.decode("cp949", errors="replace")

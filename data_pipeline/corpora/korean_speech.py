@@ -13,6 +13,7 @@ from data_pipeline.corpora.source import Source, read_table
 from data_pipeline.errors import UserError
 
 MANIFEST = "manifest.tsv"
+COLUMNS = ("wav", "part", "speaker", "emotion", "text")
 
 
 @register
@@ -24,7 +25,7 @@ class KoreanSpeech(Corpus):
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a manifest line, in its order."""
-        rows = read_table(source, MANIFEST, "Korean speech", "\t")
+        rows = read_table(source, MANIFEST, "Korean speech", COLUMNS)
         files = set(source.names())
         missing = [row["wav"] for row in rows if row["wav"] not in files]
         if missing:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source, read_table
 
+COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
+
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 """Name in the corpus -> split."""
 
@@ -28,7 +30,7 @@ class Meld(Corpus):
         return [
             _recording(row, split)
             for table, split in SPLITS.items()
-            for row in read_table(source, _find(source, f"{table}_sent_emo.csv"), "MELD", ",")
+            for row in read_table(source, _find(source, f"{table}_sent_emo.csv"), "MELD", COLUMNS)
         ]
 
 
@@ -38,7 +40,7 @@ def _find(source: Source, table: str) -> str:
 
 
 def _recording(row: dict[str, str], split: str) -> Recording:
-    dialogue, utterance = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
+    dialogue, utterance = row["Dialogue_ID"], row["Utterance_ID"]
     return Recording(
         key=f"{split}-dia{dialogue}-utt{utterance}",
         split=split,

@@ -13,6 +13,7 @@ from data_pipeline.corpora.source import Source, read_table
 from data_pipeline.errors import UserError
 
 MANIFEST = "manifest.tsv"
+COLUMNS = ("file", "emotion", "intensity", "text", "actor")
 
 
 @register
@@ -24,7 +25,7 @@ class Ravdess(Corpus):
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a manifest line, in its order."""
-        rows = read_table(source, MANIFEST, "RAVDESS", "\t")
+        rows = read_table(source, MANIFEST, "RAVDESS", COLUMNS)
         sounds = {PurePosixPath(name).name: name for name in source.names()}
         missing = [row["file"] for row in rows if row["file"] not in sounds]
         if missing:
@@ -36,7 +37,7 @@ class Ravdess(Corpus):
                 media=sounds[row["file"]],
                 text=row["text"],
                 language="en",
-                speaker=f"actor-{int(row['actor']):02d}",
+                speaker=f"actor-{row['actor'].zfill(2)}",
                 labels={"emotion": row["emotion"], "intensity": row["intensity"]},
             )
             for row in rows

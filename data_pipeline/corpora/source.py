@@ -1,11 +1,17 @@
 """Where a corpus's raw files lie: a folder or a tar archive, read in place and never unpacked."""
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
+import shutil
 import tarfile
 import threading
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from data_pipeline.errors import UserError
 
@@ -18,7 +24,7 @@ class Source(ABC):
     """
 
     def __init__(self, path: Path) -> None:
-        self.name = path.name.partition(".")[0]
+        self.name = path.resolve().name.partition(".")[0]
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -33,25 +39,52 @@ class Source(ABC):
         """
 
 
-def read_table(source: Source, name: str, corpus: str, delimiter: str) -> list[dict[str, str]]:
+def read_table(
+    source: Source, name: str, corpus: str, columns: Sequence[str]
+) -> list[dict[str, str]]:
     """The lines of a UTF-8 table with a header, as column -> value.
+
+    A `.tsv` file has a tab between its columns and no quotes; a `.csv` file is comma-separated.
 
     Args:
         source: the corpus's files.
         name: of the table.
         corpus: for messages.
-        delimiter: between columns.
+        columns: that it must have.
 
     Raises:
-        UserError: the source has no such table, or it is not UTF-8.
+        UserError: the source has no such table, it is not UTF-8, lacks a column, or has a line of
+            another number of columns.
+    """
+    text = read_text(source, name, corpus)
+    tabs = name.endswith(".tsv")
+    reader = csv.DictReader(
+        io.StringIO(text, newline=""),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+    )
+    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    if missing:
+        raise UserError(f"{corpus}: {name} has no column {missing[0]!r}")
+    rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UserError(f"{corpus}: line {number} of {name} has not as many columns as line 1")
+    return rows
+
+
+def read_text(source: Source, name: str, corpus: str) -> str:
+    """A UTF-8 file.
+
+    Raises:
+        UserError: the source has none of this name, or it is not UTF-8.
     """
     try:
-        text = source.read(name).decode("utf-8-sig")
+        return source.read(name).decode("utf-8-sig")
     except KeyError:
         raise UserError(f"{corpus}: the source has no {name}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason})") from None
-    return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
 def open_source(path: Path) -> Source:
@@ -67,6 +100,42 @@ def open_source(path: Path) -> Source:
     if not tarfile.is_tarfile(path):
         raise UserError(f"--source: {path} is neither a folder nor a tar archive")
     return _Archive(path)
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    """A tar archive as a plain tar; other sources stay where they are.
+
+    A compressed archive can only be read from its beginning, again and again for files that are not
+    wanted in its order.
+
+    Args:
+        path: a folder or archive.
+        folder: where the plain tar is written, whole or not at all, and found again.
+    """
+    opener = _opener(path)
+    if opener is None:
+        return path
+    plain = folder / f"{path.name.partition('.')[0]}.tar"
+    if not plain.exists():
+        temporary = plain.with_suffix(".tmp")
+        with opener(path) as packed, temporary.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        temporary.replace(plain)
+    return plain
+
+
+def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
+    """What decompresses a file; None of a folder, and of what is not compressed."""
+    if path.is_dir():
+        return None
+    with path.open("rb") as file:
+        magic = file.read(6)
+    openers: dict[bytes, Callable[[Path], Any]] = {
+        b"\x1f\x8b": gzip.open,
+        b"BZh": bz2.open,
+        b"\xfd7zXZ\0": lzma.open,
+    }
+    return next((one for start, one in openers.items() if magic.startswith(start)), None)
 
 
 class _Folder(Source):
@@ -92,7 +161,8 @@ class _Archive(Source):
         super().__init__(path)
         self._archive = tarfile.open(path)  # noqa: SIM115  (open as long as the source is used)
         self._lock = threading.Lock()
-        files = {member.name: member for member in self._archive if member.isfile()}
+        members = (member for member in self._archive if member.isfile())
+        files = {PurePosixPath(member.name).as_posix(): member for member in members}
         tops = {name.partition("/")[0] for name in files}
         only_top = len(tops) == 1 and all("/" in name for name in files)
         root = f"{tops.pop()}/" if only_top else ""

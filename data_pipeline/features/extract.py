@@ -55,11 +55,11 @@ class Extractor:
         Raises:
             MediaError: the file cannot be decoded.
         """
-        clip = _described(recording)
+        clip = describe(Clip(recording.key), recording)
         if media is None:
             return clip
         sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
-        frames = decode_frames(media, self.face_fps)  # (T, H, W, 3)
+        frames = decode_frames(media, self.face_fps)  # (T, H, W)
         size = self.face.input_size
         if recording.aligned_face:
             faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
@@ -68,7 +68,7 @@ class Extractor:
         face, expression = self._face_rows(faces, found)
         return replace(
             clip,
-            duration_s=_duration_s(sound, face, self.face_fps),
+            duration_s=_duration_s(sound, len(frames), self.face_fps),
             face=face,
             expression=expression,
             speech=None if sound is None else self._speech_rows(sound),
@@ -91,10 +91,10 @@ class Extractor:
         return rows.astype(np.float16) if len(rows) else None
 
 
-def _described(recording: Recording) -> Clip:
-    """The clip without features."""
-    return Clip(
-        key=recording.key,
+def describe(clip: Clip, recording: Recording) -> Clip:
+    """The clip with what the corpus says of it."""
+    return replace(
+        clip,
         text=recording.text,
         language=recording.language,
         words=recording.words,
@@ -105,10 +105,7 @@ def _described(recording: Recording) -> Clip:
     )
 
 
-def _duration_s(
-    sound: NDArray[np.float32] | None, face: NDArray[np.float16] | None, face_fps: float
-) -> float:
+def _duration_s(sound: NDArray[np.float32] | None, frames: int, face_fps: float) -> float:
     """The longer of sound and picture, in seconds."""
     of_sound = 0.0 if sound is None else len(sound) / SAMPLE_RATE
-    of_face = 0.0 if face is None else len(face) / face_fps
-    return round(max(of_sound, of_face), 3)
+    return round(max(of_sound, frames / face_fps), 3)

@@ -34,7 +34,7 @@ def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
     """Follow the largest face through the frames and cut it out, upright where its eyes are seen.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB, about 10 a second.
+        frames: uint8 (T, H, W), grey, about 10 a second.
         size: height and width of the faces, in pixels.
 
     Returns:
@@ -43,25 +43,23 @@ def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
         at most `MAX_GAP` frames apart, and nowhere else.
     """
     cv2.setNumThreads(1)  # one process a core; and the same result on every machine
-    greys = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    squares = _track(greys)  # (T, 4), rows of NaN without a face
+    squares = _track(frames)  # (T, 4), rows of NaN without a face
     found = ~np.isnan(squares[:, 0])
-    faces = np.zeros((len(greys), size, size), np.uint8)
+    faces = np.zeros((len(frames), size, size), np.uint8)
     for at in np.flatnonzero(found):
-        faces[at] = _cut(greys[at], squares[at], size)
+        faces[at] = _cut(frames[at], squares[at], size)
     return faces, found
 
 
 def shrink_faces(frames: Frames, size: int) -> Frames:
-    """Pictures that are faces already: uint8 (T, H, W, 3), RGB -> grey, (T, size, size)."""
+    """Pictures that are faces already: uint8 (T, H, W) -> (T, size, size)."""
     faces = np.zeros((len(frames), size, size), np.uint8)
     for at, frame in enumerate(frames):
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        faces[at] = cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA)
+        faces[at] = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
     return faces
 
 
-def _track(greys: list[Frames]) -> Floats:
+def _track(greys: Frames) -> Floats:
     """Squares to cut, (T, 4): centre x, y and side in pixels, angle in radians; NaN: no face."""
     squares = np.full((len(greys), 4), np.nan)
     for times, boxes in _runs(_detect(greys)):
@@ -79,7 +77,7 @@ def _track(greys: list[Frames]) -> Floats:
     return squares
 
 
-def _detect(greys: list[Frames]) -> dict[int, Floats]:
+def _detect(greys: Frames) -> dict[int, Floats]:
     """The followed face's box (x, y, width, height) in each searched frame that shows it."""
     boxes: dict[int, Floats] = {}
     last: Floats | None = None

@@ -1,4 +1,4 @@
-"""Decoding with PyAV: upright pictures at a constant rate, sound at 16 kHz, one time zero for both.
+"""Decoding with PyAV: upright grey pictures at a constant rate, sound at 16 kHz, one time zero.
 
 Time zero is the start of the video stream, or of the sound where there is no video: files cut out
 of a longer one, and transport streams, count from elsewhere.
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.error import FFmpegError
 from av.stream import Disposition
@@ -19,6 +20,8 @@ SMALLEST_GAP_S = 0.1
 """A hole in the sound from here on is filled with silence; below it times may just be rounded."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
+MOST_BYTES = 1 << 30
+"""Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
 
 
 class MediaError(Exception):
@@ -36,10 +39,10 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
         fps: pictures a second.
 
     Returns:
-        uint8 (T, H, W, 3), RGB; T = 0 if there is no video stream.
+        uint8 (T, H, W), grey; T = 0 if there is no video stream.
 
     Raises:
-        MediaError: the file cannot be decoded.
+        MediaError: the file cannot be decoded, or is too long for one utterance.
     """
     chosen: list[NDArray[np.uint8]] = []
     with _opened(media, "video") as container:
@@ -50,9 +53,11 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
                 picture = _upright(frame)
                 while len(chosen) / fps < until_s:
                     chosen.append(picture)
+                if len(chosen) * picture.nbytes > MOST_BYTES:
+                    raise MediaError("the video is too long; cut it into utterances")
     if len({picture.shape for picture in chosen}) > 1:
         raise MediaError("the video changes its size")
-    return np.stack(chosen) if chosen else np.empty((0, 0, 0, 3), dtype=np.uint8)
+    return np.stack(chosen) if chosen else np.empty((0, 0, 0), dtype=np.uint8)
 
 
 def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None:
@@ -127,9 +132,9 @@ def _pictures(container: Any) -> Iterator[tuple[av.VideoFrame, float]]:  # noqa:
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The picture (H, W, 3), turned as the file says it is to be shown."""
-    picture: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    return np.rot90(picture, round(frame.rotation / 90))
+    """The picture (H, W), grey, turned as the file says it is to be shown."""
+    picture = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
+    return np.rot90(np.asarray(picture, dtype=np.uint8), round(frame.rotation / 90))
 
 
 def _sound(container: Any, rate: int) -> tuple[float, list[NDArray[np.float32]]]:  # noqa: ANN401

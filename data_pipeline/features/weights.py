@@ -24,11 +24,15 @@ def find_face_weights() -> Path:
     return FACE_WEIGHTS
 
 
-def find_speech_weights(encoder: str) -> Path:
+def find_speech_weights(encoder: str, source: Path) -> Path:
     """The folder of a speech encoder's weights; nothing is ever downloaded.
 
-    Looked for in `$MEMO_WEIGHTS` if it is set, else in `../shared/weights` and
-    `~/.cache/memo/weights`.
+    Looked for in `$MEMO_WEIGHTS` if it is set, else in a folder `weights` beside the one that the
+    corpus is in, and in `~/.cache/memo/weights`.
+
+    Args:
+        encoder: its name.
+        source: the corpus.
 
     Raises:
         UserError: it is in none of these places, or the encoder is unknown.
@@ -36,7 +40,7 @@ def find_speech_weights(encoder: str) -> Path:
     known = speech_encoders()
     if encoder not in known:
         raise UserError(f"--speech: no encoder {encoder!r}; known are {', '.join(known)}")
-    folders = [place / known[encoder] for place in _weight_places()]
+    folders = [place / known[encoder] for place in _weight_places(source)]
     for folder in folders:
         if folder.exists():
             return folder
@@ -44,7 +48,10 @@ def find_speech_weights(encoder: str) -> Path:
     raise UserError(f"no weights of {encoder} at {places}; give them with --speech-weights")
 
 
-def _weight_places() -> list[Path]:
+def _weight_places(source: Path) -> list[Path]:
     if "MEMO_WEIGHTS" in os.environ:
         return [Path(os.environ["MEMO_WEIGHTS"])]
-    return [Path("../shared/weights"), Path.home() / ".cache" / "memo" / "weights"]
+    return [
+        source.absolute().parent.parent / "weights",
+        Path.home() / ".cache" / "memo" / "weights",
+    ]

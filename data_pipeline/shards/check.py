@@ -93,8 +93,11 @@ def _shard_reasons(path: Path, shard: ShardInfo, samples: int) -> Iterator[str]:
         yield f"was changed: its sha256 is {sha256}, dataset.json says {shard.sha256}"
     if samples != shard.samples:
         yield f"has {samples:,} samples, dataset.json says {shard.samples:,}"
-    if read_index(path, shard.sha256) is None:
+    beside = read_index(path, shard.sha256)
+    if beside is None:
         yield f"its index {index_path(path).name} is missing, damaged or of another tar"
+    elif sha256 == shard.sha256 and beside.to_bytes(sha256) != build_index(path).to_bytes(sha256):
+        yield f"its index {index_path(path).name} does not say what is in the tar"
 
 
 def _sample_reasons(

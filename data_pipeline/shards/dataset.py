@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from data_pipeline.errors import UserError
 
 FILE = "dataset.json"
+NAME = r"^[^\W_][\w+-]*$"
+"""Of datasets and splits, which become parts of file names and keys."""
 
 
 class Record(BaseModel):
@@ -29,7 +31,7 @@ class RowSchema(Record):
             left out; empty until the dataset is written.
     """
 
-    dim: int
+    dim: int = Field(gt=0)
     encoder: str
     encoder_sha256: str
     mean: tuple[float, ...] = ()
@@ -39,14 +41,14 @@ class RowSchema(Record):
 class FaceSchema(RowSchema):
     """Face rows: `fps` rows a second, and the names of the expression classes."""
 
-    fps: float
+    fps: float = Field(gt=0)
     classes: tuple[str, ...]
 
 
 class SpeechSchema(RowSchema):
     """Speech rows, `rows_per_s` of them a second."""
 
-    rows_per_s: float
+    rows_per_s: float = Field(gt=0)
 
 
 class FeatureSchema(Record):
@@ -61,13 +63,13 @@ class ShardInfo(Record):
 
     Attributes:
         name: of the file, without a folder.
-        split: that its samples belong to.
+        split: that its samples belong to; letters, digits, `_` and `-`.
         samples: how many it holds.
         bytes, sha256: of the file.
     """
 
     name: str = Field(pattern=r"^[^/\\]+\.tar$")
-    split: str
+    split: str = Field(pattern=NAME)
     samples: int = Field(ge=0)
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -77,7 +79,7 @@ class DatasetInfo(Record):
     """The whole of `dataset.json`."""
 
     format: Literal["memo-dataset/1"] = "memo-dataset/1"
-    name: str
+    name: str = Field(pattern=NAME)
     corpus: str
     licence: str
     features: FeatureSchema

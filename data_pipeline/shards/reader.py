@@ -2,6 +2,8 @@
 
 import mmap
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,6 +142,14 @@ class Split:
             BadSampleError: its JSON member is missing or broken.
         """
         return self.read_record(sample).text
+
+    def texts(self) -> Iterator[str]:
+        """All transcripts; clips without one, and broken ones, are passed over."""
+        for sample in range(len(self)):
+            with suppress(BadSampleError):
+                text = self.read_text(sample)
+                if text:
+                    yield text
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""

@@ -2,8 +2,10 @@
 
 import io
 import os
+import re
 import shutil
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +17,7 @@ from data_pipeline.clip import Clip, clip_members
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import (
     FILE,
+    NAME,
     DatasetInfo,
     FeatureSchema,
     RowSchema,
@@ -23,6 +26,11 @@ from data_pipeline.shards.dataset import (
 from data_pipeline.shards.index import file_sha256, write_index
 
 STATISTICS_SPLIT = "train"
+
+
+def is_key(key: str) -> bool:
+    """Whether a clip can have this key: it comes back from a tar as it is, and can be shown."""
+    return bool(key) and not set(key) & set("./\\") and key.isprintable()
 
 
 class RowStatistics:
@@ -70,6 +78,11 @@ class _OpenShard:
             member.size = len(content)
             self._tar.addfile(member, io.BytesIO(content))
         self.samples += 1
+
+    def abandon(self) -> None:
+        """Close the file of a tar that is not wanted any more."""
+        with suppress(OSError):
+            self._tar.close()
 
     def close(self) -> ShardInfo:
         """Finish the tar, write its index and describe it."""
@@ -122,6 +135,7 @@ class ShardWriter:
         self._open: dict[str, _OpenShard] = {}
         self._done: dict[str, list[ShardInfo]] = {}
         self._keys: set[str] = set()
+        self._files: dict[str, bytes] = {}
         self._face = RowStatistics(features.face.dim) if features.face else None
         self._speech = RowStatistics(features.speech.dim) if features.speech else None
         self._has_face = self._has_speech = False
@@ -138,12 +152,28 @@ class ShardWriter:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._finish()
+            try:
+                self._finish()
+            except BaseException:
+                self._discard()
+                raise
         else:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._discard()
+
+    def _discard(self) -> None:
+        for shard in self._open.values():
+            shard.abandon()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def write(self, split: str, clip: Clip) -> None:
-        """Append a clip to a split; a ValueError if its key is unfit or not new, or rows misfit."""
+        """Append a clip to a split.
+
+        Raises:
+            ValueError: a split's name or a key that is unfit, a key that is not new, or rows that
+                do not fit the schema or are not finite in float16.
+        """
+        if not re.fullmatch(NAME, split):
+            raise ValueError(f"{split!r} cannot be the name of a split")
         self._check(clip)
         self._keys.add(clip.key)
         self._has_face |= clip.face is not None
@@ -159,17 +189,21 @@ class ShardWriter:
         if split == STATISTICS_SPLIT:
             self._count(clip)
 
+    def add_file(self, name: str, content: bytes) -> None:
+        """Put a file beside the shards."""
+        self._files[name] = content
+
     def _check(self, clip: Clip) -> None:
-        if not clip.key or set(clip.key) & set("./\\") or not clip.key.isprintable():
+        if not is_key(clip.key):
             raise ValueError(
                 f"{clip.key!r} cannot be a key: it is empty, has a dot or slash, or cannot be shown"
             )
         if clip.key in self._keys:
             raise ValueError(f"two clips have the key {clip.key!r}")
         features = self._info.features
-        _check_dim("face", clip.face, features.face.dim if features.face else None)
-        _check_dim("speech", clip.speech, features.speech.dim if features.speech else None)
-        _check_dim(
+        _check_rows("face", clip.face, features.face.dim if features.face else None)
+        _check_rows("speech", clip.speech, features.speech.dim if features.speech else None)
+        _check_rows(
             "expression", clip.expression, len(features.face.classes) if features.face else None
         )
 
@@ -185,6 +219,8 @@ class ShardWriter:
             self._done[split].append(shard.close())
         shards = tuple(shard for split in self._done.values() for shard in split)
         info = self._info.model_copy(update={"shards": shards, "features": self._features()})
+        for name, content in self._files.items():
+            (self._folder / name).write_bytes(content)
         path = self._folder / FILE
         path.write_text(info.model_dump_json(indent=1) + "\n", encoding="utf8")
         _sync_files(self._folder)
@@ -215,9 +251,14 @@ def _with_statistics(
     return schema.model_copy(update={"mean": mean, "std": std})
 
 
-def _check_dim(name: str, rows: NDArray[np.float16] | None, dim: int | None) -> None:
-    if rows is not None and rows.shape[1:] != (dim,):
+def _check_rows(name: str, rows: NDArray[np.float16] | None, dim: int | None) -> None:
+    if rows is None:
+        return
+    if rows.shape[1:] != (dim,):
         raise ValueError(f"{name} rows are {rows.shape}, the schema says {dim} columns")
+    with np.errstate(over="ignore"):
+        if not np.isfinite(rows.astype(np.float16)).all():
+            raise ValueError(f"{name} rows are not finite in float16")
 
 
 def _sync_files(folder: Path) -> None:

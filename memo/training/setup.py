@@ -52,8 +52,7 @@ def prepare_demo(config: PretrainConfig) -> None:
         write_demo(DEMO)
     if not (DEMO / "tokenizer").exists():
         train = open_dataset(DEMO).split(config.data.train_split)
-        texts = (train.read_text(sample) or "" for sample in range(len(train)))
-        train_sentencepiece(texts, DEMO / "tokenizer", DEMO_PIECES)
+        train_sentencepiece(train.texts(), DEMO / "tokenizer", DEMO_PIECES)
 
 
 def open_data(config: PretrainConfig) -> Data:

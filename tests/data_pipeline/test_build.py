@@ -1,5 +1,6 @@
 import json
 import math
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def whole_frames(
         frames: NDArray[np.uint8], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return frames[:, :size, :size, 0].copy(), np.arange(len(frames)) > 0
+        return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
 
     monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
     monkeypatch.setattr(extract, "align_faces", whole_frames)
@@ -168,10 +169,10 @@ def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None
 def test_a_corpus_of_broken_recordings_is_refused(settings: BuildSettings) -> None:
     for path in (settings.source / "clips").iterdir():
         path.write_bytes(b"this is no video")
-    with pytest.raises(UserError, match=r"no recording of .* can be decoded"):
+    with pytest.raises(UserError, match=r"no recording of .* can be used"):
         build_dataset(settings)
     with pytest.raises(UserError, match="more than 3 bad samples"):
-        build_dataset(replace(settings, max_quarantined=3))
+        build_dataset(replace(settings, max_broken=3))
     assert not settings.out.exists()
 
 
@@ -189,11 +190,89 @@ def test_existing_output_and_a_partial_build_of_other_settings_are_refused(
         build_dataset(settings)
 
 
+def korean_corpus(root: Path, files: list[str], labels: list[str]) -> Path:
+    """Files of noise with these labels."""
+    lines = ["wav\tpart\tspeaker\temotion\tdur_s\tsr\ttext"]
+    for seed, (name, label) in enumerate(zip(files, labels, strict=True)):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(seed).normal(0, 0.1, 6400).astype(np.float32)
+        path.write_bytes(make_sound(noise))
+        lines.append(f"{name}\tEmotional\ts\t{label}\t1\t16000\ttext of {name}")
+    (root / "manifest.tsv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.mark.usefixtures("in_process")
+def test_keys_that_cannot_be_are_refused_before_anything_is_encoded(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(build, "_extract")
+    settings = replace(settings, corpus="korean_speech")
+    twice = korean_corpus(tmp_path / "twice", ["a/1.wav", "b/1.wav"], ["joy"] * 2)
+    with pytest.raises(UserError, match=r"a/1\.wav and b/1\.wav would both be clip '1'"):
+        build_dataset(replace(settings, source=twice))
+    dotted = korean_corpus(tmp_path / "dotted", ["a.b.wav"], ["joy"])
+    with pytest.raises(UserError, match=r"a\.b\.wav: 'a\.b' cannot be a clip's key"):
+        build_dataset(replace(settings, source=dotted))
+    with pytest.raises(UserError, match=r"--name: '\.\./x'; a name has letters"):
+        build_dataset(replace(settings, source=dotted, name="../x"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_the_corpus_says_may_be_corrected_between_stop_and_resume(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["c1.wav", "c2.wav"]
+    root = korean_corpus(tmp_path / "k", names, ["joy", "joy"])
+    settings = replace(settings, corpus="korean_speech", source=root)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    korean_corpus(root, names, ["anger", "joy"])
+    build_dataset(settings)
+    train = open_dataset(settings.out).split("train")
+    assert [train.read(at).labels["emotion"] for at in range(2)] == ["anger", "joy"]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_rows_that_are_not_finite_are_quarantined(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_of = Extractor._speech_rows
+    clips: list[int] = []
+
+    def sometimes_infinite(self: Extractor, sound: NDArray[np.float32]) -> Any:  # noqa: ANN401
+        rows = rows_of(self, sound)
+        clips.append(len(clips))
+        return rows if len(clips) != 2 or rows is None else rows * np.float16(np.inf)
+
+    monkeypatch.setattr(Extractor, "_speech_rows", sometimes_infinite)
+    result = build_dataset(settings)
+    assert (sum(result.samples.values()), result.quarantined) == (CLIPS - 1, 1)
+    (line,) = (settings.out / "quarantine.jsonl").read_text().splitlines()
+    assert "NaN or infinity" in line
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_compressed_archive_gives_the_bytes_of_the_folder(
+    settings: BuildSettings, tmp_path: Path
+) -> None:
+    build_dataset(settings)
+    archive = tmp_path / "grid_s3.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(settings.source, "./grid_s3")
+    packed = replace(settings, source=archive, out=settings.out.with_name("packed"))
+    build_dataset(packed)
+    assert content(packed.out) == content(settings.out)
+
+
 @pytest.mark.slow
 def test_processes_give_the_bytes_of_one_thread(
     settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parallel = replace(settings, out=settings.out.with_name("parallel"), workers=1)
+    parallel = replace(settings, out=settings.out.with_name("parallel"), workers=3)
     build_dataset(parallel)
     train = open_dataset(parallel.out).split("train")
     assert train.read(0).face is None  # nothing in grey pictures looks like a face

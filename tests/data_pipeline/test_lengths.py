@@ -94,7 +94,12 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 def test_an_unreadable_text_counts_as_none(split: Split, cache: Path, tmp_path: Path) -> None:
     tar = tmp_path / "data" / split.shards[0].name
     content = tar.read_bytes()
-    tar.write_bytes(content.replace(b'"words"', b'"wordy"'))
-    lengths = TokenLengths(split, Counter(), "t", LengthLimits(100, 3, 5)).of(np.arange(4))
+    tar.write_bytes(content.replace(b'"words"', b'"words\xff'))
+    limits, samples = LengthLimits(100, 3, 5), np.arange(4)
+    lengths = TokenLengths(split, Counter(), "t", limits).of(samples)
     rows = split.lengths(0)
-    np.testing.assert_array_equal(lengths, np.minimum(rows.face, 3) + np.minimum(rows.speech, 5))
+    without = np.minimum(rows.face, 3) + np.minimum(rows.speech, 5)
+    np.testing.assert_array_equal(lengths, without)
+    tar.write_bytes(content)
+    mended = TokenLengths(split, Counter(), "t", limits).of(samples)
+    assert (mended > without).any(), "what could not be read was remembered"

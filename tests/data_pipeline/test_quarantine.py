@@ -32,5 +32,20 @@ def test_each_sample_is_named_once_by_all_ranks_and_runs(tmp_path: Path) -> None
 def test_above_the_cap_the_run_stops(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
     Quarantine(path, 1).add("s", "a", "json", "broken")
+    other = Quarantine(path, 1)
+    other.check()
+    other.add("s", "b", "json", "broken")
     with pytest.raises(UserError, match=r"more than 1 bad samples; the last is b of s: broken"):
-        Quarantine(path, 1).add("s", "b", "json", "broken")
+        other.check()
+
+
+def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "quarantine.jsonl"
+    Quarantine(path, 9).add("s", "a", "json", "broken")
+    with path.open("a") as file:
+        file.write('{"shard": "s", "ke')
+    again = Quarantine(path, 9)
+    again.add("s", "b", "json", "broken")
+    again.add("s", "a", "json", "broken")
+    assert len(again) == 2
+    assert json.loads(path.read_text().splitlines()[-1])["key"] == "b"

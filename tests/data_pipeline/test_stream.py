@@ -129,8 +129,10 @@ def test_a_bad_sample_leaves_the_batch_smaller_on_its_rank_alone(tmp_path: Path)
 
 def test_too_many_bad_samples_stop_the_run(tmp_path: Path) -> None:
     split = write_split(tmp_path / "bad", 6, bad=(0, 1, 2, 4))
+    maker = _maker(split, tmp_path)
+    _take(maker, _start(split), 6, 1)
     with pytest.raises(UserError, match="more than 3 bad samples"):
-        _take(_maker(split, tmp_path), _start(split), 6, 1)
+        maker.quarantine.check()
 
 
 def test_an_error_in_the_thread_reaches_the_trainer(split: Split, tmp_path: Path) -> None:

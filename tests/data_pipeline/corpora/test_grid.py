@@ -21,7 +21,7 @@ def write_grid(root: Path, clips: int) -> Path:
 
 
 def test_word_times_leave_silence_out() -> None:
-    assert parse_word_times("sil:0-0.95 f:0.95-1.18 sp:1.18-1.2 sil:1.2-3") == (
+    assert parse_word_times("c1", "sil:0-0.95 f:0.95-1.18 sp:1.18-1.2 sil:1.2-3") == (
         Word("f", 0.95, 1.18),
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data_pipeline.features import video
 from data_pipeline.features.video import MediaError, decode_frames, decode_sound
 from tests.data_pipeline.features.media import make_music_with_cover, make_sound, make_video
 
@@ -25,7 +26,7 @@ def onset_s(sound: NDArray[np.float32]) -> float:
 
 
 def brightness(frames: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return np.asarray(frames.mean(axis=(1, 2, 3)))
+    return np.asarray(frames.mean(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -121,7 +122,7 @@ def test_rotation_noted_in_the_file_is_carried_out() -> None:
 
 def test_cover_picture_of_music_is_no_video() -> None:
     music = make_music_with_cover()
-    assert decode_frames(music).shape == (0, 0, 0, 3)
+    assert decode_frames(music).shape == (0, 0, 0)
     sound = decode_sound(music)
     assert sound is not None
     assert abs(len(sound) - 8000) < 2500  # whole MP3 frames
@@ -151,17 +152,24 @@ def test_a_video_that_changes_its_size_is_refused() -> None:
         decode_frames(small + large)
 
 
+def test_a_video_too_long_for_one_utterance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "MOST_BYTES", 9 * 64 * 64)
+    assert len(decode_frames(make_video(range(0, 900, 100), [DARK] * 9, None))) == 9
+    with pytest.raises(MediaError, match="too long; cut it into utterances"):
+        decode_frames(make_video(range(0, 1000, 100), [DARK] * 10, None))
+
+
 def test_a_stream_without_times_is_refused() -> None:
     media = make_video([0, 40], [DARK] * 2, None, format="h264", video_codec="libx264")
     with pytest.raises(MediaError, match="carries no times"):
         decode_frames(media)
 
 
-def test_frames_are_rgb_pictures_at_the_rate_asked_for() -> None:
+def test_frames_are_grey_pictures_at_the_rate_asked_for() -> None:
     media = make_video(range(0, 1000, 40), [DARK] * 25, None)
     for fps in (5.0, 10.0, 25.0, 30.0):
         frames = decode_frames(media, fps)
-        assert frames.shape == (fps, 64, 64, 3)
+        assert frames.shape == (fps, 64, 64)
         assert frames.dtype == np.uint8
 
 
@@ -178,7 +186,7 @@ def test_sound_is_resampled_mono_in_unit_range() -> None:
 
 def test_a_missing_stream_is_not_an_error() -> None:
     assert decode_sound(make_video([0, 40], [DARK, DARK], None)) is None
-    assert decode_frames(make_sound(click(0.1, 0.2, 16_000))).shape == (0, 0, 0, 3)
+    assert decode_frames(make_sound(click(0.1, 0.2, 16_000))).shape == (0, 0, 0)
 
 
 @pytest.mark.parametrize("keep", [0, 40, 400])
@@ -217,7 +225,7 @@ def real(shared: Path, archive: str, member: str) -> bytes:
 def test_grid_speaks_when_its_alignment_says(shared: Path) -> None:
     media = real(shared, "grid_s1.tar", "grid_s1/clips/bbaf2n.mp4")
     frames, sound = decode_frames(media), decode_sound(media)
-    assert frames.shape == (30, 288, 360, 3)
+    assert frames.shape == (30, 288, 360)
     assert sound is not None
     assert abs(len(sound) / 16_000 - 3.0) < 0.1
     loudness = np.square(sound[: 29 * 1600]).reshape(29, 1600).mean(axis=1)  # of tenths of seconds

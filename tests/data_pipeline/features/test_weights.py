@@ -12,26 +12,25 @@ def test_an_own_place_is_the_only_one(tmp_path: Path, monkeypatch: pytest.Monkey
     for encoder, folder in speech_encoders().items():
         expected = f"no weights of {encoder} at {tmp_path / folder}; give them"
         with pytest.raises(UserError, match=expected):
-            find_speech_weights(encoder)
+            find_speech_weights(encoder, tmp_path / "c.tar")
         (tmp_path / folder).mkdir()
-        assert find_speech_weights(encoder) == tmp_path / folder
+        assert find_speech_weights(encoder, tmp_path / "c.tar") == tmp_path / folder
 
 
 def test_places_are_looked_at_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beside = tmp_path / "shared" / "weights" / "wav2vec2-base"
     at_home = tmp_path / "home" / ".cache" / "memo" / "weights" / "wav2vec2-base"
-    (tmp_path / "checkout").mkdir()
     monkeypatch.delenv("MEMO_WEIGHTS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path / "checkout")
+    corpus = tmp_path / "shared" / "data" / "corpus.tar"
     with pytest.raises(UserError, match=r"shared/weights/wav2vec2-base or .*home"):
-        find_speech_weights("wav2vec2")
+        find_speech_weights("wav2vec2", corpus)
     at_home.mkdir(parents=True)
-    assert find_speech_weights("wav2vec2") == at_home
+    assert find_speech_weights("wav2vec2", corpus) == at_home
     beside.mkdir(parents=True)
-    assert find_speech_weights("wav2vec2").resolve() == beside
+    assert find_speech_weights("wav2vec2", corpus).resolve() == beside
 
 
 def test_unknown_encoder_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match="known are wav2vec2, whisper"):
-        find_speech_weights("wav2vec")
+        find_speech_weights("wav2vec", Path("c.tar"))

@@ -11,7 +11,7 @@ import pytest
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.shards.check import check_dataset, describe
-from data_pipeline.shards.index import file_sha256, index_path, write_index
+from data_pipeline.shards.index import file_sha256, index_path, read_index, write_index
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.shards.samples import make_clips, write_clips
 
@@ -85,6 +85,19 @@ def test_a_bad_index(folder: Path, content: bytes | None) -> None:
         index.write_bytes(content)
     (line,) = _lines(folder)
     assert "train-000000.idx is missing, damaged or of another tar" in line
+
+
+def test_an_index_that_says_something_else(folder: Path) -> None:
+    """Valid in itself, but two samples are exchanged: each would be read as the other."""
+    path = folder / FIRST
+    sha256 = file_sha256(path)
+    index = read_index(path, sha256)
+    assert index is not None
+    order = np.array([1, 0, *range(2, len(index))])
+    wrong = replace(index, offsets=index.offsets[order], sizes=index.sizes[order])
+    index_path(path).write_bytes(wrong.to_bytes(sha256))
+    (line,) = _lines(folder)
+    assert line == f"{FIRST}: its index train-000000.idx does not say what is in the tar"
 
 
 def test_a_broken_member(folder: Path) -> None:

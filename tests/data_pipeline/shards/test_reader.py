@@ -83,7 +83,7 @@ def test_without_an_index_the_tar_is_enough(folder: Path) -> None:
 def test_a_bad_sample_loses_no_other(folder: Path, split: Split) -> None:
     path = folder / "train-000001.tar"
     content = path.read_bytes()
-    path.write_bytes(content.replace(b'"words"', b'"wordy"', 1))
+    path.write_bytes(content.replace(b'"words"', b'"words\xff', 1))
     with pytest.raises(BadSampleError) as caught:
         split.read(4)
     assert caught.value.member == JSON

@@ -10,7 +10,8 @@ import webdataset
 
 from data_pipeline.clip import Clip, clip_members
 from data_pipeline.errors import UserError
-from data_pipeline.shards.dataset import read_info
+from data_pipeline.shards import writer
+from data_pipeline.shards.dataset import FeatureSchema, read_info
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.writer import RowStatistics
 from tests.data_pipeline.shards.samples import make_clips, write_clips
@@ -137,3 +138,38 @@ def test_long_and_foreign_keys_come_back(tmp_path: Path) -> None:
     out = write_clips(tmp_path / "d", train=[Clip(key, "hi") for key in keys])
     samples = webdataset.WebDataset(str(out / "train-000000.tar"), shardshuffle=False)
     assert [sample["__key__"] for sample in samples] == keys
+
+
+@pytest.mark.parametrize("split", ["../x", "", "a/b", ".."])
+def test_a_split_cannot_lead_elsewhere(tmp_path: Path, split: str) -> None:
+    with pytest.raises(ValueError, match="cannot be the name of a split"):
+        write_clips(tmp_path / "d", 4, **{split: make_clips(1)})  # type: ignore[arg-type]
+    out = write_clips(tmp_path / "d", train=make_clips(1))
+    path = out / "dataset.json"
+    path.write_text(path.read_text().replace('"split": "train"', f'"split": "{split}"'))
+    with pytest.raises(UserError, match=r"shards\.0\.split"):
+        read_info(out)
+
+
+def test_rows_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    for value in (np.nan, 1e6):
+        rows = np.full((2, 5), value, np.float32)
+        with pytest.raises(ValueError, match="speech rows are not finite"):
+            write_clips(tmp_path / "d", train=[Clip("c", speech=rows)])  # type: ignore[arg-type]
+
+
+def test_after_an_error_at_the_end_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "_sync_files", full)
+    with pytest.raises(OSError, match="No space"):
+        write_clips(tmp_path / "d", train=make_clips(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_clip_has_is_not_in_the_schema(tmp_path: Path) -> None:
+    out = write_clips(tmp_path / "d", train=[Clip("c", text="a")])
+    assert read_info(out).features == FeatureSchema()

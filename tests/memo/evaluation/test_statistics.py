@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from memo.evaluation.statistics import paired_permutation, summarise
@@ -37,7 +40,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert 85 <= covered <= 99
 
 
-def accuracy(labels: np.ndarray):  # noqa: ANN201
+def accuracy(labels: NDArray[np.int64]) -> Callable[[NDArray[np.int64]], float]:
     return lambda predicted: float((predicted == labels).mean())
 
 

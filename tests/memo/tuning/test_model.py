@@ -16,7 +16,7 @@ from memo.tuning.adapter import merge_low_rank
 from memo.tuning.base import known_modes, parse_mode
 from memo.tuning.model import TaskModel, balanced_weights
 from memo.tuning.setup import Setup, build_model, set_up
-from memo.tuning.transform import SPECS, TuneTransform, patterns
+from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
 
 
@@ -24,7 +24,7 @@ def setup_of(task: Path, backbone: Path, tmp_path: Path, mode: str, *changes: st
     return set_up(tuning_config(task, backbone, tmp_path / "run", mode, *changes))
 
 
-def batch_of(setup: Setup, samples: range, pattern: tuple[str, ...] = ()) -> PackedBatch:
+def batch_of(setup: Setup, samples: range, pattern: Pattern = ()) -> PackedBatch:
     visible = [one for one in patterns(("text", "face", "speech")) if not pattern or one == pattern]
     transform = TuneTransform(
         setup.backbone.tokenizer,
@@ -164,7 +164,8 @@ def test_the_prompt_follows_the_utterance_and_stays_without_text(
     setup = setup_of(task, backbone, tmp_path, "prompt")
     tokenizer = setup.backbone.tokenizer
     clip = setup.data.samples.read(3)
-    for pattern, text in ((("text",), f"{clip.text}. i am"), (("speech",), "i am")):
+    expected: dict[Pattern, str] = {("text",): f"{clip.text}. i am", ("speech",): "i am"}
+    for pattern, text in expected.items():
         batch = batch_of(setup, range(3, 4), pattern)
         ids = batch.text_ids.tolist()
         place = ids.index(tokenizer.mask_id)
@@ -185,7 +186,8 @@ def test_patterns_are_the_seven_cases() -> None:
         ("face",),
         ("speech",),
     ]
-    assert patterns(("speech",)) == [("speech",)]
+    alone: Pattern = ("speech",)
+    assert patterns(alone) == [alone]
 
 
 def test_pooling_is_the_mean_of_each_sequence() -> None:

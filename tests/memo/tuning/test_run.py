@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from memo.config import load_config
 from memo.evaluation.scores import score
 from memo.training.distributed import Ranks
+from memo.tuning import fold as tuning_fold
 from memo.tuning import run as tuning_run
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
@@ -130,7 +131,7 @@ def test_a_run_killed_inside_a_fold_ends_as_one_that_was_not(
     done: Path, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tuning_config(task, backbone, tmp_path / "run", "adapter")
-    train_fold, calls = tuning_run.train_fold, []
+    train_fold, calls = tuning_fold.train_fold, []
 
     def killed(run: FoldRun, display: Any) -> Any:  # noqa: ANN401
         calls.append(run.name)

@@ -1,0 +1,165 @@
+"""The labelled corpora: in their own layout, small, and the real ones where they are."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.source import open_source
+from data_pipeline.errors import UserError
+
+
+def read(name: str, root: Path) -> list[Recording]:
+    return list(load_corpus(name).recordings(open_source(root)))
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+RAVDESS = "file\tdur_s\temotion\tintensity\ttext\trepetition\tactor\tsex\n"
+KOREAN = "wav\tpart\tspeaker\temotion\tdur_s\tsr\ttext\n"
+
+
+def test_ravdess(tmp_path: Path) -> None:
+    line = "03-01-01.ogg\t3.3\thappy\tstrong\tKids are talking by the door\t1\t7\tmale\n"
+    root = write(tmp_path, {"manifest.tsv": RAVDESS + line, "speech/03-01-01.ogg": b""})
+    (found,) = read("ravdess", root)
+    assert (found.key, found.media) == ("03-01-01", "speech/03-01-01.ogg")
+    assert (found.speaker, found.language) == ("actor-07", "en")
+    assert found.labels == {"emotion": "happy", "intensity": "strong"}
+
+
+def test_korean_speech_has_labels_where_there_are_any(tmp_path: Path) -> None:
+    lines = (
+        'nea1.ogg\tEmotional\tnea\tjoy\t5.8\t16000\t"좋아요" 라고\n'
+        "pfa1.ogg\tPersonality\tpfa\t\t2\t16000\t네\n"
+    )
+    root = write(tmp_path, {"manifest.tsv": KOREAN + lines, "nea1.ogg": b"", "pfa1.ogg": b""})
+    first, second = read("korean_speech", root)
+    assert (first.text, first.labels, first.speaker) == ('"좋아요" 라고', {"emotion": "joy"}, "nea")
+    assert (second.labels, second.session) == ({}, "Personality")
+
+
+@pytest.mark.parametrize(("corpus", "header"), [("ravdess", RAVDESS), ("korean_speech", KOREAN)])
+def test_bad_manifests_are_named(tmp_path: Path, corpus: str, header: str) -> None:
+    with pytest.raises(UserError, match=r"the source has no manifest\.tsv"):
+        read(corpus, tmp_path)
+    write(tmp_path, {"manifest.tsv": header.replace("emotion", "mood")})
+    with pytest.raises(UserError, match=r"manifest\.tsv has no column 'emotion'"):
+        read(corpus, tmp_path)
+    write(tmp_path, {"manifest.tsv": f"{header}a.ogg\tb\n"})
+    with pytest.raises(UserError, match=r"line 2 of manifest\.tsv has not as many columns"):
+        read(corpus, tmp_path)
+    write(tmp_path, {"manifest.tsv": header + "\t".join(["a.ogg"] * header.count("\t")) + "\tz\n"})
+    with pytest.raises(UserError, match=r"no file a\.ogg \(1 are missing\)"):
+        read(corpus, tmp_path)
+    write(tmp_path, {"manifest.tsv": b"\xff\xfe"})
+    with pytest.raises(UserError, match="is not UTF-8"):
+        read(corpus, tmp_path)
+
+
+def test_meld_mends_the_control_characters(tmp_path: Path) -> None:
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
+    line = '1,"He\x92s here,  Joey",Ross,joy,positive,4,2\n'
+    names = ("train", "dev", "test")
+    root = write(tmp_path, {f"meld/{one}_sent_emo.csv": header + line for one in names})
+    found = read("meld", root)
+    assert [one.split for one in found] == ["train", "valid", "test"]
+    assert [one.key for one in found][1] == "valid-dia4-utt2"
+    assert {one.text for one in found} == {"He’s here, Joey"}
+    assert found[0].labels == {"emotion": "joy", "sentiment": "positive"}
+
+
+def test_fer2013_is_faces_in_two_splits(tmp_path: Path) -> None:
+    root = write(tmp_path, {"train/sad/1.jpg": b"", "test/happy/Private.2.jpg": b"", "x.txt": b""})
+    test, train = read("fer2013", root)
+    assert (train.key, train.media, train.aligned_face) == ("train-sad-1", "train/sad/1.jpg", True)
+    assert (test.key, test.labels) == ("test-happy-Private-2", {"emotion": "happy"})
+
+
+KEMDY_HEADER = (
+    ",Wav,,Segment ID,Total Evaluation,,,Eval01F,,\r\n"
+    ",start,end,,Emotion,Valence,Arousal,Emotion,Valence,Arousal\r\n"
+)
+
+
+def kemdy_line(segment: str, emotion: str) -> str:
+    return f"1,0.1,2.5,{segment},{emotion},3,3,neutral,3,3\r\n"
+
+
+def test_kemdy19_takes_each_segment_from_its_speakers_own_table(tmp_path: Path) -> None:
+    woman, man = "Sess01_script01_F001", "Sess01_impro02_M003"
+    both = kemdy_line(woman, "happy") + kemdy_line(man, "angry")
+    judged_by_man = kemdy_line(woman, "sad") + kemdy_line(man, "neutral")
+    root = write(
+        tmp_path,
+        {
+            "annotation/Session01_F_res.csv": KEMDY_HEADER + both,
+            "annotation/Session01_M_res.csv": KEMDY_HEADER + judged_by_man,
+            f"wav/Session01/{woman}.wav": b"",
+            f"wav/Session01/{woman}.txt": "안녕 하세요\n둘째 줄",
+            f"wav/Session01/{man}.wav": b"",
+            f"wav/Session01/{man}.txt": "반가워".encode("cp949"),
+        },
+    )
+    first, second = read("kemdy19", root)
+    assert (first.key, first.labels, first.speaker) == (woman, {"emotion": "happy"}, "Sess01-F")
+    assert (second.key, second.labels, second.text) == (man, {"emotion": "neutral"}, "반가워")
+    assert (first.text, first.session) == ("안녕 하세요", "Sess01")
+
+
+def test_kemdy20_is_cleaned_as_the_baseline_does(tmp_path: Path) -> None:
+    names = [f"Sess12_script03_User023F_{number:03}" for number in range(4)]
+    emotions = ["disqust", "neutral;happy", "surprise", "sad"]
+    lines = "".join(map(kemdy_line, names, emotions)) + ",,,,,,,,,\r\n\r\n"
+    files: dict[str, str | bytes] = {"annotation/Sess12_eval.csv": KEMDY_HEADER + lines}
+    for name in names[:3]:  # the last one's files are missing
+        files |= {f"wav/Session12/{name}.wav": b"", f"wav/Session12/{name}.txt": "네"}
+    found = read("kemdy20", write(tmp_path, files))
+    assert [(one.key, one.labels["emotion"]) for one in found] == [
+        (names[0], "disgust"),
+        (names[2], "surprise"),
+    ]
+    assert {(one.speaker, one.session) for one in found} == {("User023F", "Sess12")}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("", "has not its two header lines"),
+        (KEMDY_HEADER.replace("Segment ID", "Segment"), "has no column 'segment id'"),
+        (KEMDY_HEADER.replace("Emotion", "Mood"), "has no column 'total evaluation' / 'emotion'"),
+        (f"{KEMDY_HEADER}1,2\r\n", "a line that is too short: 1,2"),
+    ],
+)
+def test_bad_kemdy_tables_are_named(tmp_path: Path, table: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read("kemdy20", write(tmp_path, {"annotation/Sess01_eval.csv": table}))
+
+
+@pytest.mark.corpora
+def test_real_ravdess(shared: Path) -> None:
+    found = read("ravdess", shared / "data" / "ravdess.tar")
+    assert len(found) == 1200
+    assert len({one.speaker for one in found}) == 20
+    assert Counter(str(one.labels["emotion"]) for one in found)["neutral"] == 80
+
+
+@pytest.mark.corpora
+def test_real_korean_speech(shared: Path) -> None:
+    found = read("korean_speech", shared / "data" / "korean_speech.tar")
+    labels = Counter(str(one.labels.get("emotion", "")) for one in found)
+    assert labels == {"": 463, "neutral": 75, "joy": 75, "anger": 75, "sadness": 75}
+
+
+@pytest.mark.corpora
+def test_real_meld(shared: Path) -> None:
+    found = read("meld", shared / "data" / "sog_text.tar.xz")
+    assert Counter(one.split for one in found) == {"train": 9989, "valid": 1109, "test": 2610}
+    assert not any("\x92" in (one.text or "") for one in found)

@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, help="YAML file of settings")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

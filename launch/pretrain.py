@@ -25,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="plan the run, write nothing")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main() -> int:

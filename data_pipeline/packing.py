@@ -129,7 +129,7 @@ class PackedBatch:
         return len(self.order)
 
     def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
-        """The batch with every tensor on a device; from pinned memory it need not wait."""
+        """The batch with every tensor on a device."""
         tensors: dict[str, Any] = {
             field.name: value.to(device, non_blocking=non_blocking)
             for field in fields(self)

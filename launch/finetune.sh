@@ -4,6 +4,6 @@
 set -euo pipefail
 here=$(dirname "$0")
 if [[ -n "${SLURM_JOB_ID:-}" ]]; then
-    exec srun python "$here/finetune.py" "$@"
+    exec srun --kill-on-bad-exit=1 python "$here/finetune.py" "$@"
 fi
 exec deepspeed "$here/finetune.py" "$@"

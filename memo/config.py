@@ -8,13 +8,13 @@ is derived from these settings and never typed in.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import pydantic
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from data_pipeline.errors import UserError
 
@@ -22,7 +22,12 @@ from data_pipeline.errors import UserError
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def under(cls) -> dict[str, Any]:
+        """Plain values that a file and overrides are merged over."""
+        return {}
 
 
 class ModelSpec(Settings):
@@ -86,7 +91,7 @@ class DataSettings(Settings):
     face_dim: int | None = None
     speech_dim: int | None = None
     verify: bool = False
-    max_quarantined: int = 100
+    max_quarantined: int = Field(100, ge=0)
 
 
 class ModelSettings(Settings):
@@ -103,10 +108,10 @@ class ModelSettings(Settings):
 
     size: Literal["demo", "small", "base", "large"] = "small"
     init_from: Path | None = None
-    hidden: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    ffn: int | None = None
+    hidden: int | None = Field(None, ge=1)
+    layers: int | None = Field(None, ge=1)
+    heads: int | None = Field(None, ge=1)
+    ffn: int | None = Field(None, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
     attention_dropout: float = Field(0.1, ge=0, lt=1)
     init_std: float = Field(0.02, gt=0)
@@ -175,11 +180,15 @@ class Batch(Settings):
     token_budget: int = Field(4096, ge=1)
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+"""Decay of a moment."""
+
+
 class Optimizer(Settings):
     """AdamW with warm-up and linear decay to zero; the original warms up 4k of 40k steps."""
 
     lr: float = Field(5e-5, gt=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_steps: int = Field(100, ge=0)
@@ -192,8 +201,8 @@ class Distribution(Settings):
     Attributes:
         zero_stage: 0 plain data parallel; 1 optimizer, 2 gradients, 3 parameters are partitioned.
         offload: keep optimizer state in host memory (stages 1 to 3, GPU only).
-        precision: `fp32` or `bf16`; null takes bf16 where the accelerator supports it and fp32
-            elsewhere.
+        precision: `fp32` or `bf16`; null takes bf16 at stages 1 to 3, where fp32 master weights
+            are kept, if the accelerator supports it, and fp32 elsewhere.
         activation_checkpointing: recompute each layer in the backward pass.
     """
 
@@ -201,6 +210,15 @@ class Distribution(Settings):
     offload: bool = False
     precision: Literal["fp32", "bf16"] | None = None
     activation_checkpointing: bool = False
+
+
+OBJECTIVES = {
+    "wwmlm": ObjectiveSettings(ratio=2),
+    "span_mvfr": ObjectiveSettings(),
+    "span_mvfc_kl": ObjectiveSettings(),
+    "span_mafr": ObjectiveSettings(),
+}
+"""MEmoBERT's four objectives and the ratios at which it draws them."""
 
 
 class PretrainConfig(Settings):
@@ -215,6 +233,8 @@ class PretrainConfig(Settings):
         keep_checkpoints: newest ones kept; null keeps all.
         max_bad_steps: stop after so many non-finite steps in a row.
         threads: CPU threads of a rank; null divides the cores among the ranks of the node.
+        objectives: name -> its settings. A file or override changes what it names and leaves the
+            others as they are; `objectives.NAME=null` takes one out.
     """
 
     name: str = "pretrain"
@@ -231,17 +251,22 @@ class PretrainConfig(Settings):
     model: ModelSettings = ModelSettings()
     limits: Limits = Limits()
     masking: Masking = Masking()
-    objectives: dict[str, ObjectiveSettings] = Field(
-        default_factory=lambda: {
-            "wwmlm": ObjectiveSettings(ratio=2),
-            "span_mvfr": ObjectiveSettings(),
-            "span_mvfc_kl": ObjectiveSettings(),
-            "span_mafr": ObjectiveSettings(),
-        }
-    )
+    objectives: dict[str, ObjectiveSettings] = OBJECTIVES
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     distribution: Distribution = Distribution()
+
+    @classmethod
+    def under(cls) -> dict[str, Any]:
+        """The four objectives."""
+        return {"objectives": {name: one.model_dump() for name, one in OBJECTIVES.items()}}
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _drop_null(cls, objectives: object) -> object:
+        if not isinstance(objectives, dict):
+            return objectives
+        return {name: one for name, one in objectives.items() if one is not None}
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -259,10 +284,24 @@ def load_config(kind: type[SettingsT], path: Path | None, overrides: Sequence[st
         UserError: a file that is missing or no YAML, an unknown key (names the nearest one), a
             value out of range.
     """
-    merged = OmegaConf.merge(_read_yaml(path), *map(_parse_override, overrides))
-    return parse_config(
-        kind, OmegaConf.to_container(merged, resolve=True), str(path or "the settings")
-    )
+    where = str(path or "the settings")
+    merged = _merge(OmegaConf.create(kind.under()), _read_yaml(path), where)
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override), override)
+    try:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+    return parse_config(kind, values, where)
+
+
+def _merge(under: DictConfig, over: DictConfig, where: str) -> DictConfig:
+    try:
+        merged = OmegaConf.merge(under, over)
+    except (OmegaConfBaseException, TypeError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+    assert isinstance(merged, DictConfig), "both are"
+    return merged
 
 
 def parse_config(kind: type[SettingsT], values: object, where: str) -> SettingsT:

@@ -21,15 +21,15 @@ from rich.table import Table
 from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
-from data_pipeline.shards.dataset import DatasetInfo
 from data_pipeline.shards.reader import Split, open_dataset
-from memo.config import ModelSpec, PretrainConfig
+from memo.config import PretrainConfig
 from memo.evaluation.metrics import Condition, Tally, new_tally
 from memo.objectives.base import MODALITIES, Modality
 from memo.objectives.masking import MaskedClip
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
+from memo.training.checkpoint import check_encoders, load_model, open_checkpoint
 
 MASKED_CLIPS = 500
 """Masked copies of clips per objective that a small split is repeated to reach.
@@ -240,13 +240,13 @@ def run_evaluation(checkpoint: Path, dataset: Path, split: str, json_out: Path |
     Raises:
         UserError: a checkpoint or dataset that cannot be used, or that do not fit each other.
     """
-    from memo.training.checkpoint import load_model  # noqa: PLC0415  # imports DeepSpeed
-
-    model, tokenizer, config = load_model(checkpoint)
-    opened = open_dataset(dataset)
-    _check_features(opened.info, model.backbone.spec, dataset)
+    if json_out is not None and not json_out.parent.is_dir():
+        raise UserError(f"--json: there is no folder {json_out.parent}")
+    found, opened = open_checkpoint(checkpoint), open_dataset(dataset)
+    check_encoders(found, opened.info.features, dataset, ("face", "speech"))
+    model, tokenizer = load_model(found)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    report = evaluate(model, tokenizer, config, opened.split(split), show_progress=True)
+    report = evaluate(model, tokenizer, found.config, opened.split(split), show_progress=True)
     console = Console()
     console.print(f"{split}: {report.clips:,} clips, each masked {report.repeats} times")
     for table in report.tables():
@@ -255,16 +255,3 @@ def run_evaluation(checkpoint: Path, dataset: Path, split: str, json_out: Path |
         partial = json_out.with_name(json_out.name + ".tmp")
         partial.write_text(report.to_json(), encoding="utf8")
         partial.replace(json_out)
-
-
-def _check_features(info: DatasetInfo, spec: ModelSpec, dataset: Path) -> None:
-    """Refuse a dataset whose rows have other sizes than the checkpoint's."""
-    face, speech = info.features.face, info.features.speech
-    sizes = {
-        "face features": (spec.face_dim, face.dim if face else None),
-        "expression classes": (spec.face_classes, len(face.classes) if face else None),
-        "speech features": (spec.speech_dim, speech.dim if speech else None),
-    }
-    for what, (ours, theirs) in sizes.items():
-        if theirs is not None and ours != theirs:
-            raise UserError(f"{dataset}: it has {theirs} {what}, the checkpoint takes {ours}")

@@ -148,7 +148,11 @@ def _summary(rows: Sequence[Row]) -> list[tuple[str, str]]:
     last = next((row for row in reversed(rows) if "loss" in row), rows[-1])
     series = {key: _series(rows, key) for _, key, _ in MEDIAN_FIGURES}
     return [
-        *((label, f"{last[key]:{form}}") for label, key, form in LAST_FIGURES if key in last),
+        *(
+            (label, f"{value:{form}}")
+            for label, key, form in LAST_FIGURES
+            if (value := last.get(key)) is not None
+        ),
         *(
             (label, f"{_median([value for _, value in series[key]]):{form}}")
             for label, key, form in MEDIAN_FIGURES

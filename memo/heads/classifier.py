@@ -63,5 +63,6 @@ def mean_of_sequences(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
     lengths = cu_seqlens.diff().long()  # (S,)
     numbers = torch.arange(len(lengths), device=hidden.device)
     sequence = torch.repeat_interleave(numbers, lengths, output_size=len(hidden))  # (N,)
-    sums = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, sequence, hidden)
-    return sums / lengths[:, None]
+    sums = hidden.new_zeros(len(lengths), hidden.shape[1], dtype=torch.float32)
+    means = sums.index_add(0, sequence, hidden.float()) / lengths[:, None]
+    return means.to(hidden.dtype)

@@ -17,7 +17,7 @@ Nothing depends on the number of ranks or the ZeRO stage that wrote it. Nothing 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from memo.objectives.registry import build_objectives
 from memo.tokenizer import Tokenizer, load_tokenizer
 from memo.training.state import TrainingState
 
+FORMAT = "memo-checkpoint/1"
 LATEST = "latest"
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
@@ -121,18 +122,39 @@ def write_checkpoint(
         The checkpoint's folder.
 
     Raises:
-        UserError: a weight is not finite; the older checkpoints stay as they are.
+        UserError: a weight is not finite, or the disk is full; the older checkpoints stay as they
+            are.
     """
     _refuse_non_finite(state.model)
     folder = root / f"step-{progress.step:08d}"
     temporary = folder.with_suffix(".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_files(temporary, state, progress, config, spec, features, tokenizer)
+        _put_in_place(temporary, folder)
+        _point_latest(root, folder.name)
+        _prune(root, config.keep_checkpoints, folder.name)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{temporary} cannot be written: {error}") from None
+    return folder
+
+
+def _write_files(
+    temporary: Path,
+    state: TrainingState,
+    progress: Progress,
+    config: PretrainConfig,
+    spec: ModelSpec,
+    features: FeatureSchema,
+    tokenizer: Tokenizer,
+) -> None:
+    """All of a checkpoint, on disk."""
     save_file(dict(state.model), temporary / MODEL)
     save_file(dict(state.moments), temporary / OPTIMIZER)
     tokenizer.save(temporary / TOKENIZER)
     record = {
-        "format": "memo-checkpoint/1",
+        "format": FORMAT,
         "progress": {**asdict(progress), "stream": progress.stream.to_json()},
         "updates": state.updates,
         "spec": spec.model_dump(),
@@ -143,11 +165,15 @@ def write_checkpoint(
     (temporary / STATE).write_text(json.dumps(record, indent=1), encoding="utf8")
     _write_manifest(temporary)
     _sync_tree(temporary)
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was resumed from before it
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Give a whole checkpoint its name; one of a run that was resumed from before it makes room."""
+    if folder.exists():
+        old = folder.with_suffix(".old.tmp")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
     temporary.rename(folder)
-    _point_latest(root, folder.name)
-    _prune(root, config.keep_checkpoints, folder.name)
-    return folder
 
 
 def _refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -171,16 +197,23 @@ def _write_manifest(folder: Path) -> None:
 def _sync_tree(folder: Path) -> None:
     """Have every file and folder on disk before the rename that makes them count."""
     for path in (*folder.rglob("*"), folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def _point_latest(root: Path, name: str) -> None:
     temporary = root / f"{LATEST}.tmp"
-    temporary.write_text(f"{name}\n", encoding="utf8")
+    with temporary.open("w", encoding="utf8") as file:
+        file.write(f"{name}\n")
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(root / LATEST)
-    _sync_tree(root / name)
+    _sync(root)
 
 
 def _prune(root: Path, keep: int | None, newest: str) -> None:
@@ -206,7 +239,10 @@ def find_checkpoint(place: Path) -> Path:
         return place
     for root in (place, place / "checkpoints"):
         if (root / LATEST).is_file():
-            return root / (root / LATEST).read_text("utf8").strip()
+            name = (root / LATEST).read_text("utf8").strip()
+            if not (root / name / MANIFEST).is_file() or not name:
+                raise UserError(f"{root / LATEST} names {name!r}, which is no checkpoint there")
+            return root / name
     raise UserError(f"there is no checkpoint in {place}; give a checkpoint's or a run's folder")
 
 
@@ -222,6 +258,8 @@ def open_checkpoint(place: Path) -> Checkpoint:
     folder = find_checkpoint(place)
     _verify(folder)
     record = json.loads((folder / STATE).read_text("utf8"))
+    if record.get("format") != FORMAT:
+        raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")
     return Checkpoint(
         folder=folder,
         progress=Progress(
@@ -263,16 +301,37 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_model(place: Path) -> tuple[PretrainingModel, Tokenizer, PretrainConfig]:
-    """The model of a checkpoint with its tokenizer and settings, for evaluation and tuning.
+def check_encoders(
+    checkpoint: Checkpoint, features: FeatureSchema, folder: Path, modalities: Sequence[str]
+) -> None:
+    """The rows of a dataset must be of the kind that the model was trained on.
 
     Args:
-        place: see `find_checkpoint`.
+        checkpoint: of the model.
+        features: of the dataset.
+        folder: the dataset's.
+        modalities: `face`, `speech`; one that the dataset lacks is passed over.
 
     Raises:
-        UserError: see `open_checkpoint`; or the tokenizer does not fit the weights.
+        UserError: names what differs, with both values.
     """
-    checkpoint = open_checkpoint(place)
+    for name in modalities:
+        ours, theirs = getattr(features, name), getattr(checkpoint.features, name)
+        for field in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
+            one, other = getattr(ours, field), getattr(theirs, field)
+            if one != other:
+                raise UserError(
+                    f"{folder}: its {name} rows have {field}={one}, those that "
+                    f"{checkpoint.folder} was trained on {other}; build it with the same encoder"
+                )
+
+
+def load_model(checkpoint: Checkpoint) -> tuple[PretrainingModel, Tokenizer]:
+    """The model of a checkpoint with its tokenizer, for evaluation.
+
+    Raises:
+        UserError: the tokenizer does not fit the weights.
+    """
     tokenizer = checkpoint.tokenizer()
     if tokenizer.vocab_size != checkpoint.spec.vocab_size:
         raise UserError(
@@ -284,4 +343,4 @@ def load_model(place: Path) -> tuple[PretrainingModel, Tokenizer, PretrainConfig
         build_objectives(checkpoint.config.objectives, checkpoint.spec),
     )
     model.load_state_dict(checkpoint.weights())
-    return model, tokenizer, checkpoint.config
+    return model, tokenizer

@@ -94,13 +94,32 @@ def join(threads: int | None) -> Ranks:
         threads: CPU threads of this process; None divides the cores among those of this node.
     """
     describe_process(os.environ)
-    local = int(os.environ["LOCAL_RANK"])
     torch.set_num_threads(threads or _share_of_cores(os.environ))
-    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cuda":
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", choose_gpu(os.environ, torch.cuda.device_count()))
         torch.cuda.set_device(device)
     deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def choose_gpu(environment: MutableMapping[str, str], visible: int) -> int:
+    """Number of this process's GPU; LOCAL_RANK, from which DeepSpeed takes it, is set to it.
+
+    A scheduler may show each process its own GPU alone, which then has the number 0.
+
+    Raises:
+        UserError: more processes on this node than GPUs.
+    """
+    local = int(environment["LOCAL_RANK"])
+    if visible == 1:
+        environment["LOCAL_RANK"] = "0"
+        return 0
+    if local >= visible:
+        raise UserError(
+            f"process {local} of this node has no GPU: there are {visible}; start as many processes"
+        )
+    return local
 
 
 def describe_process(environment: MutableMapping[str, str]) -> None:
@@ -123,14 +142,14 @@ def _slurm_process(slurm: MutableMapping[str, str]) -> dict[str, str]:
         "LOCAL_RANK": slurm["SLURM_LOCALID"],
         "LOCAL_WORLD_SIZE": re.split(r"[(,]", slurm["SLURM_STEP_TASKS_PER_NODE"])[0],
         "MASTER_ADDR": slurm.get("MASTER_ADDR") or _first_host(slurm["SLURM_STEP_NODELIST"]),
-        "MASTER_PORT": slurm.get("MASTER_PORT") or str(20_000 + (31 * job + step) % 20_000),
+        "MASTER_PORT": slurm.get("MASTER_PORT") or str(20_000 + (31 * job + step) % 12_000),
     }
 
 
 def _first_host(nodes: str) -> str:
     """The first of Slurm's host list, e.g. "gpu[07-09,12],cpu1" -> "gpu07"."""
-    name, _, numbers = re.split(r",(?![^\[]*\])", nodes)[0].partition("[")
-    return name + re.split(r"[-,\]]", numbers)[0]
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^],-]*)[^]]*\]", r"\1", first)
 
 
 def _free_port() -> int:

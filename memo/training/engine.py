@@ -168,14 +168,22 @@ class Engine:
         """Give back what DeepSpeed holds; the model can be used on."""
         self.deepspeed.destroy()
 
-    def collect(self) -> TrainingState:
-        """Full parameters and moments of every parameter; all ranks must call it together."""
+    def collect(self) -> TrainingState | None:
+        """Full parameters and moments of every parameter; all ranks must call it together.
+
+        Returns:
+            On the first rank the state; on the others None, for one copy is enough for a node.
+        """
         self._link_moments()
-        parameters, moments = {}, {}
+        parameters: dict[str, Tensor] = {}
+        moments: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
-            parameters[name] = self._full(parameter)
-            for key in MOMENTS:
-                moments[f"{key}.{name}"] = self._full(parameter, key)
+            whole = {key: self._full(parameter, key) for key in (None, *MOMENTS)}
+            if self.ranks.first:
+                parameters[name] = whole[None]
+                moments |= {f"{key}.{name}": whole[key] for key in MOMENTS}
+        if not self.ranks.first:
+            return None
         buffers = {name: buffer.cpu() for name, buffer in self.model.named_buffers()}
         return TrainingState({**parameters, **buffers}, moments, self._updates())
 
@@ -272,8 +280,13 @@ def choose_precision(distribution: Distribution, device: torch.device) -> str:
     """`fp32` or `bf16`.
 
     Raises:
-        UserError: bf16 is asked for where it is not supported.
+        UserError: bf16 or offloading is asked for where it is not supported.
     """
+    if distribution.offload and (device.type == "cpu" or distribution.zero_stage == 0):
+        raise UserError(
+            "distribution.offload needs a GPU and distribution.zero_stage=1 or more; on a "
+            f"{device.type} at stage {distribution.zero_stage} there is nothing to take elsewhere"
+        )
     supported = supports_bf16()
     if distribution.precision is None:
         return "bf16" if supported and distribution.zero_stage > 0 else "fp32"
@@ -310,4 +323,5 @@ def deepspeed_config(
         config["zero_force_ds_cpu_optimizer"] = False  # ours runs on the host as well
     if precision == "bf16":
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config

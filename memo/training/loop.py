@@ -25,6 +25,9 @@ from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
 from memo.training.signals import StopSignals
 
+FULL = 1000
+"""Stands for "too many bad samples" where the ranks agree on a signal's number."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -72,7 +75,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         The signal that ended the run before its last step; else None.
 
     Raises:
-        UserError: too many non-finite steps in a row, or too many bad samples.
+        AgreedError: too many non-finite steps in a row, or too many bad samples.
     """
     config, bad_steps = run.config, 0
     with _stream(run) as stream, StopSignals() as signals:
@@ -90,13 +93,28 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
                 _log(run, step, result, lr, seconds, waited_s, monitor, display)
             if done % config.valid_every == 0 or done == config.steps:
                 _validate(run, monitor, display)
-            stopped_by = run.ranks.max(signals.received or 0)
+            stopped_by = _agree_to_stop(run, signals)
             if stopped_by or done % config.checkpoint_every == 0 or done == config.steps:
                 save(run)
             if stopped_by and done < config.steps:
                 display.say(f"asked to stop: step {done} is saved; the same command goes on")
                 return stopped_by
     return None
+
+
+def _agree_to_stop(run: Run, signals: StopSignals) -> int:
+    """The signal that some rank has received; 0 if none has.
+
+    Raises:
+        AgreedError: there are too many bad samples on some rank.
+    """
+    full = any(maker.quarantine.excess for maker in (run.train, run.valid))
+    stopped_by = run.ranks.max(FULL if full else signals.received or 0)
+    if stopped_by == FULL:
+        with run.ranks.together():
+            run.train.quarantine.check()
+            run.valid.quarantine.check()
+    return stopped_by
 
 
 def _stream(run: Run) -> TrainStream:
@@ -117,7 +135,7 @@ def save(run: Run) -> None:
     """Write a checkpoint of where the run stands; all ranks call it together."""
     state = run.engine.collect()
     with run.ranks.together():
-        if run.ranks.first:
+        if state is not None:
             root = run.folder / "checkpoints"
             write_checkpoint(
                 root, state, run.progress, run.config, run.spec, run.features, run.tokenizer

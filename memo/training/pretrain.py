@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import torch
 import yaml
 
 from data_pipeline.stream import check_ranks
@@ -29,7 +30,9 @@ from memo.training.setup import (
 )
 
 REQUEUE = 85
-"""Exit status after SIGUSR1, which a scheduler sends before it takes the machine: run it again."""
+"""Exit status after SIGUSR1 or SIGTERM, with which a scheduler takes the machine: run it again."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def pretrain(config: PretrainConfig, resume: str) -> int:
@@ -40,7 +43,7 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
         resume: see `checkpoint_to_resume`.
 
     Returns:
-        The exit status: 0, or 85 if SIGUSR1 ended the run before its last step.
+        The exit status: 0 when all steps are done; 85 or 130 if a signal ended the run before.
 
     Raises:
         UserError: something that the user can mend, the same on every rank.
@@ -61,13 +64,15 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
 
 
 def _status(stopped_by: int | None) -> int:
-    return REQUEUE if stopped_by == signal.SIGUSR1 else 0
+    if stopped_by is None:
+        return 0
+    return INTERRUPTED if stopped_by == signal.SIGINT else REQUEUE
 
 
 def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
     """Open, build and check everything before anything is written but the demo corpus."""
     with ranks.together():
-        choose_precision(config.distribution, ranks.device)
+        precision = choose_precision(config.distribution, ranks.device)
         if ranks.first:
             prepare_demo(config)
     with ranks.together():
@@ -85,16 +90,16 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
             for split in (data.train, data.valid)
         ]
         check_ranks(makers[0], config.batch.global_batch)
+    with ranks.together():
+        if ranks.first:
+            _write_config(run_folder(config), config)
     weights = {name: one.weight for name, one in config.objectives.items()}
     engine = Engine(model, weights, config.optimizer, config.distribution, ranks, config.seed)
     if checkpoint is not None:
         engine.restore(state)
-    folder = run_folder(config)
-    if ranks.first:
-        _write_config(folder, config)
     return Run(
         config=config,
-        folder=folder,
+        folder=run_folder(config),
         ranks=ranks,
         spec=spec,
         features=data.info.features,
@@ -105,8 +110,16 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
         train=makers[0],
         valid=makers[1],
         progress=checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data)),
-        peak_flops=measure_matmul_peak(ranks.device),
+        peak_flops=_peak_flops(ranks.device, precision),
     )
+
+
+def _peak_flops(device: torch.device, precision: str) -> float:
+    """Of this rank's device, in the precision of the run."""
+    if device.type == "cpu":
+        return measure_matmul_peak(device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return measure_matmul_peak(device, dtype, size=8192)
 
 
 def _write_config(folder: Path, config: PretrainConfig) -> None:

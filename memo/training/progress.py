@@ -47,7 +47,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """A line of its own."""
-        self._console.print(message, highlight=False, soft_wrap=True)
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, number: int) -> None:
         """So many steps are done."""

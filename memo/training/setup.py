@@ -27,6 +27,9 @@ from memo.training.checkpoint import Checkpoint, open_checkpoint
 DEMO = Path("datasets/demo")
 DEMO_PIECES = 200
 
+POSITIONS, FACE_POSITIONS, SPEECH_POSITIONS = 512, 64, 128
+"""Rows of the position tables; more where the limits ask for more. Tuning has longer limits."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -114,6 +117,9 @@ def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
             "dropout": model.dropout,
             "attention_dropout": model.attention_dropout,
             "init_std": model.init_std,
+            "max_positions": max(POSITIONS, config.limits.text + 2),
+            "max_face": max(FACE_POSITIONS, config.limits.face),
+            "max_speech": max(SPEECH_POSITIONS, config.limits.speech),
             **sizes,
         }
     )

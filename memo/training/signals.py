@@ -10,8 +10,8 @@ WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 class StopSignals:
     """Context manager that notes a request to stop instead of dying of it.
 
-    A second SIGINT ends the process at once. What was noted counts only when all ranks have agreed
-    (`Ranks.any`), for a launcher may tell them at different moments, or only one of them.
+    SIGINT after any of them ends the process at once. What was noted counts only when all ranks
+    have agreed (`Ranks.max`), for a launcher may tell them at different moments, or only one.
 
     Attributes:
         received: number of the signal; None if there was none.

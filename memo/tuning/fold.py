@@ -78,6 +78,7 @@ class FoldRun:
         seed: of new weights, order, dropout and drawn patterns.
         ranks: this process among the others.
         name: for messages.
+        quarantine: takes the clips that cannot be used.
     """
 
     setup: Setup
@@ -85,6 +86,7 @@ class FoldRun:
     seed: int
     ranks: Ranks
     name: str
+    quarantine: Quarantine
 
     def maker(self, part: NDArray[np.int64], choices: Sequence[Pattern]) -> BatchMaker:
         """What makes this rank's micro-batches of a part."""
@@ -110,7 +112,7 @@ class FoldRun:
             lengths=SubsetLengths(setup.lengths, part, prompts.longest if prompts else 2),
             token_budget=config.batch.token_budget,
             placement=self.ranks.placement,
-            quarantine=Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined),
+            quarantine=self.quarantine,
         )
 
 
@@ -232,6 +234,9 @@ def predict(
         run: the fold.
         part: int64 (n,), samples of the corpus.
         pattern: the modalities in sight.
+
+    Raises:
+        AgreedError: too many clips cannot be used.
     """
     model.eval()
     samples, rows = [], []
@@ -240,6 +245,8 @@ def predict(
         samples.append(batch.samples.numpy())
         rows.append(logits.softmax(dim=1).cpu().numpy())
     model.train()
+    with run.ranks.together():
+        run.quarantine.check()
     classes = len(run.setup.data.task.classes)
     empty = np.zeros((0, classes), np.float32)
     here = np.concatenate([*samples, np.zeros(0, np.int64)]), np.concatenate([empty, *rows])

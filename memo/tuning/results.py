@@ -3,6 +3,7 @@
 ```
 runs/<name>/
   config.yaml                        as resolved
+  origin.json                        the task, and hashes of backbone and corpus
   folds/fold-0-seed-1/result.json    chosen epoch, scores, every test prediction
   folds/fold-0-seed-1/tuned/         the trained tensors (`artifact.py`)
   results.json                       mean, deviation and interval of every score

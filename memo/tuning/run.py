@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_pipeline.errors import UserError
+from data_pipeline.quarantine import Quarantine
 from memo.evaluation.scores import SCORES
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
@@ -28,6 +29,7 @@ from memo.tuning.results import (
 from memo.tuning.setup import Setup, set_up
 
 CONFIG = "config.yaml"
+ORIGIN = "origin.json"
 
 
 def finetune(config: FinetuneConfig) -> int:
@@ -43,10 +45,11 @@ def finetune(config: FinetuneConfig) -> int:
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
         setup = set_up(config)
-        _check_folder(config)
+        _check_folder(setup)
     with ranks.together():
         if ranks.first:
             _write_atomically(config.folder / CONFIG, _dumped(config))
+            _write_atomically(config.folder / ORIGIN, json.dumps(_origin(setup), indent=1))
     for fold in setup.folds:
         for seed in setup.seeds:
             _run_fold(setup, ranks, fold, seed)
@@ -58,12 +61,22 @@ def finetune(config: FinetuneConfig) -> int:
     return 0
 
 
-def _check_folder(config: FinetuneConfig) -> None:
-    """The run's folder is new, or of a run with the same settings.
+def _origin(setup: Setup) -> dict[str, Any]:
+    """What the folds come from, beyond the settings: a name may mean something else tomorrow."""
+    return {
+        "backbone": setup.backbone.sha256,
+        "dataset": setup.data.samples.fingerprint,
+        "task": setup.data.task.model_dump(mode="json"),
+    }
+
+
+def _check_folder(setup: Setup) -> None:
+    """The run's folder is new, or of a run with the same settings, backbone, corpus and task.
 
     Raises:
         UserError: it has a run with others.
     """
+    config = setup.config
     path = config.folder / CONFIG
     if not path.is_file():
         return
@@ -76,6 +89,12 @@ def _check_folder(config: FinetuneConfig) -> None:
             f"{config.folder} has a run with other settings ({', '.join(changed)}); set name= or "
             "run_dir=, or remove it"
         )
+    origin, ours = json.loads((config.folder / ORIGIN).read_text("utf8")), _origin(setup)
+    for name, value in ours.items():
+        if origin[name] != value:
+            raise UserError(
+                f"{config.folder} has folds of another {name}; set name= or run_dir=, or remove it"
+            )
 
 
 def _dumped(config: FinetuneConfig) -> str:
@@ -100,7 +119,8 @@ def _run_fold(setup: Setup, ranks: Ranks, fold: int, seed: int) -> None:
     name = f"fold {fold}, seed {seed}"
     part = setup.data.folds[fold]
     steps = max(round(len(part.train) / config.batch.global_batch), 1) * config.training.epochs
-    run = FoldRun(setup, part, seed, ranks, name)
+    quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
+    run = FoldRun(setup, part, seed, ranks, name, quarantine)
     with Display(name, steps, 0, ranks.first) as display:
         result = train_fold(run, display)
     with ranks.together():

@@ -16,7 +16,7 @@ from memo.model.pretrained import load_hf_weights, load_mlm_head
 from memo.objectives import build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
 from memo.tokenizer import Tokenizer
-from memo.training.checkpoint import MODEL, Checkpoint, open_checkpoint
+from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_checkpoint
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.model import TaskModel, build_task_model
@@ -118,24 +118,16 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
 
 
 def _check_features(data: LabelledData, backbone: Backbone) -> None:
-    """The corpus must have been encoded as the pretraining corpus was."""
-    found, before = data.dataset.info.features, backbone.checkpoint.features
-    for name in data.task.modalities:
-        if name == "text":
-            continue
-        ours, theirs = getattr(found, name), getattr(before, name)
-        if ours is None:
+    """The corpus must have the task's modalities, encoded as the pretraining corpus was."""
+    found, folder = data.dataset.info.features, data.dataset.folder
+    rows = [name for name in data.task.modalities if name != "text"]
+    for name in rows:
+        if getattr(found, name) is None:
             raise UserError(
-                f"task {data.task.name} uses the {name}, but {data.dataset.folder} has no {name} "
-                "features; take it out of the task's modalities"
+                f"task {data.task.name} uses the {name}, but {folder} has no {name} features; take "
+                "it out of the task's modalities"
             )
-        for field in ("dim", "encoder", "encoder_sha256"):
-            one, other = getattr(ours, field), getattr(theirs, field)
-            if one != other:
-                raise UserError(
-                    f"{data.dataset.folder}: its {name} rows have {field}={one}, those of "
-                    f"{backbone.checkpoint.folder} {other}; build it with the same encoder"
-                )
+    check_encoders(backbone.checkpoint, found, folder, rows)
 
 
 def _check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | None) -> None:

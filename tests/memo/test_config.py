@@ -4,6 +4,7 @@ import pytest
 
 from data_pipeline.errors import UserError
 from memo.config import PretrainConfig, load_config
+from memo.tuning.task import TASKS, load_task
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml"))
 
@@ -20,6 +21,12 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     path.write_text("steps: 7\noptimizer:\n  lr: 0.5\n  warmup_steps: 3\n")
     config = load_config(PretrainConfig, path, ["optimizer.lr=1e-4", "objectives.wwmlm.ratio=3"])
     assert (config.steps, config.optimizer.warmup_steps) == (7, 3)
+    assert {name: one.ratio for name, one in config.objectives.items()} == {
+        "wwmlm": 3,
+        "span_mvfr": 1,
+        "span_mvfc_kl": 1,
+        "span_mafr": 1,
+    }
     assert config.optimizer.lr == pytest.approx(1e-4)
     assert config.optimizer.betas == (0.9, 0.98)
 
@@ -33,6 +40,11 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("objectives.wwmlm.weigth=1", "did you mean 'weight'"),
         ("optimizer.lr=-1", r"optimizer\.lr=-1: .*greater than 0"),
         ("model.size=tiny", r"model\.size='tiny'"),
+        ("name=${x}", "'x' not found"),
+        ("objectives=[1]", r"objectives=\[1\]: .*incompatible"),
+        ("optimizer.betas=[0.9,1.5]", r"optimizer\.betas\.1=1\.5: .*less than 1"),
+        ("optimizer.lr=.inf", r"optimizer\.lr=inf: .*finite"),
+        ("model.heads=0", r"model\.heads=0"),
         ("steps", "write key=value"),
         ("=3", "write key=value"),
     ],
@@ -55,3 +67,25 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no config file"):
         load_config(PretrainConfig, tmp_path / "absent.yaml", [])
+
+
+def test_one_objective_is_changed_and_another_taken_out() -> None:
+    changes = ["objectives.wwmlm.weight=2", "objectives.span_mafr=null"]
+    objectives = load_config(PretrainConfig, None, changes).objectives
+    assert list(objectives) == ["wwmlm", "span_mvfr", "span_mvfc_kl"]
+    assert (objectives["wwmlm"].ratio, objectives["wwmlm"].weight) == (2, 2)
+    again = PretrainConfig.model_validate(
+        load_config(PretrainConfig, None, changes).model_dump(mode="json")
+    )
+    assert again.objectives == objectives, "what was taken out stays out"
+
+
+@pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_task_is_valid_and_has_words_for_its_classes(path: Path) -> None:
+    task = load_task(path.stem)
+    assert task.name == path.stem
+    for wording in task.wording.values():
+        assert set(wording.words) == set(task.classes)
+        assert wording.template.count("[MASK]") == 1
+    for merged in task.merge.values():
+        assert merged in task.classes

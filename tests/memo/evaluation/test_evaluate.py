@@ -2,11 +2,8 @@
 
 import io
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -16,9 +13,10 @@ from rich.console import Console
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
+from data_pipeline.order import StreamState
 from data_pipeline.packing import pack
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema
+from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema, read_info
 from data_pipeline.shards.reader import Split, open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import BatchMaker, Placement
@@ -31,6 +29,8 @@ from memo.objectives import MODALITIES, LossSum, build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
+from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.state import TrainingState
 
 CONFIG = PretrainConfig(limits=Limits(text=12), batch=Batch(token_budget=400))
 RATIOS = {name: one.ratio for name, one in CONFIG.objectives.items()}
@@ -227,7 +227,7 @@ def test_validation_is_the_same_on_any_number_of_ranks_and_agrees_with_evaluatio
         assert figures[key] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_command_refuses_a_dataset_of_other_sizes_and_writes_json(
+def test_the_command_refuses_a_dataset_of_other_rows_and_writes_json(
     model: PretrainingModel,
     letters: Tokenizer,
     spec: ModelSpec,
@@ -235,15 +235,22 @@ def test_the_command_refuses_a_dataset_of_other_sizes_and_writes_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    checkpoints = SimpleNamespace(load_model=lambda _: (model, letters, CONFIG))
-    monkeypatch.setitem(sys.modules, "memo.training.checkpoint", cast(ModuleType, checkpoints))
     monkeypatch.setattr("memo.evaluation.evaluate.MASKED_CLIPS", 10)
+    monkeypatch.setattr("memo.training.checkpoint.load_tokenizer", lambda _: letters)
     data = _write(tmp_path / "data", _clips(spec), spec)
-    run_evaluation(tmp_path, data, "valid", tmp_path / "figures.json")
+    features = read_info(data).features
+    state = TrainingState(model.state_dict(), {}, 0)
+    progress = Progress(0, 0, StreamState.start(1, "f"))
+    run = tmp_path / "run"
+    write_checkpoint(run / "checkpoints", state, progress, CONFIG, spec, features, letters)
+    run_evaluation(run, data, "valid", tmp_path / "figures.json")
     assert "span_mvfc_kl: face hidden" in capsys.readouterr().out
     written = json.loads((tmp_path / "figures.json").read_text())
     assert written["repeats"] == 2
     wide = spec.model_copy(update={"face_dim": 7})
-    other = _write(tmp_path / "wide", [Clip(key="a", text="ab")], wide)
-    with pytest.raises(UserError, match="7 face features, the checkpoint takes 6"):
-        run_evaluation(tmp_path, other, "valid", None)
+    faces = np.ones((2, 7), np.float16)
+    other = _write(tmp_path / "wide", [Clip(key="a", text="ab", face=faces)], wide)
+    with pytest.raises(UserError, match=r"face rows have dim=7, those that .* was trained on 6"):
+        run_evaluation(run, other, "valid", None)
+    with pytest.raises(UserError, match="--json: there is no folder"):
+        run_evaluation(run, data, "valid", tmp_path / "absent" / "figures.json")

@@ -40,6 +40,11 @@ def test_same_metrics_give_the_same_page(tmp_path: Path) -> None:
     assert write_report(tmp_path / "run").read_bytes() == first
 
 
+def test_a_run_whose_last_step_was_skipped_has_a_page(tmp_path: Path) -> None:
+    write_metrics(tmp_path, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None}])  # type: ignore[dict-item]
+    assert "loss" in write_report(tmp_path).read_text()
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     run = tmp_path / "<b>run"
     write_metrics(run, ROWS)

@@ -96,10 +96,11 @@ def test_loop_dropout_drops_weights_without_bias() -> None:
 
 def test_auto_takes_what_the_device_can_do() -> None:
     cuda = torch.device("cuda")
-    assert choose_backend(CPU, torch.float32, 0.1) == "loop"
-    assert choose_backend(cuda, torch.bfloat16, 0.0) == "varlen"
-    assert choose_backend(cuda, torch.bfloat16, 0.1) == "padded"
-    assert choose_backend(cuda, torch.float32, 0.0) == "padded"
+    assert choose_backend(CPU, torch.float32, 0.1, 64) == "loop"
+    assert choose_backend(cuda, torch.bfloat16, 0.0, 64) == "varlen"
+    assert choose_backend(cuda, torch.bfloat16, 0.1, 64) == "padded"
+    assert choose_backend(cuda, torch.float32, 0.0, 64) == "padded"
+    assert choose_backend(cuda, torch.bfloat16, 0.0, 20) == "padded"
 
 
 def test_varlen_refuses_dropout() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.errors import AgreedError, UserError
 from memo.config import Optimizer
-from memo.training.distributed import Ranks, describe_process, join
+from memo.training.distributed import Ranks, choose_gpu, describe_process, join
 from memo.training.optimizer import learning_rate
 from memo.training.pretrain import REQUEUE, pretrain
 from tests.distributed import run_ranks
@@ -56,10 +56,25 @@ def test_srun_is_understood() -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("cpu1", "cpu1"), ("a,b", "a"), ("n[2,4-6],x9", "n2"), ("rack-1-[010-012]", "rack-1-010")],
+    [
+        ("cpu1", "cpu1"),
+        ("a,b", "a"),
+        ("n[2,4-6],x9", "n2"),
+        ("r[1-2]n[3-4],x", "r1n3"),
+        ("rack-1-[010-012]", "rack-1-010"),
+    ],
 )
 def test_the_first_node_leads(nodes: str, first: str) -> None:
     assert described(**SLURM | {"SLURM_STEP_NODELIST": nodes})["MASTER_ADDR"] == first
+
+
+def test_a_gpu_is_chosen_among_those_in_sight() -> None:
+    second = {"LOCAL_RANK": "1"}
+    assert choose_gpu(second, visible=4) == 1
+    assert choose_gpu(second, visible=1) == 0, "each process is shown its own alone"
+    assert second == {"LOCAL_RANK": "0"}
+    with pytest.raises(UserError, match="process 2 of this node has no GPU: there are 2"):
+        choose_gpu({"LOCAL_RANK": "2"}, visible=2)
 
 
 def test_a_batch_script_itself_is_alone() -> None:
@@ -79,6 +94,7 @@ def decide(folder: str) -> None:
         fail_on_the_second(ranks)
     stop_by_a_signal_to_one(Path(folder))
     stop_after_bad_steps(Path(folder))
+    stop_after_bad_samples(Path(folder))
 
 
 def fail_on_the_second(ranks: Ranks) -> None:
@@ -110,9 +126,28 @@ def stop_after_bad_steps(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def stop_after_bad_samples(folder: Path) -> None:
+    """One bad sample, met by one rank: both end, with the same words."""
+    changes = ("data.max_quarantined=0", f"run_dir={folder / 'bad-run'}")
+    with pytest.raises(AgreedError, match="more than 0 bad samples; the last is train-00003"):
+        pretrain(small_config(folder / "bad", folder / "bad-run", *changes), "never")
+
+
+def spoil(dataset: Path) -> None:
+    """Break one clip's record."""
+    tar = next(
+        one for one in dataset.glob("train-*.tar") if b"train-00003.json" in one.read_bytes()
+    )
+    content = bytearray(tar.read_bytes())
+    at = content.index(b'"words"', content.index(b"train-00003.json"))
+    content[at : at + 2] = b'"\xff'
+    tar.write_bytes(content)
+
+
 @pytest.mark.slow
 def test_two_ranks_decide_alike(tmp_path: Path) -> None:
     write_small_dataset(tmp_path / "dataset")
+    spoil(write_small_dataset(tmp_path / "bad"))
     run_ranks(decide, str(tmp_path), 2)
     assert checkpoint(tmp_path / "told", 2).exists()
     assert not checkpoint(tmp_path / "told", 3).exists()

@@ -170,7 +170,6 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
         (["data.tokenizer=/nowhere"], "/nowhere"),
         (["data.train_split=test"], "splits are: train, valid|test"),
         (["model.heads=3"], "hidden=16 is no multiple of heads=3"),
-        (["limits.face=100"], r"limits\.face: 100 positions, the model has only 64"),
         (["batch.token_budget=50"], "longest sequence"),
         (["objectives.wwmml.ratio=1"], "did you mean 'wwmlm'"),
     ],

@@ -34,6 +34,12 @@ def test_time_left(step_s: float, left: str, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.endswith(f"  {left} left\n")
 
 
+def test_keys_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with Display("run", steps=100, done=0, shown=True) as display:
+        display.say("skipped: clip[/x] and [b]c")
+    assert capsys.readouterr().out == "skipped: clip[/x] and [b]c\n"
+
+
 def test_other_ranks_show_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Display("run", steps=100, done=0, shown=False) as display:
         display.say("a line")

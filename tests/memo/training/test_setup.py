@@ -55,9 +55,6 @@ def bert(folder: Path, data: Data, **changes: object) -> Path:
         (["data.dataset=absent"], "absent"),
         (["data.valid_split=test"], "no samples in split 'test'; its splits are: train, valid"),
         (["model.heads=3"], "hidden=32 is no multiple of heads=3"),
-        (["limits.text=511"], r"limits\.text: 513 positions, the model has only 512"),
-        (["limits.face=65"], r"limits\.face: 65 positions, the model has only 64"),
-        (["limits.speech=129"], r"limits\.speech: 129 positions, the model has only 128"),
         (["batch.token_budget=131"], r"token_budget=131 is less than the longest sequence, 132"),
         (["objectives.wwmml.ratio=1"], "wwmml"),
     ],
@@ -76,9 +73,21 @@ def build(config: PretrainConfig) -> None:
     build_model(config, model_spec(config, data), data)
 
 
-def test_the_longest_limits_fit(dataset: Path, tmp_path: Path) -> None:
-    longest = ("limits.text=510", "limits.face=64", "limits.speech=128")
-    build(small_config(dataset, tmp_path / "run", *longest))
+def test_the_position_tables_are_as_long_as_the_limits(dataset: Path, tmp_path: Path) -> None:
+    limits = ("limits.text=511", "limits.face=65", "limits.speech=300")
+    config = small_config(dataset, tmp_path / "run", *limits)
+    spec = model_spec(config, open_data(config))
+    assert (spec.max_positions, spec.max_face, spec.max_speech) == (513, 65, 300)
+    short = model_spec(small_config(dataset, tmp_path), open_data(config))
+    assert (short.max_positions, short.max_face, short.max_speech) == (512, 64, 128)
+
+
+def test_a_text_longer_than_berts_positions_is_refused(dataset: Path, tmp_path: Path) -> None:
+    data = open_data(small_config(dataset, tmp_path))
+    folder = bert(tmp_path / "bert", data)
+    config = small_config(dataset, tmp_path, f"model.init_from={folder}", "limits.text=5000")
+    with pytest.raises(UserError, match=r"limits\.text: 5002 positions, the model has only"):
+        model_spec(config, data)
 
 
 def test_a_seed_gives_the_same_weights_and_the_datasets_statistics(

@@ -12,6 +12,7 @@ import yaml
 
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import UserError
+from data_pipeline.quarantine import Quarantine
 from memo.config import load_config
 from memo.evaluation.scores import score
 from memo.training.distributed import Ranks
@@ -88,7 +89,12 @@ def test_an_adapter_is_small_and_gives_the_same_predictions_again(
     model = build_model(setup, 5, torch.ones(7))
     tuned.load_onto(model, setup.backbone)
     fold = setup.data.folds[1]
-    found = predict(model, FoldRun(setup, fold, 5, alone(), "t"), fold.test, ("face", "speech"))
+    found = predict(
+        model,
+        FoldRun(setup, fold, 5, alone(), "t", Quarantine(done / "quarantine.jsonl", 0)),
+        fold.test,
+        ("face", "speech"),
+    )
     written = record(done, 1)["test"]["face+speech"]["predictions"]
     rows = np.array([one["probabilities"] for one in written])
     np.testing.assert_allclose(found.probabilities, rows, atol=2e-5)
@@ -156,6 +162,23 @@ def test_a_run_killed_inside_a_fold_ends_as_one_that_was_not(
 def test_a_folder_of_another_run_is_left_as_it_is(done: Path, task: Path, backbone: Path) -> None:
     with pytest.raises(UserError, match=r"has a run with other settings \(optimizer\)"):
         finetune(tuning_config(task, backbone, done, "adapter", "optimizer.lr=1e-5"))
+
+
+def test_folds_of_another_task_or_backbone_are_not_mixed(
+    done: Path, corpus: Path, task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(done, tmp_path / "run")
+    path = tmp_path / "run" / "origin.json"
+    origin = json.loads(path.read_text())
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter")
+    for name in origin:
+        # The settings must be those of the run, or they would be refused first.
+        settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        settings["run_dir"] = str(tmp_path / "run")
+        (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+        path.write_text(json.dumps(origin | {name: "other"}))
+        with pytest.raises(UserError, match=f"has folds of another {name}; set name="):
+            finetune(config)
 
 
 def test_folds_can_be_run_one_by_one(
@@ -270,5 +293,7 @@ def test_a_corpus_of_another_encoder_is_refused(task: Path, backbone: Path, tmp_
         "sha256": file_sha256(content),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match=r"speech rows have encoder=demo, those of .* wav2vec2"):
+    with pytest.raises(
+        UserError, match=r"have encoder=demo, those that .* was trained on wav2vec2"
+    ):
         set_up(tuning_config(task, run, tmp_path / "r", "full"))

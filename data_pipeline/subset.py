@@ -1,6 +1,7 @@
-"""Some samples of a split, numbered anew: the training, validation or test part of a fold."""
+"""Samples numbered anew: a part of a split, or several splits one after the other."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,3 +64,68 @@ class SubsetLengths:
     def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some samples; both int64 (n,)."""
         return self._whole.of(self._chosen[samples]) + self._added
+
+
+class Joined:
+    """Several splits as one; numbers run through them in turn.
+
+    Args:
+        parts: the splits, at least one.
+        name: for messages.
+    """
+
+    def __init__(self, parts: Sequence[Samples], name: str) -> None:
+        self.name = name
+        self.shard_sizes = np.concatenate([part.shard_sizes for part in parts])
+        content = "".join(part.fingerprint for part in parts).encode()
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, sample: int) -> Clip:
+        """The clip of this number.
+
+        Raises:
+            BadSampleError: it is not whole or not of the right form.
+        """
+        part, number = self._place(sample)
+        return part.read(number)
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the shard and key of a sample, for messages."""
+        part, number = self._place(sample)
+        return part.location(number)
+
+    def _place(self, sample: int) -> tuple[Samples, int]:
+        at = int(np.searchsorted(self._ends, sample, side="right"))
+        return self._parts[at], sample - int(self._ends[at]) + len(self._parts[at])
+
+
+class JoinedLengths:
+    """Tokens of the samples of joined splits.
+
+    Args:
+        parts: of each split.
+        sizes: how many samples each has.
+
+    Attributes:
+        longest: no sequence is longer, in tokens.
+    """
+
+    def __init__(self, parts: Sequence[SampleLengths], sizes: Sequence[int]) -> None:
+        self.longest = max(part.longest for part in parts)
+        self._parts = parts
+        self._ends = np.cumsum(sizes)  # (parts,)
+        self._sizes = sizes
+
+    def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some samples; both int64 (n,)."""
+        places = np.searchsorted(self._ends, samples, side="right")
+        tokens = np.empty_like(samples)
+        for at, (part, size) in enumerate(zip(self._parts, self._sizes, strict=True)):
+            chosen = places == at
+            tokens[chosen] = part.of(samples[chosen] - (self._ends[at] - size))
+        return tokens

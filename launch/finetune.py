@@ -15,8 +15,13 @@ from memo.config import load_config
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Tune a pretrained model and evaluate it.")
-    parser.add_argument("--mode", help="full, linear, prompt, adapter or prompt+adapter")
+    parser.add_argument(
+        "--mode",
+        help="full, linear, prompt, adapter or prompt+adapter; of several tasks full, ewc, replay, "
+        "adapter or joint",
+    )
     parser.add_argument("--task", help="name of a task in configs/tasks, or a YAML file")
+    parser.add_argument("--tasks", metavar="A,B", help="several tasks, learned in this order")
     parser.add_argument("--pretrained", help="checkpoint or run of pretraining")
     parser.add_argument("--config", type=Path, help="YAML file of settings")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
@@ -32,6 +37,8 @@ def main() -> int:
         for name in ("mode", "task", "pretrained")
         if (value := getattr(arguments, name)) is not None
     ]
+    if arguments.tasks is not None:
+        named.append(f"tasks=[{arguments.tasks}]")
     try:
         from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
 

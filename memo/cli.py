@@ -35,10 +35,12 @@ def evaluate(
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
 ) -> None:
-    """Write RUN/report.html: curves, throughput, a table of the objectives."""
+    """Write RUN/report.html: curves and objectives, or folds, confusions and mistakes."""
     from memo.evaluation.report import write_report  # noqa: PLC0415
+    from memo.evaluation.tuning_report import write_tuning_report  # noqa: PLC0415
 
-    typer.echo(f"wrote {write_report(run)}")
+    tuned = (run / "results.json").is_file()
+    typer.echo(f"wrote {write_tuning_report(run) if tuned else write_report(run)}")
 
 
 def main() -> None:

@@ -1,7 +1,5 @@
 """`report.html`: a run's curves, throughput and objectives on one self-contained page."""
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-
 from data_pipeline.errors import UserError
+from memo.evaluation.figures import Axes, draw
+from memo.evaluation.page import PageTable, write_page
 
 Row: TypeAlias = Mapping[str, Any]
 """One line of `metrics.jsonl`."""
@@ -40,18 +38,12 @@ def write_report(run: Path) -> Path:
     rows = read_metrics(run / "metrics.jsonl")
     if not rows:
         raise UserError(f"{run / 'metrics.jsonl'} is empty; the run has logged nothing yet")
-    page = _template().render(
-        name=run.resolve().name,
-        summary=_summary(rows),
-        objectives=_objective_table(rows),
-        figures=[(plot.title, _draw(plot)) for plot in _plots(rows) if plot.lines],
-        config=_text_of(run / "config.yaml"),
+    return write_page(
+        run,
+        _summary(rows),
+        [PageTable("", OBJECTIVE_COLUMNS, _objective_rows(rows))],
+        [(plot.title, _draw(plot)) for plot in _plots(rows) if plot.lines],
     )
-    target = run / "report.html"
-    temporary = run / "report.html.tmp"
-    temporary.write_text(page, encoding="utf8")
-    temporary.replace(target)
-    return target
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -69,13 +61,6 @@ def read_metrics(path: Path) -> list[Row]:
         except json.JSONDecodeError:
             raise UserError(f"{path}, line {number}: not a JSON object") from None
     return rows
-
-
-def _template() -> Any:  # noqa: ANN401  (jinja2.Template is untyped)
-    environment = Environment(
-        loader=PackageLoader("memo.evaluation", "."), autoescape=select_autoescape(default=True)
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _series(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
@@ -111,21 +96,15 @@ def _plot(rows: Sequence[Row], title: str, keys: Mapping[str, str]) -> Plot:
 
 def _draw(plot: Plot) -> str:
     """The figure as a `data:` URL of an SVG image."""
-    import matplotlib as mpl  # noqa: PLC0415  (slow to import, and only the report needs it)
-    from matplotlib.figure import Figure  # noqa: PLC0415
 
-    with mpl.rc_context({"svg.hashsalt": plot.title}):
-        figure = Figure(figsize=(5, 3), layout="constrained")
-        axes = figure.add_subplot()
+    def lines(axes: Axes) -> None:
         for label, points in plot.lines.items():
             steps, values = zip(*points, strict=True)
             axes.plot(steps, values, label=label, marker="." if len(points) < 30 else "")
         axes.set_xlabel("step")
         axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        image = io.BytesIO()
-        figure.savefig(image, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(image.getvalue()).decode()
+
+    return draw(plot.title, lines)
 
 
 LAST_FIGURES: tuple[tuple[str, str, str], ...] = (
@@ -165,16 +144,22 @@ def _median(values: Sequence[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def _objective_table(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+OBJECTIVE_COLUMNS = (
+    "objective",
+    "first loss",
+    "loss",
+    "metric",
+    "validation loss",
+    "validation metric",
+)
+
+
+def _objective_rows(rows: Sequence[Row]) -> list[list[str]]:
     """Per objective: first and last training loss, last metric, last validation loss and metric."""
     columns = ("loss/{}", "metric/{}", "valid/loss/{}", "valid/metric/{}")
     table = []
     for name in _names(rows, "loss/"):
         series = [_series(rows, column.format(name)) for column in columns]
-        first = [f"{series[0][0][1]:.4f}"] if series[0] else ["–"]
-        table.append((name, first + [f"{one[-1][1]:.4f}" if one else "–" for one in series]))
+        first = f"{series[0][0][1]:.4f}" if series[0] else "–"
+        table.append([name, first, *(f"{one[-1][1]:.4f}" if one else "–" for one in series)])
     return table
-
-
-def _text_of(path: Path) -> str:
-    return path.read_text("utf8") if path.is_file() else ""

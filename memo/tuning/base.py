@@ -18,7 +18,7 @@ from memo.heads.base import Head
 from memo.model.memobert import MemoBert
 from memo.objectives.wwmlm import WholeWordMLM
 from memo.tokenizer import Tokenizer
-from memo.tuning.config import FinetuneConfig
+from memo.tuning.config import SEQUENCE_MODES, FinetuneConfig
 from memo.tuning.wording import Prompts
 
 
@@ -105,6 +105,8 @@ def parse_mode(text: str) -> list[TuningMode]:
     """
     known, names = known_modes(), text.split("+")
     for name in names:
+        if name in SEQUENCE_MODES:
+            raise UserError(f"--mode {name} learns several tasks: give --tasks A,B, not --task")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -1,9 +1,9 @@
 """Settings of a tuning run; `configs/finetune/*.yaml` are instances."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from memo.config import Batch, Distribution, Limits, Optimizer, Settings
 
@@ -71,12 +71,32 @@ class TrainingSettings(Settings):
     fraction: float = Field(1.0, gt=0, le=1)
 
 
+SEQUENCE_MODES = ("ewc", "replay", "joint")
+"""Modes that make sense for several tasks alone; `full` and `adapter` do for both."""
+
+
+class ContinualSettings(Settings):
+    """How a sequence of tasks is learned.
+
+    Attributes:
+        strength: EWC's lambda.
+        fisher_clips: training clips on which the Fisher information is measured.
+        replay_clips: of each class of each earlier task, kept for `replay`.
+    """
+
+    strength: float = Field(1000.0, gt=0)
+    fisher_clips: int = Field(200, ge=1)
+    replay_clips: int = Field(10, ge=1)
+
+
 class FinetuneConfig(Settings):
     """All settings of a tuning run.
 
     Attributes:
         task: name of a task, or its YAML file.
-        mode: `full`, `linear`, `prompt`, `adapter` or `prompt+adapter`.
+        tasks: instead of one task: several that are learned one after the other.
+        mode: `full`, `linear`, `prompt`, `adapter` or `prompt+adapter`; of a sequence `full`,
+            `ewc`, `replay`, `adapter` or `joint`.
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
@@ -87,7 +107,8 @@ class FinetuneConfig(Settings):
         threads: CPU threads of a rank; null divides the cores among the ranks of the node.
     """
 
-    task: str
+    task: str | None = None
+    tasks: tuple[str, ...] = ()
     mode: str = "full"
     pretrained: Path
     direct: bool = False
@@ -101,14 +122,21 @@ class FinetuneConfig(Settings):
     prompt: PromptSettings = PromptSettings()
     adapter: AdapterSettings = AdapterSettings()
     head: HeadSettings = HeadSettings()
+    continual: ContinualSettings = ContinualSettings()
     limits: Limits = Limits(text=120)
     batch: Batch = Batch(global_batch=32)
     optimizer: Optimizer = Optimizer(lr=5e-5, warmup_steps=20)
     distribution: Distribution = Distribution()
 
+    @model_validator(mode="after")
+    def _one_or_several(self) -> Self:
+        if (self.task is None) == (len(self.tasks) < 2):
+            raise ValueError("give --task, or --tasks with two or more, separated by commas")
+        return self
+
     @property
     def folder(self) -> Path:
         """Where the run lives."""
-        stem = Path(self.task).stem
+        stem = "-".join(Path(task).stem for task in self.tasks or (self.task or "",))
         name = self.name or f"{stem}-{'direct-' if self.direct else ''}{self.mode}"
         return self.run_dir or Path("runs") / name

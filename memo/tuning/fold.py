@@ -21,8 +21,8 @@ from memo.training.distributed import Ranks
 from memo.training.engine import Engine
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
-from memo.tuning.model import TaskModel, balanced_weights
-from memo.tuning.setup import Setup, build_model
+from memo.tuning.model import Penalty, TaskModel, balanced_weights, load_trained
+from memo.tuning.setup import Inputs, build_model
 from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 
 BAD_STEPS = 5
@@ -73,7 +73,7 @@ class FoldRun:
     """One fold being trained.
 
     Attributes:
-        setup: what all folds share.
+        inputs: what all folds share.
         fold: the parts.
         seed: of new weights, order, dropout and drawn patterns.
         ranks: this process among the others.
@@ -81,26 +81,37 @@ class FoldRun:
         quarantine: takes the clips that cannot be used.
     """
 
-    setup: Setup
+    inputs: Inputs
     fold: Fold
     seed: int
     ranks: Ranks
     name: str
     quarantine: Quarantine
 
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        share = len(self.fold.train) * self.inputs.config.training.fraction
+        return max(round(share / self.inputs.config.batch.global_batch), 1)
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, if no epoch is left out."""
+        return self.per_epoch * self.inputs.config.training.epochs
+
     def maker(self, part: NDArray[np.int64], choices: Sequence[Pattern]) -> BatchMaker:
         """What makes this rank's micro-batches of a part."""
-        setup, config = self.setup, self.setup.config
-        spec, prompts = setup.backbone.spec, setup.prompts
-        samples = Subset(setup.data.samples, part, self.name)
+        inputs, config = self.inputs, self.inputs.config
+        spec, prompts = inputs.backbone.spec, inputs.prompts
+        samples = Subset(inputs.data.samples, part, self.name)
         transform = TuneTransform(
-            tokenizer=setup.backbone.tokenizer,
+            tokenizer=inputs.backbone.tokenizer,
             limits=config.limits,
             spec=spec,
-            labels=setup.data.labels[part],
+            labels=inputs.data.labels[part],
             choices=choices,
             prompts=prompts,
-            language=setup.data.task.language,
+            language=inputs.data.language,
             seed=self.seed,
         )
         return BatchMaker(
@@ -109,7 +120,7 @@ class FoldRun:
             specs=SPECS,
             face_dim=spec.face_dim,
             speech_dim=spec.speech_dim,
-            lengths=SubsetLengths(setup.lengths, part, prompts.longest if prompts else 2),
+            lengths=SubsetLengths(inputs.lengths, part, prompts.longest if prompts else 2),
             token_budget=config.batch.token_budget,
             placement=self.ranks.placement,
             quarantine=self.quarantine,
@@ -123,25 +134,64 @@ def train_fold(run: FoldRun, display: Display) -> FoldResult:
         UserError: too many non-finite steps or bad samples, or more ranks than samples.
     """
     begin = perf_counter()
-    config, task = run.setup.config, run.setup.data.task
-    labels = run.setup.data.labels
-    part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
-    model = build_model(run.setup, run.seed, _class_weights(run.setup, part))
-    engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
-    best = _choose_epoch(run, engine, model, part, display)
-    engine.predict_with(best.trained)
+    fitted = fit(run, display)
     seconds = perf_counter() - begin
     test = {
-        pattern: predict(model, run, run.fold.test, pattern)
-        for pattern in patterns(task.modalities)
+        pattern: predict(fitted.model, run, run.fold.test, pattern)
+        for pattern in patterns(run.inputs.data.modalities)
     }
-    engine.close()
+    fitted.engine.close()
+    best = fitted.best
     numbers = sum(one.numel() for one in best.trained.values())
     return FoldResult(best.number, best.valid, test, best.trained, numbers, seconds)
 
 
 @dataclass(frozen=True)
-class _Epoch:
+class Fitted:
+    """A model trained on a fold, with the weights of its best epoch.
+
+    Attributes:
+        model: predicts.
+        engine: around it; to be closed.
+        best: the chosen epoch.
+    """
+
+    model: TaskModel
+    engine: Engine
+    best: "Epoch"
+
+
+def fit(
+    run: FoldRun,
+    display: Display,
+    start: Mapping[str, Tensor] | None = None,
+    penalty: Penalty | None = None,
+) -> Fitted:
+    """Train on a fold and choose the epoch on its validation part.
+
+    Args:
+        run: the fold.
+        display: what a person sees.
+        start: trained tensors of an earlier task to go on from; None begins with new ones.
+        penalty: what is added to the loss.
+
+    Raises:
+        UserError: see `train_fold`.
+    """
+    config, labels = run.inputs.config, run.inputs.data.labels
+    part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
+    model = build_model(run.inputs, run.seed, _class_weights(run.inputs, part))
+    if start is not None:
+        load_trained(model, start)
+    model.penalty = penalty
+    engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
+    best = _choose_epoch(run, engine, model, part, display)
+    engine.predict_with(best.trained)
+    return Fitted(model, engine, best)
+
+
+@dataclass(frozen=True)
+class Epoch:
     """An epoch, its validation scores, and the trained tensors at its end."""
 
     number: int
@@ -151,30 +201,30 @@ class _Epoch:
 
 def _choose_epoch(
     run: FoldRun, engine: Engine, model: TaskModel, part: NDArray[np.int64], display: Display
-) -> _Epoch:
+) -> Epoch:
     """Train on a part; the epoch with the best validation score, the first of equal ones."""
-    training, data = run.setup.config.training, run.setup.data
-    complete = patterns(data.task.modalities)[0]
-    best: _Epoch | None = None
+    training, data = run.inputs.config.training, run.inputs.data
+    complete = patterns(data.modalities)[0]
+    best: Epoch | None = None
     for number in _epochs(run, engine, part, display):
         found = predict(model, run, run.fold.valid, complete)
-        scores = score(data.labels[found.samples], found.classes, len(data.task.classes))
+        scores = score(data.labels[found.samples], found.classes, len(data.classes))
         reached = getattr(scores, training.select)
         display.say(f"{run.name}, epoch {number}: validation {training.select} {reached:.4f}")
         if best is None or reached > getattr(best.valid, training.select):
-            best = _Epoch(number, scores, engine.trained())
+            best = Epoch(number, scores, engine.trained())
         if training.patience and number - best.number >= training.patience:
             break
     assert best is not None, "there is at least one epoch"
     return best
 
 
-def _class_weights(setup: Setup, part: NDArray[np.int64]) -> Tensor:
+def _class_weights(inputs: Inputs, part: NDArray[np.int64]) -> Tensor:
     """Factors of the classes' losses, (C,)."""
-    classes = len(setup.data.task.classes)
-    if setup.config.training.class_weights == "none":
+    classes = len(inputs.data.classes)
+    if inputs.config.training.class_weights == "none":
         return torch.ones(classes)
-    counts = np.bincount(setup.data.labels[part], minlength=classes)
+    counts = np.bincount(inputs.data.labels[part], minlength=classes)
     return balanced_weights(torch.from_numpy(counts))
 
 
@@ -200,18 +250,16 @@ def _epochs(
     Raises:
         UserError: see `train_fold`.
     """
-    config, bad_steps, step = run.setup.config, 0, 0
-    every = patterns(run.setup.data.task.modalities)
+    config, bad_steps, step = run.inputs.config, 0, 0
+    every = patterns(run.inputs.data.modalities)
     choices = every if config.training.patterns == "seven" else every[:1]
     maker = run.maker(part, choices)
-    per_epoch = max(round(len(part) / config.batch.global_batch), 1)
-    steps = per_epoch * config.training.epochs
     state = StreamState.start(run.seed, maker.split.fingerprint)
     with TrainStream(maker, state, config.batch.global_batch) as stream:
         for number in range(1, config.training.epochs + 1):
-            for _ in range(per_epoch):
+            for _ in range(run.per_epoch):
                 batches = next(stream).micro_batches
-                lr = learning_rate(step, config.optimizer, steps)
+                lr = learning_rate(step, config.optimizer, run.steps)
                 result = engine.step(batches, step, lr)
                 step += 1
                 bad_steps = 0 if result.applied else bad_steps + 1
@@ -247,7 +295,7 @@ def predict(
     model.train()
     with run.ranks.together():
         run.quarantine.check()
-    classes = len(run.setup.data.task.classes)
+    classes = len(run.inputs.data.classes)
     empty = np.zeros((0, classes), np.float32)
     here = np.concatenate([*samples, np.zeros(0, np.int64)]), np.concatenate([empty, *rows])
     gathered = run.ranks.gather(here)

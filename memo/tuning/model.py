@@ -1,6 +1,7 @@
 """The model of a tuning run: backbone, head, and what of them is trained."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from memo.model.memobert import MemoBert
 from memo.objectives.base import LossSum
 from memo.tuning.base import Parts, TuningMode
 
+Penalty: TypeAlias = Callable[[nn.Module], Tensor]
+"""Model -> scalar."""
+
 
 class TaskModel(nn.Module):
     """Class logits, or their loss, of packed batches.
@@ -21,9 +25,13 @@ class TaskModel(nn.Module):
         backbone: gives hidden states (N, D).
         head: makes logits (S, C) of them.
         class_weights: float32 (C,), factor of each class's loss.
+
+    Attributes:
+        penalty: added to the mean loss of a step, if any.
     """
 
     class_weights: Tensor
+    penalty: "Penalty | None" = None
 
     def __init__(self, backbone: MemoBert, head: Head, class_weights: Tensor) -> None:
         super().__init__()
@@ -36,6 +44,8 @@ class TaskModel(nn.Module):
         logits = self.logits(batch)  # (S, C)
         labels = batch.targets[LABEL].values[:, 0]  # (S,)
         loss = F.cross_entropy(logits, labels, self.class_weights, reduction="sum")
+        if self.penalty is not None:  # the sum is divided by the number of clips in the end
+            loss = loss + len(labels) * self.penalty(self)
         right = (logits.detach().argmax(dim=1) == labels).sum().float()
         return {LABEL: LossSum(loss, loss.new_tensor(float(len(labels))), right)}
 

@@ -1,4 +1,4 @@
-"""What a tuning run leaves: a file a fold and seed, and `results.json` of them all.
+"""Tuning on one task, and what it leaves: a folder a fold and seed, and `results.json` of them all.
 
 ```
 runs/<name>/
@@ -14,19 +14,25 @@ that are missing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 
 from data_pipeline.clip import BadSampleError
+from data_pipeline.quarantine import Quarantine
 from memo.evaluation.scores import SCORES, Scores, majority_scores, score, text_scores
 from memo.evaluation.statistics import summarise
-from memo.tuning.fold import FoldResult, Predictions
-from memo.tuning.setup import Setup
-from memo.tuning.task import LabelledData
+from memo.training.distributed import Ranks
+from memo.training.progress import Display
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold
+from memo.tuning.job import Artifact, Job, Record
+from memo.tuning.setup import Setup, set_up
+from memo.tuning.task import LabelledCorpus
 from memo.tuning.transform import Pattern
 
 RESULTS = "results.json"
@@ -62,7 +68,7 @@ def fold_record(setup: Setup, fold: int, seed: int, result: FoldResult) -> dict[
     }
 
 
-def _pattern_record(data: LabelledData, predictions: Predictions) -> dict[str, Any]:
+def _pattern_record(data: LabelledCorpus, predictions: Predictions) -> dict[str, Any]:
     labels = data.labels[predictions.samples]
     scores = score(labels, predictions.classes, len(data.task.classes))
     return {
@@ -85,18 +91,85 @@ def _pattern_record(data: LabelledData, predictions: Predictions) -> dict[str, A
     }
 
 
-def read_records(setup: Setup) -> list[dict[str, Any]]:
+def read_records(job: Job) -> list[Record]:
     """The records of all folds and seeds that are done."""
-    records = []
-    for fold in setup.folds:
-        for seed in setup.seeds:
-            path = fold_folder(setup.config.folder, fold, seed) / "result.json"
-            if path.is_file():
-                records.append(json.loads(path.read_text("utf8")))
-    return records
+    paths = [
+        fold_folder(job.config.folder, fold, seed) / "result.json"
+        for fold in job.folds
+        for seed in job.seeds
+    ]
+    return [json.loads(path.read_text("utf8")) for path in paths if path.is_file()]
 
 
-def summarise_run(setup: Setup, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+class TaskJob(Job):
+    """Tuning on one task.
+
+    Args:
+        setup: opened and checked.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.config = setup.config
+        self.backbone = setup.backbone
+
+    @classmethod
+    def open(cls, config: FinetuneConfig) -> "TaskJob":
+        """Open and check; nothing is written.
+
+        Raises:
+            UserError: anything that does not fit.
+        """
+        return cls(set_up(config))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds to run."""
+        return self.setup.folds
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each fold is trained once with each."""
+        return self.setup.seeds
+
+    def origin(self) -> dict[str, Any]:
+        """Backbone, corpus and task."""
+        return {
+            "backbone": self.backbone.sha256,
+            "dataset": self.setup.data.samples.fingerprint,
+            "task": self.setup.data.task.model_dump(mode="json"),
+        }
+
+    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[Artifact]]:
+        """See the base class."""
+        setup, config = self.setup, self.config
+        part, name = setup.data.folds[fold], f"fold {fold}, seed {seed}"
+        quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
+        run = FoldRun(setup.inputs, part, seed, ranks, name, quarantine)
+        with Display(name, run.steps, 0, ranks.first) as display:
+            result = train_fold(run, display)
+        artifact = Artifact("tuned", config, setup.data.task, result.trained)
+        return fold_record(setup, fold, seed, result), [artifact]
+
+    def summarise(self, records: Sequence[Record]) -> Record:
+        """See the base class."""
+        return summarise_run(self.setup, records)
+
+    def tables(self, results: Record) -> list[Table]:
+        """Scores of every pattern, and the baselines."""
+        table = Table(title=f"{results['task']}, {results['mode']}: {results['runs']} runs")
+        table.add_column("visible")
+        for title in SCORES.values():
+            table.add_column(title, justify="right")
+        for pattern, scores in results["scores"].items():
+            cells = [f"{scores[name]['mean']:.4f} ± {scores[name]['std']:.4f}" for name in SCORES]
+            table.add_row(pattern, *cells)
+        for name, scores in results["baselines"].items():
+            table.add_row(f"baseline, {name}", *(f"{scores[one]:.4f}" for one in SCORES))
+        return [table]
+
+
+def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
     """The content of `results.json`.
 
     Args:
@@ -123,7 +196,7 @@ def summarise_run(setup: Setup, records: Sequence[Mapping[str, Any]]) -> dict[st
     }
 
 
-def _summaries(setup: Setup, records: Sequence[Mapping[str, Any]], pattern: str) -> dict[str, Any]:
+def _summaries(setup: Setup, records: Sequence[Record], pattern: str) -> dict[str, Any]:
     """Every score of one pattern over folds and seeds, and the confusion of all test clips."""
     tests = [record["test"][pattern]["scores"] for record in records]
     summaries: dict[str, Any] = {}
@@ -173,14 +246,14 @@ def _choose(texts: Sequence[str], part: NDArray[np.int64]) -> list[str]:
     return [texts[sample] for sample in part.tolist()]
 
 
-def _texts(data: LabelledData) -> list[str]:
+def _texts(data: LabelledCorpus) -> list[str]:
     """Every clip's transcript, "" where there is none or the task does not use it."""
     if "text" not in data.task.modalities:
         return [""] * len(data.samples)
     texts = []
     for sample in range(len(data.samples)):
         try:
-            texts.append(data.samples.read_text(sample) or "")
+            texts.append(data.split.read_text(sample) or "")
         except BadSampleError:
             texts.append("")
     return texts

@@ -10,6 +10,8 @@ from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
 from data_pipeline.plan import check_budget
 from data_pipeline.shards.index import file_sha256
+from data_pipeline.shards.reader import Split
+from data_pipeline.stream import SampleLengths
 from memo.config import ModelSpec
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head
@@ -20,7 +22,7 @@ from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_che
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.model import TaskModel, build_task_model
-from memo.tuning.task import LabelledData, load_task, open_task
+from memo.tuning.task import Labelled, LabelledCorpus, TaskSettings, load_task, open_task
 from memo.tuning.wording import Prompts, read_prompts
 
 
@@ -44,22 +46,45 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What all folds share.
+class Inputs:
+    """What a model is built and trained from.
 
     Attributes:
         config: the settings.
-        data: the labelled corpus.
+        data: clips and their classes.
         backbone: what tuning starts from.
-        prompts: the task's, for modes that ask.
-        lengths: tokens of the utterances.
+        prompts: for modes that ask.
+        lengths: tokens of the clips without a prompt.
     """
 
     config: FinetuneConfig
-    data: LabelledData
+    data: Labelled
     backbone: Backbone
     prompts: Prompts | None
-    lengths: TokenLengths
+    lengths: SampleLengths
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all folds of a task share.
+
+    Attributes:
+        inputs: what a model is built and trained from.
+        data: the labelled corpus.
+    """
+
+    inputs: Inputs
+    data: LabelledCorpus
+
+    @property
+    def config(self) -> FinetuneConfig:
+        """The settings."""
+        return self.inputs.config
+
+    @property
+    def backbone(self) -> Backbone:
+        """What tuning starts from."""
+        return self.inputs.backbone
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -80,25 +105,40 @@ def set_up(config: FinetuneConfig) -> Setup:
         UserError: anything that does not fit.
     """
     parse_mode(config.mode)
+    assert config.task is not None, "a sequence is opened elsewhere"
     task = load_task(config.task)
     backbone = open_backbone(config)
+    data = open_corpus(task, config, backbone)
+    prompts = None
+    if "prompt" in config.mode.split("+"):
+        settings = config.prompt
+        prompts = read_prompts(task, backbone.tokenizer, settings.template, settings.soft)
+    check_limits(config, backbone.spec, prompts)
+    inputs = Inputs(config, data, backbone, prompts, token_lengths(data.split, config, backbone))
+    setup = Setup(inputs, data)
+    build_model(inputs, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
+    return setup
+
+
+def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) -> LabelledCorpus:
+    """A task's corpus, checked: labels, folds, encoders.
+
+    Raises:
+        UserError: anything that does not fit.
+    """
     data = open_task(task)
     folds = data.folds
     if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")
     _check_features(data, backbone)
-    prompts = None
-    if "prompt" in config.mode.split("+"):
-        settings = config.prompt
-        prompts = read_prompts(task, backbone.tokenizer, settings.template, settings.soft)
+    return data
+
+
+def token_lengths(split: Split, config: FinetuneConfig, backbone: Backbone) -> TokenLengths:
+    """Tokens of each clip of a corpus."""
     limits = LengthLimits(config.limits.text, config.limits.face, config.limits.speech)
-    _check_limits(config, backbone.spec, prompts)
-    lengths = TokenLengths(
-        data.samples, backbone.tokenizer.count, backbone.tokenizer.fingerprint, limits
-    )
-    setup = Setup(config, data, backbone, prompts, lengths)
-    build_model(setup, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
-    return setup
+    tokenizer = backbone.tokenizer
+    return TokenLengths(split, tokenizer.count, tokenizer.fingerprint, limits)
 
 
 def open_backbone(config: FinetuneConfig) -> Backbone:
@@ -117,9 +157,9 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
     )
 
 
-def _check_features(data: LabelledData, backbone: Backbone) -> None:
+def _check_features(data: LabelledCorpus, backbone: Backbone) -> None:
     """The corpus must have the task's modalities, encoded as the pretraining corpus was."""
-    found, folder = data.dataset.info.features, data.dataset.folder
+    found, folder = data.features, data.task.dataset
     rows = [name for name in data.task.modalities if name != "text"]
     for name in rows:
         if getattr(found, name) is None:
@@ -130,7 +170,12 @@ def _check_features(data: LabelledData, backbone: Backbone) -> None:
     check_encoders(backbone.checkpoint, found, folder, rows)
 
 
-def _check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | None) -> None:
+def check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | None) -> None:
+    """No sequence may be longer than the position tables or the token budget.
+
+    Raises:
+        UserError: names the limit.
+    """
     prompt = prompts.longest if prompts else 2
     for name, limit, table in (
         ("text", config.limits.text + prompt, spec.max_positions),
@@ -142,22 +187,22 @@ def _check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | No
     check_budget(config.limits.longest + prompt, config.batch.token_budget)
 
 
-def build_model(setup: Setup, seed: int, class_weights: Tensor) -> TaskModel:
+def build_model(inputs: Inputs, seed: int, class_weights: Tensor) -> TaskModel:
     """The model with its initial weights, drawn from the seed where they are new.
 
     Raises:
         UserError: the mode lacks something that the checkpoint or the task should have.
     """
     torch.manual_seed(seed)
-    config, backbone = setup.config, setup.backbone
+    config, backbone = inputs.config, inputs.backbone
     body, mlm = _pretrained_parts(backbone, config)
     parts = Parts(
         config=config,
         backbone=body,
         mlm=mlm,
         tokenizer=backbone.tokenizer,
-        classes=len(setup.data.task.classes),
-        prompts=setup.prompts,
+        classes=len(inputs.data.classes),
+        prompts=inputs.prompts,
     )
     return build_task_model(parse_mode(config.mode), parts, class_weights)
 

@@ -15,7 +15,9 @@ from pydantic import Field
 
 from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
-from data_pipeline.shards.reader import Dataset, Split, open_dataset
+from data_pipeline.shards.dataset import FeatureSchema
+from data_pipeline.shards.reader import Split, open_dataset
+from data_pipeline.stream import Samples
 from memo.config import Settings, load_config
 from memo.evaluation.folds import Fold, FoldSettings, Groups, make_folds
 from memo.objectives.base import Modality
@@ -66,21 +68,38 @@ class TaskSettings(Settings):
 
 
 @dataclass(frozen=True)
-class LabelledData:
-    """A corpus with the classes of its clips.
+class Labelled:
+    """Clips and their classes: what a model is trained and tested on.
+
+    Attributes:
+        samples: clips.
+        labels: int64 (n,), class of each of them; -1: not to be used.
+        classes: their names.
+        modalities: those that the clips have.
+        language: of clips that do not say theirs.
+    """
+
+    samples: Samples
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    modalities: tuple[Modality, ...]
+    language: str
+
+
+@dataclass(frozen=True)
+class LabelledCorpus(Labelled):
+    """The clips of all splits of a corpus, with its task.
 
     Attributes:
         task: the settings.
-        dataset: the opened corpus.
-        samples: clips of all splits.
-        labels: int64 (n,), class of each of them; -1: not part of the task.
-        groups: speaker, session and split of each.
+        features: what the rows are.
+        split: the clips.
+        groups: speaker, session and split of each clip.
     """
 
     task: TaskSettings
-    dataset: Dataset
-    samples: Split
-    labels: NDArray[np.int64]
+    features: FeatureSchema
+    split: Split
     groups: Groups
 
     @cached_property
@@ -106,7 +125,7 @@ class LabelledData:
         return folds
 
     def _check_classes(self, number: int, fold: Fold) -> None:
-        missing = set(range(len(self.task.classes))) - set(self.labels[fold.train].tolist())
+        missing = set(range(len(self.classes))) - set(self.labels[fold.train].tolist())
         if missing:
             raise UserError(
                 f"task {self.task.name}: fold {number} has no {self.task.classes[min(missing)]!r} "
@@ -129,7 +148,7 @@ def load_task(name: str) -> TaskSettings:
     return load_config(TaskSettings, path, [])
 
 
-def open_task(task: TaskSettings) -> LabelledData:
+def open_task(task: TaskSettings) -> LabelledCorpus:
     """Open the corpus and read every clip's label and group.
 
     Raises:
@@ -152,7 +171,17 @@ def open_task(task: TaskSettings) -> LabelledData:
         found.append(None if label is None else str(label))
     labels = _classes(task, found)
     splits = [shard.split for shard in samples.shards for _ in range(shard.samples)]
-    return LabelledData(task, dataset, samples, labels, Groups(speakers, sessions, splits))
+    return LabelledCorpus(
+        samples=samples,
+        labels=labels,
+        classes=task.classes,
+        modalities=task.modalities,
+        language=task.language,
+        task=task,
+        features=dataset.info.features,
+        split=samples,
+        groups=Groups(speakers, sessions, splits),
+    )
 
 
 def _classes(task: TaskSettings, found: list[str | None]) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ def batch_of(setup: Setup, samples: range, pattern: Pattern = ()) -> PackedBatch
         setup.backbone.spec,
         setup.data.labels,
         visible[:1],
-        setup.prompts,
+        setup.inputs.prompts,
         "en",
         0,
     )
@@ -42,7 +42,7 @@ def batch_of(setup: Setup, samples: range, pattern: Pattern = ()) -> PackedBatch
 
 
 def model_of(setup: Setup) -> TaskModel:
-    return build_model(setup, 1, torch.ones(7)).eval()
+    return build_model(setup.inputs, 1, torch.ones(7)).eval()
 
 
 def trained(model: TaskModel) -> set[str]:
@@ -151,8 +151,8 @@ def test_label_words_are_scored_by_the_pretrained_head_alone(
         with torch.no_grad():
             at_mask = head.mlm.transform(hidden[position])
             whole = model.backbone.text.word.weight @ at_mask + head.mlm.bias  # (V,)
-        assert setup.prompts is not None
-        for at, words in enumerate(setup.prompts.words[0]):
+        assert setup.inputs.prompts is not None
+        for at, words in enumerate(setup.inputs.prompts.words[0]):
             pieces = tokenizer.encode(words[0]).ids.tolist()
             expected = sum(float(whole[piece]) for piece in pieces) / len(pieces)
             assert float(found[row, at]) == pytest.approx(expected, abs=1e-5)
@@ -214,7 +214,7 @@ def test_a_clip_is_classified_alike_alone_and_in_a_batch(
 def test_the_loss_is_the_weighted_cross_entropy(task: Path, backbone: Path, tmp_path: Path) -> None:
     setup = setup_of(task, backbone, tmp_path, "linear")
     weights = torch.rand(7) + 0.5
-    model = build_model(setup, 1, weights).eval()
+    model = build_model(setup.inputs, 1, weights).eval()
     batch = batch_of(setup, range(8))
     labels = batch.targets[LABEL].values[:, 0]
     assert labels.tolist() == setup.data.labels[:8].tolist()

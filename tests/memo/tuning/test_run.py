@@ -17,7 +17,7 @@ from memo.config import load_config
 from memo.evaluation.scores import score
 from memo.training.distributed import Ranks
 from memo.tuning import fold as tuning_fold
-from memo.tuning import run as tuning_run
+from memo.tuning import results as tuning_results
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.fold import FoldRun, predict
@@ -86,12 +86,12 @@ def test_an_adapter_is_small_and_gives_the_same_predictions_again(
     assert tuned.config == config
     size = (fold_folder(done, 1, 1) / "tuned" / "tuned.safetensors").stat().st_size
     assert size < 30_000 < 4 * sum(one.numel() for one in setup.backbone.weights.values())
-    model = build_model(setup, 5, torch.ones(7))
+    model = build_model(setup.inputs, 5, torch.ones(7))
     tuned.load_onto(model, setup.backbone)
     fold = setup.data.folds[1]
     found = predict(
         model,
-        FoldRun(setup, fold, 5, alone(), "t", Quarantine(done / "quarantine.jsonl", 0)),
+        FoldRun(setup.inputs, fold, 5, alone(), "t", Quarantine(done / "quarantine.jsonl", 0)),
         fold.test,
         ("face", "speech"),
     )
@@ -116,7 +116,7 @@ def test_an_adapter_of_another_backbone_is_refused(
     setup = set_up(tuning_config(task, other, tmp_path / "run", "adapter"))
     tuned = open_tuned(fold_folder(done, 0, 1) / "tuned")
     with pytest.raises(UserError, match="was trained on the backbone with sha256"):
-        tuned.load_onto(build_model(setup, 1, torch.ones(7)), setup.backbone)
+        tuned.load_onto(build_model(setup.inputs, 1, torch.ones(7)), setup.backbone)
 
 
 def test_a_damaged_artifact_is_refused(done: Path, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_run_killed_inside_a_fold_ends_as_one_that_was_not(
             raise KeyboardInterrupt
         return train_fold(run, display)
 
-    monkeypatch.setattr(tuning_run, "train_fold", killed)
+    monkeypatch.setattr(tuning_results, "train_fold", killed)
     with pytest.raises(KeyboardInterrupt):
         finetune(config)
     assert not (config.folder / "results.json").exists()
@@ -203,7 +203,7 @@ def test_the_test_part_decides_nothing(
         setup.data.labels[test] = (setup.data.labels[test] + 1) % 7
         return setup
 
-    monkeypatch.setattr(tuning_run, "set_up", relabelled)
+    monkeypatch.setattr(tuning_results, "set_up", relabelled)
     finetune(config)
     mine, theirs = (open_tuned(fold_folder(run, 0, 1) / "tuned") for run in (config.folder, done))
     assert all(torch.equal(mine.tensors[name], theirs.tensors[name]) for name in mine.tensors)

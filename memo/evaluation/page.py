@@ -1,0 +1,47 @@
+"""One self-contained HTML page: a few figures in words, tables, images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+
+class PageTable(NamedTuple):
+    """A table: title ("" for none), names of the columns, and rows of as many cells."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def write_page(
+    folder: Path,
+    summary: Sequence[tuple[str, str]],
+    tables: Sequence[PageTable],
+    figures: Sequence[tuple[str, str]],
+) -> Path:
+    """Write `report.html` into a run's folder, whole or not at all.
+
+    Args:
+        folder: of the run; its name is the page's, and its `config.yaml` stands at the end.
+        summary: label and value.
+        tables: in order.
+        figures: title and `data:` URL.
+    """
+    environment = Environment(
+        loader=PackageLoader("memo.evaluation", "."), autoescape=select_autoescape(default=True)
+    )
+    config = folder / "config.yaml"
+    page = environment.get_template("page.html.j2").render(
+        name=folder.resolve().name,
+        summary=summary,
+        tables=tables,
+        figures=figures,
+        config=config.read_text("utf8") if config.is_file() else "",
+    )
+    target = folder / "report.html"
+    temporary = folder / "report.html.tmp"
+    temporary.write_text(page, encoding="utf8")
+    temporary.replace(target)
+    return target

@@ -1,0 +1,88 @@
+"""Elastic weight consolidation (Kirkpatrick et al., PNAS 2017): earlier tasks' weights hold on.
+
+The penalty is lambda / 2 * sum over earlier tasks k of F_k (theta - theta_k)^2 (equation 3). F_k is
+the diagonal of the Fisher information on task k's own training clips, at the weights that it ended
+with: the mean over clips of the expected squared gradient of each clip's log-likelihood. The
+public code that this departs from took it on the new task in one direction, and squared the mean
+gradient of ten clips.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from data_pipeline.packing import PackedBatch
+from memo.tuning.model import TaskModel
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of an earlier task; all by parameter name.
+
+    Attributes:
+        fisher: diagonal of the Fisher information.
+        weights: where the task ended.
+    """
+
+    fisher: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ElasticPenalty:
+    """The penalty of all earlier tasks.
+
+    Attributes:
+        memories: one for each.
+        strength: lambda.
+    """
+
+    memories: Sequence[Memory]
+    strength: float
+
+    def __call__(self, model: nn.Module) -> Tensor:
+        """The penalty of a model, a scalar."""
+        total: Tensor | float = 0.0
+        for name in self.memories[0].fisher:
+            place, _, leaf = name.rpartition(".")
+            # Through its module, so that ZeRO-3 gathers it.
+            parameter: Tensor = getattr(model.get_submodule(place), leaf)
+            for memory in self.memories:
+                fisher = memory.fisher[name].to(parameter.device)
+                moved = parameter.float() - memory.weights[name].to(parameter.device)
+                total = total + (fisher * moved.square()).sum()
+        assert isinstance(total, Tensor), "something is trained"
+        return self.strength / 2 * total
+
+
+def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[str, Tensor]:
+    """Diagonal of the Fisher information, the mean over clips.
+
+    The expectation over the classes is taken under the model itself, class by class: the labels
+    play no part (Kunstner et al., NeurIPS 2019, on why the "empirical" Fisher is another thing).
+
+    Args:
+        model: plain, with the weights of the task; dropout is switched off.
+        batches: of one clip each.
+
+    Returns:
+        Parameter name -> float32, for those that are trained.
+    """
+    model.eval()
+    named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    parameters = [one for _, one in named]
+    sums = [torch.zeros_like(one) for one in parameters]
+    clips = 0
+    for batch in batches:
+        assert len(batch.seqlens) == 1, "one clip at a time"
+        logs = model.logits(batch).log_softmax(dim=1)[0]  # (C,)
+        clips += 1
+        for log in logs:
+            gradients = torch.autograd.grad(log, parameters, retain_graph=True, allow_unused=True)
+            for at, gradient in enumerate(gradients):
+                if gradient is not None:
+                    sums[at] += log.detach().exp() * gradient.square()
+    model.train()
+    return {name: total / max(clips, 1) for (name, _), total in zip(named, sums, strict=True)}

@@ -1,0 +1,76 @@
+"""What a tuning run does, fold by fold: one task, or a sequence of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from torch import Tensor
+
+from memo.training.distributed import Ranks
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.setup import Backbone
+from memo.tuning.task import TaskSettings
+
+Record = Mapping[str, Any]
+"""Plain values, as JSON has them."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Trained tensors to be saved.
+
+    Attributes:
+        name: of their folder.
+        config: with which they were trained.
+        task: on which.
+        tensors: by name.
+    """
+
+    name: str
+    config: FinetuneConfig
+    task: TaskSettings
+    tensors: Mapping[str, Tensor]
+
+
+class Job(ABC):
+    """A tuning run, opened and checked.
+
+    Attributes:
+        config: the settings, as they were given.
+        backbone: what tuning starts from.
+    """
+
+    config: FinetuneConfig
+    backbone: Backbone
+
+    @property
+    @abstractmethod
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds to run."""
+
+    @property
+    @abstractmethod
+    def seeds(self) -> tuple[int, ...]:
+        """Each fold is trained once with each."""
+
+    @abstractmethod
+    def origin(self) -> dict[str, Any]:
+        """What the folds come from beyond the settings: a name may mean another thing tomorrow."""
+
+    @abstractmethod
+    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, Sequence[Artifact]]:
+        """Train and test one fold with one seed.
+
+        Raises:
+            UserError: too many non-finite steps or bad clips, or more ranks than clips.
+        """
+
+    @abstractmethod
+    def summarise(self, records: Sequence[Record]) -> Record:
+        """The content of `results.json`, from the records of all folds and seeds."""
+
+    @abstractmethod
+    def tables(self, results: Record) -> list[Table]:
+        """What a person sees of it."""

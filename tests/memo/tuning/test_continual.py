@@ -1,0 +1,244 @@
+"""Sequences of tasks: the Fisher information, EWC's penalty, R, and whole runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn import functional as F
+
+from data_pipeline.errors import UserError
+from memo.config import load_config
+from memo.evaluation.transfer import transfer
+from memo.heads.base import LABEL
+from memo.tuning.artifact import open_tuned
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.ewc import ElasticPenalty, Memory, diagonal_fisher
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from memo.tuning.setup import build_model, set_up
+from tests.distributed import run_ranks
+from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
+from tests.memo.tuning.test_model import batch_of
+
+ANGRY_SIDE = ["angry", "disgust", "fear", "sad"]
+HAPPY_SIDE = ["happy", "neutral", "surprise", "sad"]
+
+
+def others(classes: list[str]) -> list[str]:
+    return [name for name in {*ANGRY_SIDE, *HAPPY_SIDE} if name not in classes]
+
+
+@pytest.fixture(scope="module")
+def tasks(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two tasks that share one class."""
+    folder = tmp_path_factory.mktemp("tasks")
+    folds = {"by": "speaker", "count": 2, "valid_groups": 4}
+    return [
+        write_task(
+            folder / f"{name}.yaml",
+            corpus,
+            classes=classes,
+            ignore=others(classes),
+            folds=folds,
+            wording={},
+        )
+        for name, classes in (("a", ANGRY_SIDE), ("b", HAPPY_SIDE))
+    ]
+
+
+def sequence_config(
+    tasks: list[Path], backbone: Path, run: Path, mode: str, *changes: str
+) -> FinetuneConfig:
+    config = tuning_config(Path("x"), backbone, run, mode, "folds=[0]", *changes)
+    values = config.model_dump(mode="json") | {"task": None, "tasks": [str(one) for one in tasks]}
+    return FinetuneConfig.model_validate(values)
+
+
+def record(run: Path, fold: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((fold_folder(run, fold, 1) / "result.json").read_text())
+    return found
+
+
+def test_figures_of_a_matrix_worked_by_hand() -> None:
+    matrix = np.array([[0.2, 0.3, 0.25], [0.9, 0.4, 0.3], [0.6, 0.8, 0.35], [0.5, 0.7, 0.9]])
+    found = transfer(matrix)
+    assert found.average == pytest.approx((0.5 + 0.7 + 0.9) / 3)
+    assert found.forgetting == pytest.approx(((0.9 - 0.5) + (0.8 - 0.7)) / 2)
+    assert found.backward == pytest.approx(((0.5 - 0.9) + (0.7 - 0.8)) / 2)
+    assert found.forward == pytest.approx(((0.4 - 0.3) + (0.35 - 0.25)) / 2)
+    at_once = transfer(matrix[[0, 3]])
+    assert at_once.average == found.average
+    assert at_once.forgetting is at_once.backward is at_once.forward is None
+
+
+def test_fisher_is_the_expected_squared_gradient(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    """Of a linear layer's bias it can be written down: sum over c of p_c (e_c - p)^2."""
+    setup = set_up(tuning_config(task, backbone, tmp_path / "run", "linear"))
+    model = build_model(setup.inputs, 1, torch.ones(7))
+    batches = [batch_of(setup, range(at, at + 1)) for at in range(3)]
+    found = diagonal_fisher(model, batches)
+    assert set(found) == {"head.output.weight", "head.output.bias"}
+    model.eval()
+    expected = torch.zeros(7)
+    with torch.no_grad():
+        for batch in batches:
+            chances = model.logits(batch).softmax(1)[0]
+            for chosen in range(7):
+                expected += chances[chosen] * (F.one_hot(torch.tensor(chosen), 7) - chances) ** 2
+    torch.testing.assert_close(found["head.output.bias"], expected / 3, atol=1e-6, rtol=1e-4)
+
+
+def test_the_penalty_is_that_of_every_earlier_task(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    setup = set_up(tuning_config(task, backbone, tmp_path / "run", "linear"))
+    model = build_model(setup.inputs, 1, torch.ones(7))
+    weight = dict(model.named_parameters())["head.output.bias"]
+    memories = [
+        Memory({"head.output.bias": torch.rand(7)}, {"head.output.bias": torch.randn(7)})
+        for _ in range(2)
+    ]
+    penalty = ElasticPenalty(memories, strength=3.0)(model)
+    expected = sum(
+        1.5
+        * (one.fisher["head.output.bias"] * (weight - one.weights["head.output.bias"]) ** 2).sum()
+        for one in memories
+    )
+    torch.testing.assert_close(penalty, expected)
+    model.eval()
+    batch = batch_of(setup, range(4))
+    plain = model(batch)[LABEL].sum
+    model.penalty = ElasticPenalty(memories, strength=3.0)
+    torch.testing.assert_close(model(batch)[LABEL].sum, plain + 4 * penalty)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tasks: list[Path], backbone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sequences")
+    for mode in ("full", "ewc", "replay", "adapter", "joint"):
+        finetune(sequence_config(tasks, backbone, folder / mode, mode))
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_every_strategy_starts_alike_and_is_measured_after_every_stage(
+    runs: dict[str, Path],
+) -> None:
+    for mode, run in runs.items():
+        matrix = np.array(record(run)["R"]["uar"])
+        assert matrix.shape == ((2, 2) if mode == "joint" else (3, 2))
+        assert (run / "report.html").is_file()
+    before = {mode: record(run)["R"]["uar"][0] for mode, run in runs.items() if mode != "adapter"}
+    assert len(set(map(tuple, before.values()))) == 1
+    first = {mode: record(runs[mode])["R"]["uar"][1] for mode in ("full", "ewc", "replay")}
+    assert len(set(map(tuple, first.values()))) == 1, "they differ from the second task on"
+
+
+def test_adapters_forget_nothing(runs: dict[str, Path]) -> None:
+    found = record(runs["adapter"])
+    assert found["confusion"][1][0] == found["confusion"][2][0]
+    assert found["transfer"]["uar"]["forgetting"] == 0
+    first, second = found["kept_numbers"]
+    adapter = sum(
+        one.numel()
+        for one in open_tuned(fold_folder(runs["adapter"], 0, 1) / "stage-2").tensors.values()
+    )
+    assert second - first == adapter
+
+
+def test_ewc_keeps_weights_and_fisher_of_each_task(runs: dict[str, Path]) -> None:
+    first, second = record(runs["ewc"])["kept_numbers"]
+    assert second == 3 * first
+    plain, elastic = (
+        open_tuned(fold_folder(runs[mode], 0, 1) / "stage-2").tensors for mode in ("full", "ewc")
+    )
+    start = open_tuned(fold_folder(runs["full"], 0, 1) / "stage-1").tensors
+
+    def moved(tensors: Any) -> float:  # noqa: ANN401
+        return float(sum((tensors[name] - start[name]).square().sum() for name in start))
+
+    assert moved(elastic) < moved(plain)
+
+
+def test_a_strong_penalty_holds_the_earlier_task(
+    tasks: list[Path], backbone: Path, tmp_path: Path, runs: dict[str, Path]
+) -> None:
+    config = sequence_config(tasks, backbone, tmp_path / "run", "ewc", "continual.strength=1e7")
+    finetune(config)
+    plain, held = record(runs["full"]), record(config.folder)
+    assert held["R"]["uar"][1] == plain["R"]["uar"][1]
+    changed = np.abs(np.array(held["confusion"][1][0]) - np.array(held["confusion"][2][0])).sum()
+    free = np.abs(np.array(plain["confusion"][1][0]) - np.array(plain["confusion"][2][0])).sum()
+    assert changed < free
+
+
+def two_ranks(settings: str) -> None:
+    """On each of two ranks."""
+    finetune(load_config(FinetuneConfig, Path(settings), []))
+
+
+def test_ewc_on_two_ranks_at_zero_3_is_that_of_one(tasks: list[Path], tmp_path: Path) -> None:
+    corpus = Path(yaml.safe_load(tasks[0].read_text())["dataset"])
+    plain = write_backbone(
+        corpus, tmp_path / "plain", "model.dropout=0", "model.attention_dropout=0"
+    )
+    one = sequence_config(tasks, plain, tmp_path / "one", "ewc", "head.dropout=0")
+    finetune(one)
+    stage = {"zero_stage": 3}
+    two = replace_settings(one, run_dir=tmp_path / "two", distribution=stage)
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(two.model_dump(mode="json")))
+    run_ranks(two_ranks, str(path), 2)
+    mine, theirs = (
+        open_tuned(fold_folder(config.folder, 0, 1) / "stage-2").tensors for config in (two, one)
+    )
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], atol=1e-4, rtol=1e-4)
+    assert record(two.folder)["R"] == record(one.folder)["R"]
+
+
+def replace_settings(config: FinetuneConfig, **changes: Any) -> FinetuneConfig:  # noqa: ANN401
+    return FinetuneConfig.model_validate(config.model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "message"),
+    [
+        ("linear", {}, r"'linear' cannot learn a sequence of tasks \(known: full, ewc, replay"),
+        ("full", {"tasks": ["a", "a"]}, "no task 'a'"),
+    ],
+)
+def test_what_makes_no_sequence_is_refused(
+    tasks: list[Path],
+    backbone: Path,
+    tmp_path: Path,
+    mode: str,
+    changes: dict[str, list[str]],
+    message: str,
+) -> None:
+    config = sequence_config(tasks, backbone, tmp_path / "run", mode)
+    with pytest.raises(UserError, match=message):
+        finetune(config.model_copy(update=changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_stands_in_a_sequence_once(
+    tasks: list[Path], backbone: Path, tmp_path: Path
+) -> None:
+    config = sequence_config([tasks[0], tasks[0]], backbone, tmp_path / "run", "full")
+    with pytest.raises(UserError, match="a, a: each task can be learned once"):
+        finetune(config)
+
+
+def test_one_task_or_several(task: Path, backbone: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --task, or --tasks with two or more"):
+        load_config(FinetuneConfig, None, [f"pretrained={backbone}"])
+    with pytest.raises(UserError, match="--mode ewc learns several tasks: give --tasks A,B"):
+        set_up(tuning_config(task, backbone, tmp_path / "run", "ewc"))

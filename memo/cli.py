@@ -43,6 +43,55 @@ def report(
     typer.echo(f"wrote {write_tuning_report(run) if tuned else write_report(run)}")
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Tuning runs of one task.")],
+    out: Annotated[Path | None, typer.Option(help="Also write a page and JSON here.")] = None,
+) -> None:
+    """Show tuning runs side by side, each tested against the first by a paired permutation."""
+    from memo.evaluation.compare import compare_runs  # noqa: PLC0415
+
+    compare_runs(runs, out)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A folder that `memo export` made.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video or sound files.")],
+    text: Annotated[
+        str | None, typer.Option(help="What is said; the file is one utterance.")
+    ] = None,
+    subtitles: Annotated[
+        Path | None, typer.Option(help="SRT or WebVTT; looked for beside the video if not given.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
+    face_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
+    speech_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
+) -> None:
+    """Show the emotion and its probability of every utterance; say what was not there to use."""
+    from memo.inference.model import load  # noqa: PLC0415
+    from memo.inference.predict import Weights, run_prediction  # noqa: PLC0415
+
+    weights = Weights(face_weights, speech_weights)
+    run_prediction(load(model), videos, weights, text, subtitles, json, html)
+
+
+@app.command()
+def export(
+    tuned: Annotated[Path, typer.Argument(help="A tuned artifact, or a run with a single one.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; must not exist.")],
+    pretrained: Annotated[
+        Path | None, typer.Option(help="Its backbone; where it was trained from if not given.")
+    ] = None,
+) -> None:
+    """Write a tuned model with its backbone, tokenizer, classes and card as one folder."""
+    from memo.inference.export import export_model  # noqa: PLC0415
+
+    export_model(tuned, pretrained, out)
+    typer.echo(f"wrote {out}")
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and exit status 2."""
     try:

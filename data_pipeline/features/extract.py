@@ -60,8 +60,25 @@ class Extractor:
             return clip
         sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
         frames = decode_frames(media, self.face_fps)  # (T, H, W)
+        return self.encode(clip, sound, frames, recording.aligned_face)
+
+    def encode(
+        self,
+        clip: Clip,
+        sound: NDArray[np.float32] | None,
+        frames: NDArray[np.uint8],
+        aligned: bool = False,
+    ) -> Clip:
+        """The clip with the rows of its sound and pictures.
+
+        Args:
+            clip: what is known of it.
+            sound: (samples,) at 16 kHz; None if there is none.
+            frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
+            aligned: the pictures are faces already.
+        """
         size = self.face.input_size
-        if recording.aligned_face:
+        if aligned:
             faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
         else:
             faces, found = align_faces(frames, size)  # (T, size, size), (T,)

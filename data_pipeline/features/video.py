@@ -5,7 +5,8 @@ of a longer one, and transport streams, count from elsewhere.
 """
 
 import io
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,20 +45,49 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
     Raises:
         MediaError: the file cannot be decoded, or is too long for one utterance.
     """
-    chosen: list[NDArray[np.uint8]] = []
+    return next(decode_spans(media, fps, [(0.0, math.inf)]))
+
+
+def decode_spans(
+    media: bytes, fps: float, spans: Sequence[tuple[float, float]]
+) -> Iterator[NDArray[np.uint8]]:
+    """The pictures of several parts of a video, in one pass through it.
+
+    Args:
+        media: content of a video file.
+        fps: pictures a second.
+        spans: begin and end of each part in seconds, ascending, without overlap.
+
+    Yields:
+        For each part the pictures shown at times begin, begin + 1/fps, ...: uint8 (T, H, W), grey;
+        T = 0 if there is no video stream or it ends before.
+
+    Raises:
+        MediaError: the file cannot be decoded, or a part is too long for one utterance.
+    """
     with _opened(media, "video") as container:
-        for frame, until_s in _pictures(container):
-            if until_s - len(chosen) / fps > LONGEST_GAP_S:
-                raise MediaError(f"the video has a picture that is shown until {until_s:.0f} s")
-            if len(chosen) / fps < until_s:
-                picture = _upright(frame)
-                while len(chosen) / fps < until_s:
-                    chosen.append(picture)
-                if len(chosen) * picture.nbytes > MOST_BYTES:
+        pictures = _pictures(container)
+        frame, until_s, grey = None, 0.0, None
+        for begin_s, end_s in spans:
+            chosen: list[NDArray[np.uint8]] = []
+            while (time_s := begin_s + len(chosen) / fps) < end_s:
+                while frame is None or until_s <= time_s:
+                    frame, before_s, grey = None, until_s, None
+                    following = next(pictures, None)
+                    if following is None:
+                        break
+                    frame, until_s = following
+                    if until_s - before_s > LONGEST_GAP_S:
+                        raise MediaError(f"the video has a picture shown until {until_s:.0f} s")
+                if frame is None:
+                    break
+                grey = _upright(frame) if grey is None else grey
+                chosen.append(grey)
+                if len(chosen) * grey.nbytes > MOST_BYTES:
                     raise MediaError("the video is too long; cut it into utterances")
-    if len({picture.shape for picture in chosen}) > 1:
-        raise MediaError("the video changes its size")
-    return np.stack(chosen) if chosen else np.empty((0, 0, 0), dtype=np.uint8)
+            if len({picture.shape for picture in chosen}) > 1:
+                raise MediaError("the video changes its size")
+            yield np.stack(chosen) if chosen else np.empty((0, 0, 0), dtype=np.uint8)
 
 
 def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None:

@@ -38,12 +38,14 @@ class Tuned:
     Attributes:
         config: of the run that made it.
         task: its task.
+        seed: of the weights that were new.
         backbone_sha256: hash of the weights' file that it was trained on.
         tensors: trained parameters by name.
     """
 
     config: FinetuneConfig
     task: TaskSettings
+    seed: int
     backbone_sha256: str
     tensors: Mapping[str, Tensor]
 
@@ -66,6 +68,7 @@ def save_tuned(
     folder: Path,
     config: FinetuneConfig,
     task: TaskSettings,
+    seed: int,
     backbone: Backbone,
     tensors: Mapping[str, Tensor],
 ) -> None:
@@ -76,6 +79,7 @@ def save_tuned(
         "format": "memo-tuned/1",
         "config": config.model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
+        "seed": seed,
         "backbone_sha256": backbone.sha256,
         "tensors_sha256": file_sha256(folder / TENSORS),
     }
@@ -98,6 +102,7 @@ def open_tuned(folder: Path) -> Tuned:
     return Tuned(
         config=parse_config(FinetuneConfig, record["config"], str(folder / RECORD)),
         task=parse_config(TaskSettings, record["task"], str(folder / RECORD)),
+        seed=record["seed"],
         backbone_sha256=record["backbone_sha256"],
         tensors=tensors,
     )

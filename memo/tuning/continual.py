@@ -301,8 +301,11 @@ class SequenceJob(Job):
         artifacts = [
             Artifact(
                 name=f"stage-{number}",
-                config=self.config,
+                config=self.sequence.config.model_copy(
+                    update={"task": corpus.task.name, "tasks": ()}
+                ),
                 task=corpus.task.model_copy(update={"classes": classes}),
+                seed=seed,
                 tensors=stage.trained,
             )
             for number, (stage, corpus) in enumerate(

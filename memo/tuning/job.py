@@ -25,12 +25,14 @@ class Artifact:
         name: of their folder.
         config: with which they were trained.
         task: on which.
+        seed: of the weights that were new.
         tensors: by name.
     """
 
     name: str
     config: FinetuneConfig
     task: TaskSettings
+    seed: int
     tensors: Mapping[str, Tensor]
 
 

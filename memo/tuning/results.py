@@ -76,6 +76,7 @@ def _pattern_record(data: LabelledCorpus, predictions: Predictions) -> dict[str,
         "predictions": [
             {
                 "key": data.samples.location(sample)[1],
+                "speaker": data.groups.speaker[sample],
                 "label": data.task.classes[label],
                 "predicted": data.task.classes[predicted],
                 "probabilities": [round(float(one), 5) for one in row],
@@ -148,7 +149,7 @@ class TaskJob(Job):
         run = FoldRun(setup.inputs, part, seed, ranks, name, quarantine)
         with Display(name, run.steps, 0, ranks.first) as display:
             result = train_fold(run, display)
-        artifact = Artifact("tuned", config, setup.data.task, result.trained)
+        artifact = Artifact("tuned", config, setup.data.task, seed, result.trained)
         return fold_record(setup, fold, seed, result), [artifact]
 
     def summarise(self, records: Sequence[Record]) -> Record:

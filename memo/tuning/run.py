@@ -105,7 +105,7 @@ def _save_fold(job: Job, folder: Path, record: Record, artifacts: Sequence[Artif
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     for one in artifacts:
-        save_tuned(temporary / one.name, one.config, one.task, job.backbone, one.tensors)
+        save_tuned(temporary / one.name, one.config, one.task, one.seed, job.backbone, one.tensors)
     content = json.dumps(record, indent=1, ensure_ascii=False)
     (temporary / "result.json").write_text(content, "utf8")
     for path in (*temporary.rglob("*"), temporary):

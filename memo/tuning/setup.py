@@ -195,19 +195,13 @@ def build_model(inputs: Inputs, seed: int, class_weights: Tensor) -> TaskModel:
     """
     torch.manual_seed(seed)
     config, backbone = inputs.config, inputs.backbone
-    body, mlm = _pretrained_parts(backbone, config)
-    parts = Parts(
-        config=config,
-        backbone=body,
-        mlm=mlm,
-        tokenizer=backbone.tokenizer,
-        classes=len(inputs.data.classes),
-        prompts=inputs.prompts,
-    )
+    body, mlm = pretrained_parts(backbone, config)
+    classes = len(inputs.data.classes)
+    parts = Parts(config, body, mlm, backbone.tokenizer, classes, inputs.prompts)
     return build_task_model(parse_mode(config.mode), parts, class_weights)
 
 
-def _pretrained_parts(
+def pretrained_parts(
     backbone: Backbone, config: FinetuneConfig
 ) -> tuple[MemoBert, WholeWordMLM | None]:
     """The backbone and the MLM head, pretrained or, for `direct`, as pretraining began."""

@@ -1,0 +1,144 @@
+"""`memo compare`: tuning runs of one task side by side, with a paired test against the first."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from data_pipeline.errors import UserError
+from memo.evaluation.figures import draw_bars
+from memo.evaluation.page import PageTable, write_page
+from memo.evaluation.scores import SCORES, score
+from memo.evaluation.statistics import paired_permutation
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All test answers of a run, with every modality of its task in sight.
+
+    Attributes:
+        places: fold, seed and key of each.
+        labels: int64 (n,).
+        predicted: int64 (n,).
+        units: the speaker of each, or its key where the speaker is unknown.
+    """
+
+    places: list[tuple[int, int, str]]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    units: list[str]
+
+
+def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
+    """Print a table; write a page with a plot into a folder, and the figures as JSON.
+
+    Args:
+        runs: folders of tuning runs that are done; the others are tested against the first.
+        out: folder to write to.
+
+    Raises:
+        UserError: a run is not done, or they are not of one task and its test clips.
+    """
+    if len(runs) < 2:
+        raise UserError("give two runs or more")
+    results = [_read(run) for run in runs]
+    for run, one in zip(runs, results, strict=True):
+        if (one["task"], one["classes"]) != (results[0]["task"], results[0]["classes"]):
+            raise UserError(f"{run} is of task {one['task']}, {runs[0]} of {results[0]['task']}")
+    rows = _rows(runs, results)
+    table = Table(*HEAD, title=str(results[0]["task"]))
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        bars = {
+            SCORES[name]: [_complete(one)[name]["mean"] for one in results]
+            for name in ("uar", "weighted_f1")
+        }
+        figure = draw_bars("comparison", [run.name for run in runs], bars, "score")
+        page = write_page(out, [], [PageTable(str(results[0]["task"]), HEAD, rows)], [("", figure)])
+        (out / "comparison.json").write_text(
+            json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=1), "utf8"
+        )
+        Console().print(f"wrote {page}", highlight=False, soft_wrap=True)
+
+
+HEAD = (
+    "run", "UAR", "95 % interval", "WA", "weighted F1", "macro F1", "p against the first",
+    "trained", "bytes", "seconds", "runs",
+)  # fmt: skip
+
+
+def _rows(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    answers = [read_answers(run, one["classes"]) for run, one in zip(runs, results, strict=True)]
+    rows = []
+    for number, (run, one) in enumerate(zip(runs, results, strict=True)):
+        scores = _complete(one)
+        same = number == 0
+        chance = "" if same else f"{_p_value(answers[0], answers[number], run):.4f}"
+        rows.append(
+            [
+                run.name,
+                f"{scores['uar']['mean']:.4f} ± {scores['uar']['std']:.4f}",
+                f"{scores['uar']['low']:.3f} to {scores['uar']['high']:.3f}",
+                *(f"{scores[name]['mean']:.4f}" for name in ("wa", "weighted_f1", "macro_f1")),
+                chance,
+                f"{one['trained_parameters']:,}",
+                f"{one['trained_bytes']:,}",
+                f"{one['seconds']:,.0f}",
+                str(one["runs"]),
+            ]
+        )
+    return rows
+
+
+def _read(run: Path) -> dict[str, Any]:
+    if not (run / RESULTS).is_file():
+        raise UserError(f"there is no {run / RESULTS}; give the folder of a run that is done")
+    found: dict[str, Any] = json.loads((run / RESULTS).read_text("utf8"))
+    if "task" not in found:
+        raise UserError(f"{run} learned a sequence of tasks; compare runs of one task")
+    return found
+
+
+def _complete(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores with all modalities in sight, which stand first."""
+    scores: dict[str, Any] = next(iter(results["scores"].values()))
+    return scores
+
+
+def read_answers(run: Path, classes: Sequence[str]) -> Answers:
+    """All test answers of a run, by fold, seed and key."""
+    number = {name: at for at, name in enumerate(classes)}
+    found = []
+    for path in sorted(run.glob("folds/*/result.json")):
+        record = json.loads(path.read_text("utf8"))
+        for one in next(iter(record["test"].values()))["predictions"]:
+            place = (record["fold"], record["seed"], one["key"])
+            answer = number[one["label"]], number[one["predicted"]]
+            found.append((place, answer, one["speaker"] or one["key"]))
+    found.sort()
+    table = np.array([answer for _, answer, _ in found], dtype=np.int64).reshape(-1, 2)
+    places, units = [place for place, _, _ in found], [unit for _, _, unit in found]
+    return Answers(places, table[:, 0], table[:, 1], units)
+
+
+def _p_value(first: Answers, second: Answers, run: Path) -> float:
+    """Of the difference in UAR over all test answers, speakers exchanged as a whole."""
+    if first.places != second.places or not np.array_equal(first.labels, second.labels):
+        raise UserError(f"{run} has other folds, seeds or test clips than the first run")
+    classes = int(first.labels.max()) + 1
+
+    def uar(predicted: NDArray[np.int64]) -> float:
+        return score(first.labels, predicted, max(classes, int(predicted.max()) + 1)).uar
+
+    return paired_permutation(uar, first.predicted, second.predicted, first.units)

@@ -1,0 +1,147 @@
+"""A tuned model as a folder of its own, and the one call that loads it.
+
+```
+exported/
+  config.json          sizes, feature encoders, task, and how the model was tuned
+  model.safetensors    all weights, the backbone's among them
+  tokenizer/
+  README.md            model card
+```
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from data_pipeline.clip import BadSampleError, Clip
+from data_pipeline.errors import UserError
+from data_pipeline.packing import pack
+from data_pipeline.shards.dataset import FeatureSchema
+from memo.config import ModelSpec, ObjectiveSettings, parse_config
+from memo.model.memobert import MemoBert
+from memo.objectives import Modality, build_objectives
+from memo.objectives.wwmlm import WholeWordMLM
+from memo.tokenizer import Tokenizer, load_tokenizer
+from memo.tuning.base import Parts, parse_mode
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.model import TaskModel, build_task_model
+from memo.tuning.task import TaskSettings
+from memo.tuning.transform import SPECS, TuneTransform
+from memo.tuning.wording import read_prompts
+
+FORMAT = "memo-model/1"
+CONFIG = "config.json"
+MODEL = "model.safetensors"
+TOKENIZER = "tokenizer"
+
+
+@dataclass(frozen=True)
+class EmotionModel:
+    """A tuned model with all that it needs.
+
+    Attributes:
+        model: makes class logits.
+        tokenizer: cuts the text.
+        spec: sizes.
+        features: which encoders make its rows.
+        task: classes, modalities, wording.
+        config: how it was tuned.
+    """
+
+    model: TaskModel
+    tokenizer: Tokenizer
+    spec: ModelSpec
+    features: FeatureSchema
+    task: TaskSettings
+    config: FinetuneConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+        return self.task.classes
+
+    @torch.no_grad()
+    def predict(
+        self, clips: Sequence[Clip], visible: Sequence[Modality] | None = None
+    ) -> NDArray[np.float32]:
+        """Class probabilities of clips whose rows were made by the encoders of `features`.
+
+        Args:
+            clips: a modality that a clip lacks is not used.
+            visible: modalities to be used; all of the task's if not given.
+
+        Returns:
+            (clips, C).
+
+        Raises:
+            UserError: a clip has rows of another size.
+        """
+        modalities = tuple(self.task.modalities if visible is None else visible)
+        transform = TuneTransform(
+            tokenizer=self.tokenizer,
+            limits=self.config.limits,
+            spec=self.spec,
+            labels=np.zeros(len(clips), dtype=np.int64),
+            choices=[modalities],
+            prompts=_prompts(self.config, self.task, self.tokenizer),
+            language=self.task.language,
+            seed=0,
+        )
+        try:
+            examples = [transform(clip, number, 0) for number, clip in enumerate(clips)]
+        except BadSampleError as error:
+            raise UserError(str(error)) from None
+        device = next(self.model.parameters()).device
+        rows = []
+        for example in examples:
+            batch = pack([example], SPECS, self.spec.face_dim, self.spec.speech_dim)
+            rows.append(self.model.logits(batch.to(device)).softmax(dim=1).cpu().numpy())
+        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
+
+
+def _prompts(config: FinetuneConfig, task: TaskSettings, tokenizer: Tokenizer) -> Any:  # noqa: ANN401
+    if "prompt" not in config.mode.split("+"):
+        return None
+    return read_prompts(task, tokenizer, config.prompt.template, config.prompt.soft)
+
+
+def load(folder: Path | str) -> EmotionModel:
+    """Load an exported model.
+
+    Args:
+        folder: that `memo export` made.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / CONFIG).read_text("utf8"))
+        weights = load_file(folder / MODEL)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} holds no exported model ({error})") from None
+    if record.get("format") != FORMAT:
+        raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")
+    spec = ModelSpec.model_validate(record["spec"])
+    config = parse_config(FinetuneConfig, record["config"], str(folder / CONFIG))
+    task = parse_config(TaskSettings, record["task"], str(folder / CONFIG))
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    head = build_objectives({"wwmlm": ObjectiveSettings()}, spec)["wwmlm"]
+    assert isinstance(head, WholeWordMLM), "that is its name"
+    prompts = _prompts(config, task, tokenizer)
+    parts = Parts(config, MemoBert(spec), head, tokenizer, len(task.classes), prompts)
+    model = build_task_model(parse_mode(config.mode), parts, torch.ones(len(task.classes)))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{folder}: {MODEL} does not fit {CONFIG} ({error})") from None
+    features = FeatureSchema.model_validate(record["features"])
+    return EmotionModel(model.eval(), tokenizer, spec, features, task, config)

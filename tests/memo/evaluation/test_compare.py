@@ -1,0 +1,83 @@
+"""Runs side by side, on records written by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_pipeline.errors import UserError
+from memo.evaluation.compare import compare_runs, read_answers
+from memo.evaluation.scores import SCORES, score
+
+CLASSES = ["calm", "glad", "sad"]
+
+
+def write_run(run: Path, right: float, task: str = "t", clips: int = 60) -> Path:
+    """One fold; each speaker has 6 clips; this share of the answers is right."""
+    rng = np.random.default_rng(round(right * 100))
+    labels = np.arange(clips) % 3
+    predicted = np.where(rng.random(clips) < right, labels, (labels + 1) % 3)
+    rows = [
+        {
+            "key": f"c{at}",
+            "speaker": f"s{at // 6}",
+            "label": CLASSES[labels[at]],
+            "predicted": CLASSES[predicted[at]],
+            "probabilities": [0.2, 0.3, 0.5],
+        }
+        for at in range(clips)
+    ]
+    scores = score(labels, predicted, 3)
+    folder = run / "folds" / "fold-0-seed-1"
+    folder.mkdir(parents=True)
+    test = {"speech": {"scores": scores.to_json(), "predictions": rows}}
+    (folder / "result.json").write_text(json.dumps({"fold": 0, "seed": 1, "test": test}))
+    one = {"mean": scores.uar, "std": 0.0, "low": scores.uar, "high": scores.uar}
+    results: dict[str, Any] = {
+        "task": task,
+        "classes": CLASSES,
+        "trained_parameters": 10,
+        "trained_bytes": 40,
+        "seconds": 1.5,
+        "runs": 1,
+        "scores": {"speech": dict.fromkeys(SCORES, one)},
+    }
+    (run / "results.json").write_text(json.dumps(results))
+    return run
+
+
+def test_a_better_run_differs_and_an_equal_one_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "first", 0.4)
+    same = write_run(tmp_path / "same", 0.4)
+    better = write_run(tmp_path / "better", 0.95)
+    compare_runs([first, same, better], tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [one["run"] for one in rows] == ["first", "same", "better"]
+    assert rows[0]["p against the first"] == ""
+    assert float(rows[1]["p against the first"]) == 1
+    assert float(rows[2]["p against the first"]) < 0.05
+    assert "better" in (tmp_path / "out" / "report.html").read_text()
+    assert "better" in capsys.readouterr().out
+
+
+def test_answers_are_paired_by_fold_seed_and_key(tmp_path: Path) -> None:
+    found = read_answers(write_run(tmp_path / "run", 0.5), CLASSES)
+    assert found.places == sorted(found.places)
+    assert len(found.labels) == 60
+    assert len(set(found.units)) == 10
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", 0.4)
+    with pytest.raises(UserError, match="give two runs or more"):
+        compare_runs([first], None)
+    with pytest.raises(UserError, match=r"there is no .*results\.json"):
+        compare_runs([first, tmp_path], None)
+    with pytest.raises(UserError, match="is of task other"):
+        compare_runs([first, write_run(tmp_path / "o", 0.4, task="other")], None)
+    with pytest.raises(UserError, match="has other folds, seeds or test clips"):
+        compare_runs([first, write_run(tmp_path / "less", 0.4, clips=54)], None)

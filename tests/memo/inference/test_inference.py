@@ -1,0 +1,196 @@
+"""Exported models answer as the tuned ones did; videos are predicted utterance by utterance."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.clip import Clip
+from data_pipeline.errors import UserError
+from data_pipeline.features.video import decode_frames, decode_sound
+from memo.inference import EmotionModel, load
+from memo.inference import predict as prediction
+from memo.inference.export import export_model
+from memo.inference.predict import Weights, run_prediction
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from memo.tuning.setup import open_backbone, open_corpus
+from memo.tuning.task import load_task
+from tests.data_pipeline.features.media import make_sound, make_video
+from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
+
+MODES = {
+    "full": [],
+    "houlsby": ["adapter.kind=houlsby"],
+    "lora": ["adapter.kind=lora", "adapter.scale=2"],
+    "prompt+lora": ["adapter.kind=lora", "prompt.soft=2"],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inference")
+    corpus = write_corpus(folder / "demo")
+    write_backbone(corpus, folder / "backbone")
+    write_task(folder / "small.yaml", corpus)
+    return folder
+
+
+def tuned(place: Path, name: str) -> Path:
+    run = place / f"run-{name}"
+    mode = {"full": "full", "prompt+lora": "prompt+adapter"}.get(name, "adapter")
+    config = tuning_config(
+        place / "small.yaml", place / "backbone", run, mode, "folds=[0]", *MODES[name]
+    )
+    finetune(config)
+    return run
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_an_exported_model_answers_as_the_tuned_one(place: Path, name: str) -> None:
+    run = tuned(place, name)
+    export_model(run, None, place / f"exported-{name}")
+    model = load(str(place / f"exported-{name}"))
+    merged = not any(".adapter." in one for one in model.model.state_dict())
+    assert merged == (name != "houlsby")
+    config = tuning_config(place / "small.yaml", place / "backbone", run, "full")
+    corpus = open_corpus(load_task(str(place / "small.yaml")), config, open_backbone(config))
+    record = json.loads((fold_folder(run, 0, 1) / "result.json").read_text())
+    for pattern, test in record["test"].items():
+        keys = [one["key"] for one in test["predictions"]][:8]
+        clips = [corpus.samples.read(at) for at in range(len(corpus.samples))]
+        chosen = [next(one for one in clips if one.key == key) for key in keys]
+        found = model.predict(chosen, pattern.split("+"))
+        expected = [one["probabilities"] for one in test["predictions"][:8]]
+        np.testing.assert_allclose(found, expected, atol=3e-5)
+    card = (place / f"exported-{name}" / "README.md").read_text()
+    assert (
+        f"| text+face+speech | {record['test']['text+face+speech']['scores']['uar']:.4f} |" in card
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(place: Path) -> Path:
+    run = place / "run-full"
+    if not run.exists():
+        tuned(place, "full")
+    out = place / "exported"
+    export_model(run, place / "backbone", out)
+    return out
+
+
+def test_what_cannot_be_exported_or_loaded_is_refused(
+    place: Path, exported: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="exists already"):
+        export_model(place / "run-full", None, exported)
+    with pytest.raises(UserError, match="there is no tuned model in"):
+        export_model(place / "demo", None, tmp_path / "x")
+    other = write_backbone(place / "demo", tmp_path / "other", "seed=7")
+    with pytest.raises(UserError, match="was trained on the backbone with sha256"):
+        export_model(place / "run-full", other, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="holds no exported model"):
+        load(place / "demo")
+    with pytest.raises(UserError, match="has rows of 3, not of"):
+        load(exported).predict([Clip("a", speech=np.zeros((2, 3), np.float16))])
+
+
+class Encoders:
+    """Stand-ins that make rows of the demo's sizes of whatever they see and hear."""
+
+    face_fps = 10.0
+
+    def encode(self, clip: Clip, sound: Any, frames: Any, aligned: bool = False) -> Clip:  # noqa: ANN401
+        del aligned
+        rng = np.random.default_rng(len(frames))
+        face = rng.normal(size=(len(frames), 48)).astype(np.float16) if len(frames) else None
+        heard = 0 if sound is None else len(sound) // 960
+        speech = rng.normal(size=(heard, 64)).astype(np.float16) if heard else None
+        return Clip(
+            key=clip.key,
+            text=clip.text,
+            duration_s=max(len(frames) / 10, heard * 0.06),
+            face=face,
+            speech=speech,
+        )
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prediction, "load_extractor", lambda *_: Encoders())
+
+
+def loud(*spans: tuple[float, float], length_s: float) -> np.ndarray:
+    signal = np.zeros(round(length_s * 16_000), np.float32)
+    for begin_s, end_s in spans:
+        part = slice(round(begin_s * 16_000), round(end_s * 16_000))
+        signal[part] = np.random.default_rng(0).normal(0, 0.1, part.stop - part.start)
+    return signal
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Path) -> None:
+    sound = loud((0.5, 1.5), (2.5, 3.5), length_s=4)
+    video = tmp_path / "a.mp4"
+    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, sound))
+    only_sound = tmp_path / "b.wav"
+    only_sound.write_bytes(make_sound(sound))
+    model = load(exported)
+    json_out, html_out = tmp_path / "out.jsonl", tmp_path / "out.html"
+    run_prediction(model, [video, only_sound], Weights(), None, None, json_out, html_out)
+    rows = [json.loads(line) for line in json_out.read_text().splitlines()]
+    assert [Path(one["file"]).name for one in rows] == ["a.mp4", "a.mp4", "b.wav", "b.wav"]
+    assert [tuple(one["missing"]) for one in rows] == [("text",)] * 2 + [("text", "face")] * 2
+    assert rows[0]["begin_s"] == pytest.approx(0.5, abs=0.1)
+    for one in rows:
+        assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+        assert one["emotion"] == max(one["probabilities"], key=one["probabilities"].__getitem__)
+    page = html_out.read_text()
+    assert page.count("without text, face") == 2
+    assert "https://" not in page
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nwow\n")
+    model = load(exported)
+    (found,) = prediction.predict_videos(model, [video], Weights(), None, None)
+    assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "wow", ())
+    (whole,) = prediction.predict_videos(model, [video], Weights(), "tears", None)
+    assert (whole.begin_s, whole.text) == (0.0, "tears")
+    with pytest.raises(UserError, match="belong to one video"):
+        list(prediction.predict_videos(model, [video, video], Weights(), "tears", None))
+    with pytest.raises(UserError, match="there is no"):
+        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], Weights(), None, None))
+    video.write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
+        list(prediction.predict_videos(model, [video], Weights(), None, None))
+
+
+def test_parts_of_a_video_are_those_of_the_whole() -> None:
+    from data_pipeline.features.video import decode_spans
+
+    media = make_video(range(0, 4000, 40), list(range(20, 220, 2)), None)
+    whole = decode_frames(media, 10.0)
+    spans = [(0.3, 1.2), (1.2, 1.25), (2.0, 3.0), (3.5, 9.0), (10.0, 11.0)]
+    parts = list(decode_spans(media, 10.0, spans))
+    assert [len(part) for part in parts] == [9, 1, 10, 5, 0]
+    np.testing.assert_array_equal(parts[0], whole[3:12])
+    np.testing.assert_array_equal(parts[2], whole[20:30])
+    np.testing.assert_array_equal(parts[3], whole[35:])
+    assert decode_sound(media) is None
+    assert [len(part) for part in decode_spans(make_sound(loud(length_s=1)), 10, spans)] == [0] * 5
+
+
+def test_encoders_other_than_the_models_are_refused(exported: Path, tmp_path: Path) -> None:
+    model = load(exported)
+    assert isinstance(model, EmotionModel)
+    assert not torch.is_grad_enabled() or model.model.training is False
+    with pytest.raises(UserError, match="no encoder 'demo'"):
+        prediction.load_extractor(model.features, Weights(), tmp_path)

@@ -83,6 +83,6 @@ def draw_bars(
         axes.set_xticks(places, groups, rotation=20, ha="right")
         axes.set_ylabel(unit)
         if len(bars) > 1:
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
     return draw(title, plot, 2 + 0.9 * len(groups), 3)

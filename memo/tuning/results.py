@@ -235,7 +235,7 @@ def _baselines(setup: Setup) -> dict[str, Any]:
             )
             for fold in folds
         ]
-        baselines["text: tf-idf"] = _means(plain)
+        baselines["tf-idf of the text"] = _means(plain)
     return baselines
 
 

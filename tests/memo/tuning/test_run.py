@@ -59,7 +59,7 @@ def test_results_hold_every_fold_and_pattern(done: Path) -> None:
         of_folds = [record(done, fold)["test"][pattern]["scores"]["uar"] for fold in range(3)]
         assert summary["uar"]["mean"] == pytest.approx(np.mean(of_folds))
         assert np.sum(summary["confusion"]) == 210  # every clip of both splits is tested once
-    assert set(found["baselines"]) == {"majority", "text: tf-idf"}
+    assert set(found["baselines"]) == {"majority", "tf-idf of the text"}
     assert found["baselines"]["majority"]["uar"] == pytest.approx(1 / 7)
 
 

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from memo.config import Batch, Distribution, Limits, Optimizer, Settings
+from memo.objectives.base import Modality
 
 
 class PromptSettings(Settings):
@@ -100,6 +101,7 @@ class FinetuneConfig(Settings):
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
+        modalities: train and test with these of the task's modalities alone; null takes all.
         name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
         folds: numbers of the folds to run; null runs all.
         seeds: instead of the task's.
@@ -112,6 +114,7 @@ class FinetuneConfig(Settings):
     mode: str = "full"
     pretrained: Path
     direct: bool = False
+    modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
     name: str | None = None
     run_dir: Path | None = None
     folds: tuple[int, ...] | None = None

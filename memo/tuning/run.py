@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 from rich.console import Console
@@ -83,7 +84,8 @@ def _dumped(config: FinetuneConfig) -> str:
 
 def _write_atomically(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
+    # A job array runs its folds side by side in one folder.
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     temporary.write_text(content, "utf8")
     temporary.replace(path)
 

@@ -1,6 +1,6 @@
 """From settings to everything that all folds of a tuning run share; misfits are refused here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from data_pipeline.stream import SampleLengths
 from memo.config import ModelSpec
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head
-from memo.objectives import build_objectives
+from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
 from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_checkpoint
@@ -126,12 +126,24 @@ def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) 
     Raises:
         UserError: anything that does not fit.
     """
-    data = open_task(task)
+    data = open_task(_with_modalities(task, config.modalities))
     folds = data.folds
     if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")
     _check_features(data, backbone)
     return data
+
+
+def _with_modalities(task: TaskSettings, asked: Sequence[Modality] | None) -> TaskSettings:
+    """The task with some of its modalities."""
+    if asked is None:
+        return task
+    unknown = [name for name in asked if name not in task.modalities]
+    if unknown:
+        raise UserError(
+            f"modalities: task {task.name} has no {unknown[0]}, only {', '.join(task.modalities)}"
+        )
+    return task.model_copy(update={"modalities": tuple(asked)})
 
 
 def token_lengths(split: Split, config: FinetuneConfig, backbone: Backbone) -> TokenLengths:

@@ -271,6 +271,19 @@ def test_what_does_not_fit_the_corpus_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_some_of_the_modalities_can_be_taken_alone(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    finetune(tuning_config(task, backbone, run, "linear", "folds=[0]", "modalities=[face,speech]"))
+    assert list(results(run)["scores"]) == ["face+speech", "face", "speech"]
+    assert list(results(run)["baselines"]) == ["majority"]
+    less = write_task(tmp_path / "less.yaml", load_task(str(task)).dataset, modalities=["text"])
+    config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
+    with pytest.raises(UserError, match="task less has no face, only text"):
+        set_up(config)
+
+
 def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no task 'iemocap'; known are: .*iemocap4"):
         set_up(tuning_config(Path("iemocap"), backbone, tmp_path / "run", "full"))

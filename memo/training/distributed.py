@@ -61,10 +61,6 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
-    def wait(self) -> None:
-        """Wait until all ranks are here."""
-        dist.barrier()
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """Run a block that may fail on some ranks so that all end, with the same message.

@@ -90,15 +90,6 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return (counts.sum() / (len(counts) * counts)).float()
 
 
-def trained_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """The trained parameters by name, copied to the host."""
-    return {
-        name: parameter.detach().cpu().clone()
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-
-
 @torch.no_grad()
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put trained parameters back."""

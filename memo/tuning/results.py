@@ -163,10 +163,10 @@ class TaskJob(Job):
         for title in SCORES.values():
             table.add_column(title, justify="right")
         for pattern, scores in results["scores"].items():
-            cells = [f"{scores[name]['mean']:.4f} ± {scores[name]['std']:.4f}" for name in SCORES]
+            cells = [f"{scores[name]['mean']:.3f} ± {scores[name]['std']:.3f}" for name in SCORES]
             table.add_row(pattern, *cells)
         for name, scores in results["baselines"].items():
-            table.add_row(f"baseline, {name}", *(f"{scores[one]:.4f}" for one in SCORES))
+            table.add_row(f"baseline, {name}", *(f"{scores[one]:.3f}" for one in SCORES))
         return [table]
 
 

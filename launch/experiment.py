@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs
 
 HERE = Path(__file__).parent
@@ -54,6 +55,8 @@ class Experiment:
             before, colon, after = setting.partition(":")
             if not colon or "=" in before:
                 yield setting
+            elif before not in MODES:
+                raise UserError(f"{setting}: there is no mode {before!r} ({', '.join(MODES)})")
             elif before == mode:
                 yield after
 
@@ -113,9 +116,13 @@ def main() -> None:
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of tuning runs")
     arguments = parser.parse_intermixed_args()
-    experiment = Experiment(arguments)
-    KINDS[arguments.kind](experiment)
-    compare_runs(experiment.runs, experiment.folder)
+    try:
+        experiment = Experiment(arguments)
+        KINDS[arguments.kind](experiment)
+        compare_runs(experiment.runs, experiment.folder)
+    except UserError as error:
+        print(f"experiment: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 if __name__ == "__main__":

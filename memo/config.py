@@ -14,7 +14,7 @@ import pydantic
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from data_pipeline.errors import UserError
 
@@ -179,6 +179,17 @@ class Batch(Settings):
     global_batch: int = Field(64, ge=1)
     token_budget: int = Field(4096, ge=1)
 
+
+def _each_once(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("each number can stand there once")
+    return numbers
+
+
+Numbers = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_each_once)
+]
+"""Of folds or seeds."""
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 """Decay of a moment."""

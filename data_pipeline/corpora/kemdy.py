@@ -5,9 +5,9 @@ below `wav/`. A table has two header lines; its columns are found by name. Folds
 KEMDy19 has 20 of two actors each, KEMDy20 40 of two speakers each.
 
 The cleaning is that of the ETRI competition's published baseline: segments with several emotions
-(`neutral;happy`) are left out, `disqust` is spelt `disgust`, transcripts that are not UTF-8 are
-CP949. In KEMDy19 every segment is judged in the woman's and in the man's table; only the table of
-the segment's own speaker counts.
+(`neutral;happy`) and those whose sound or transcript is missing are left out, `disqust` is spelt
+`disgust`, transcripts that are not UTF-8 are CP949. In KEMDy19 every segment is judged in the
+woman's and in the man's table; only the table of the segment's own speaker counts.
 """
 
 import csv

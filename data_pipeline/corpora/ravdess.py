@@ -27,18 +27,19 @@ class Ravdess(Corpus):
         """One recording a manifest line, in its order."""
         rows = read_table(source, MANIFEST, "RAVDESS", COLUMNS)
         sounds = {PurePosixPath(name).name: name for name in source.names()}
-        missing = [row["file"] for row in rows if row["file"] not in sounds]
+        files = [PurePosixPath(row["file"]).name for row in rows]
+        missing = [file for file in files if file not in sounds]
         if missing:
             raise UserError(f"RAVDESS: no file {missing[0]} ({len(missing)} are missing)")
         return [
             Recording(
-                key=PurePosixPath(row["file"]).stem,
+                key=PurePosixPath(file).stem,
                 split="train",
-                media=sounds[row["file"]],
+                media=sounds[file],
                 text=row["text"],
                 language="en",
                 speaker=f"actor-{row['actor'].zfill(2)}",
                 labels={"emotion": row["emotion"], "intensity": row["intensity"]},
             )
-            for row in rows
+            for row, file in zip(rows, files, strict=True)
         ]

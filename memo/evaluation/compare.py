@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars
 from memo.evaluation.page import PageTable, write_page
-from memo.evaluation.scores import SCORES, score
-from memo.evaluation.statistics import paired_permutation
+from memo.evaluation.scores import SCORES
+from memo.evaluation.statistics import interval, paired_permutation
 
 RESULTS = "results.json"
 
@@ -56,7 +57,7 @@ def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
     rows = _rows(runs, results)
     table = Table(*HEAD, title=str(results[0]["task"]))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -66,9 +67,10 @@ def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
         }
         figure = draw_bars("comparison", [run.name for run in runs], bars, "score")
         page = write_page(out, [], [PageTable(str(results[0]["task"]), HEAD, rows)], [("", figure)])
-        (out / "comparison.json").write_text(
-            json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=1), "utf8"
-        )
+        content = json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=1)
+        temporary = out / "comparison.json.tmp"
+        temporary.write_text(content, "utf8")
+        temporary.replace(out / "comparison.json")
         Console().print(f"wrote {page}", highlight=False, soft_wrap=True)
 
 
@@ -89,7 +91,7 @@ def _rows(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[li
             [
                 run.name,
                 f"{scores['uar']['mean']:.4f} ± {scores['uar']['std']:.4f}",
-                f"{scores['uar']['low']:.3f} to {scores['uar']['high']:.3f}",
+                interval(scores["uar"]),
                 *(f"{scores[name]['mean']:.4f}" for name in ("wa", "weighted_f1", "macro_f1")),
                 chance,
                 f"{one['trained_parameters']:,}",
@@ -133,12 +135,19 @@ def read_answers(run: Path, classes: Sequence[str]) -> Answers:
 
 
 def _p_value(first: Answers, second: Answers, run: Path) -> float:
-    """Of the difference in UAR over all test answers, speakers exchanged as a whole."""
+    """Of the difference in mean UAR over folds and seeds, speakers exchanged as a whole."""
     if first.places != second.places or not np.array_equal(first.labels, second.labels):
         raise UserError(f"{run} has other folds, seeds or test clips than the first run")
-    classes = int(first.labels.max()) + 1
+    runs = [place[:2] for place in first.places]
+    number = {one: at for at, one in enumerate(dict.fromkeys(runs))}
+    of_run = np.array([number[one] for one in runs])  # (n,)
+    classes = int(max(first.labels.max(), first.predicted.max(), second.predicted.max())) + 1
+    cell = of_run * classes + first.labels  # (n,), a run and a true class
+    totals = np.bincount(cell, minlength=len(number) * classes).reshape(-1, classes)
 
-    def uar(predicted: NDArray[np.int64]) -> float:
-        return score(first.labels, predicted, max(classes, int(predicted.max()) + 1)).uar
+    def mean_uar(predicted: NDArray[np.int64]) -> float:
+        right = np.bincount(cell[predicted == first.labels], minlength=totals.size)
+        recall = right.reshape(totals.shape) / np.maximum(totals, 1)  # (runs, C)
+        return float((recall.sum(axis=1) / (totals > 0).sum(axis=1)).mean())
 
-    return paired_permutation(uar, first.predicted, second.predicted, first.units)
+    return paired_permutation(mean_uar, first.predicted, second.predicted, first.units)

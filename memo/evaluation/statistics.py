@@ -1,6 +1,6 @@
 """How sure a mean over folds and seeds is, and whether two systems differ."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,17 +18,34 @@ class Summary:
     Attributes:
         mean: over all runs.
         std: of the sample, over all runs; 0 of a single one.
-        low, high: 95 % bootstrap interval of the mean.
+        low, high: 95 % bootstrap interval of the mean; None of a single fold, whose test clips are
+            the same in all runs: seeds alone say nothing about other clips.
     """
 
     mean: float
     std: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         """The fields by name."""
         return asdict(self)
+
+
+def interval(summary: Mapping[str, float | None]) -> str:
+    """The interval of a summary's JSON, for tables."""
+    low, high = summary["low"], summary["high"]
+    return "–" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def by_fold_and_seed(values: Sequence[tuple[int, int, float]]) -> NDArray[np.float64]:
+    """(fold, seed, value) of some runs -> float64 (folds, seeds); NaN where a run is missing."""
+    folds = sorted({fold for fold, _, _ in values})
+    seeds = sorted({seed for _, seed, _ in values})
+    table = np.full((len(folds), len(seeds)), np.nan)
+    for fold, seed, value in values:
+        table[folds.index(fold), seeds.index(seed)] = value
+    return table
 
 
 def summarise(values: NDArray[np.float64]) -> Summary:
@@ -41,14 +58,16 @@ def summarise(values: NDArray[np.float64]) -> Summary:
         values: float64 (folds, seeds); NaN where a run is missing.
     """
     known = values[~np.isnan(values)]
-    rng = np.random.default_rng(SEED)
+    std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
     folds, seeds = values.shape
+    if folds == 1:
+        return Summary(float(known.mean()), std, None, None)
+    rng = np.random.default_rng(SEED)
     rows = rng.integers(folds, size=(BOOTSTRAPS, folds, 1))
     columns = rng.integers(seeds, size=(BOOTSTRAPS, folds, seeds))
     drawn = values[rows, columns].reshape(BOOTSTRAPS, -1)
     drawn = drawn[~np.isnan(drawn).all(axis=1)]
     low, high = np.quantile(np.nanmean(drawn, axis=1), (0.025, 0.975))
-    std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
     return Summary(float(known.mean()), std, float(low), float(high))
 
 

@@ -18,8 +18,8 @@ class Transfer:
 
     Attributes:
         average: mean of the last row.
-        forgetting: mean over the earlier tasks of their best score before the last stage less that
-            after it; positive is bad.
+        forgetting: mean over the earlier tasks of their best score, from when they were learned on
+            and before the last stage, less that after it; positive is bad.
         backward: mean over the earlier tasks of the last score less that right after learning.
         forward: mean over the later tasks of the score before learning less that of the model
             before any; None if no stage precedes them.

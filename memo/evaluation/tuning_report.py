@@ -11,6 +11,7 @@ from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars, draw_table
 from memo.evaluation.page import PageTable, write_page
 from memo.evaluation.scores import SCORES
+from memo.evaluation.statistics import interval
 
 WORST = 20
 """Mistakes that are shown: those of which the model was most sure."""
@@ -31,14 +32,15 @@ def write_tuning_report(run: Path) -> Path:
     if "tasks" in results:
         return _sequence_page(run, results)
     folds = sorted(run.glob("folds/*/result.json"))
-    return _task_page(run, results, [json.loads(one.read_text("utf8")) for one in folds])
+    records = [json.loads(one.read_text("utf8")) for one in folds]
+    return _task_page(run, results, sorted(records, key=lambda one: (one["fold"], one["seed"])))
 
 
 def _task_page(run: Path, results: Results, records: Sequence[Results]) -> Path:
     complete, best = next(iter(results["scores"].items()))
     summary = [
         *((title, f"{best[name]['mean']:.3f}") for name, title in SCORES.items()),
-        ("95 % interval of UAR", f"{best['uar']['low']:.3f} to {best['uar']['high']:.3f}"),
+        ("95 % interval of UAR", interval(best["uar"])),
         ("trained parameters", f"{results['trained_parameters']:,}"),
         ("bytes", f"{results['trained_bytes']:,}"),
         ("runs", str(results["runs"])),

@@ -80,7 +80,8 @@ def _weighted_pieces(words: Sequence[str], tokenizer: Tokenizer) -> list[tuple[i
 
 def _refuse_same(words: Words, table: Sequence[Sequence[list[tuple[int, float]]]]) -> None:
     """No two classes may look the same to the model."""
-    for spoken, classes in zip(words, table, strict=True):
+    for spoken, listed in zip(words, table, strict=True):
+        classes = [sorted(pieces) for pieces in listed]
         for at, pieces in enumerate(classes):
             if pieces in classes[:at]:
                 first = spoken[classes.index(pieces)]

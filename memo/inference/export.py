@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.index import file_sha256
 from memo.inference.model import CONFIG, FORMAT, MODEL, TOKENIZER
 from memo.tuning.adapter import merge_low_rank
 from memo.tuning.artifact import RECORD, Tuned, open_tuned
@@ -52,6 +53,7 @@ def export_model(place: Path, pretrained: Path | None, out: Path) -> None:
     backbone.tokenizer.save(temporary / TOKENIZER)
     record = {
         "format": FORMAT,
+        "model_sha256": file_sha256(temporary / MODEL),
         "spec": backbone.spec.model_dump(),
         "features": backbone.checkpoint.features.model_dump(mode="json"),
         "task": tuned.task.model_dump(mode="json"),

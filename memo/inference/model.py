@@ -25,6 +25,7 @@ from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
 from data_pipeline.shards.dataset import FeatureSchema
+from data_pipeline.shards.index import file_sha256
 from memo.config import ModelSpec, ObjectiveSettings, parse_config
 from memo.model.memobert import MemoBert
 from memo.objectives import Modality, build_objectives
@@ -82,9 +83,14 @@ class EmotionModel:
             (clips, C).
 
         Raises:
-            UserError: a clip has rows of another size.
+            UserError: a clip has rows of another size, or a modality is not one of the task's.
         """
         modalities = tuple(self.task.modalities if visible is None else visible)
+        unknown = set(modalities) - set(self.task.modalities)
+        if unknown or not modalities:
+            raise UserError(
+                f"visible={list(modalities)}: the model uses {', '.join(self.task.modalities)}"
+            )
         transform = TuneTransform(
             tokenizer=self.tokenizer,
             limits=self.config.limits,
@@ -128,8 +134,10 @@ def load(folder: Path | str) -> EmotionModel:
         weights = load_file(folder / MODEL)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no exported model ({error})") from None
-    if record.get("format") != FORMAT:
-        raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{folder / CONFIG} is not of the format {FORMAT}")
+    if file_sha256(folder / MODEL) != record["model_sha256"]:
+        raise UserError(f"{folder / MODEL} was altered: its sha256 is not that of {CONFIG}")
     spec = ModelSpec.model_validate(record["spec"])
     config = parse_config(FinetuneConfig, record["config"], str(folder / CONFIG))
     task = parse_config(TaskSettings, record["task"], str(folder / CONFIG))

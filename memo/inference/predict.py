@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.clip import Clip
@@ -34,8 +35,8 @@ class Prediction:
         text: what is said, if known.
         used: modalities that were used.
         missing: modalities of the task that were not there.
-        emotion: the most probable class.
-        probabilities: class -> probability.
+        emotion: the most probable class; None if there was nothing to be used.
+        probabilities: class -> probability; empty if there was nothing to be used.
     """
 
     file: str
@@ -44,7 +45,7 @@ class Prediction:
     text: str | None
     used: tuple[str, ...]
     missing: tuple[str, ...]
-    emotion: str
+    emotion: str | None
     probabilities: dict[str, float]
 
 
@@ -156,9 +157,7 @@ def _predict(
         heard = None if sound is None else _cut(sound, part)
         clip = extractor.encode(Clip(key=video.stem, text=part.text), heard, frames)
         used = tuple(name for name in model.task.modalities if _has(clip, name))
-        if not used:
-            continue
-        (chances,) = model.predict([clip], used).tolist()
+        chances = model.predict([clip], used)[0].tolist() if used else []
         end_s = min(part.end_s, part.begin_s + clip.duration_s)
         yield Prediction(
             file=str(video),
@@ -167,9 +166,9 @@ def _predict(
             text=part.text,
             used=used,
             missing=tuple(name for name in model.task.modalities if name not in used),
-            emotion=model.classes[int(np.argmax(chances))],
+            emotion=model.classes[int(np.argmax(chances))] if used else None,
             probabilities={
-                name: round(one, 4) for name, one in zip(model.classes, chances, strict=True)
+                name: round(one, 4) for name, one in zip(model.classes, chances, strict=False)
             },
         )
 
@@ -203,15 +202,16 @@ def run_prediction(
     found = list(predict_videos(model, videos, weights, text, subtitles))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:
-        table.add_row(
+        cells = [
             Path(one.file).name,
             f"{one.begin_s:.2f}",
             f"{one.end_s:.2f}",
-            one.emotion,
-            f"{one.probabilities[one.emotion]:.3f}",
+            one.emotion or "nothing to use",
+            f"{one.probabilities[one.emotion]:.3f}" if one.emotion else "",
             ", ".join(one.missing),
             one.text or "",
-        )
+        ]
+        table.add_row(*map(escape, cells))
     Console().print(table)
     if json_out is not None:
         lines = [json.dumps(asdict(one), ensure_ascii=False) for one in found]

@@ -45,7 +45,9 @@ _SPAN = re.compile(rf"\s*{_TIME}\s+-->\s+{_TIME}")
 
 
 def read_subtitles(path: Path) -> list[Utterance]:
-    """The utterances of an SRT or WebVTT file, in order of time; one that overlaps begins later.
+    """The utterances of an SRT or WebVTT file, in order of time.
+
+    One that overlaps the one before begins later; one inside the one before is left out.
 
     Raises:
         UserError: it cannot be read, or has no utterance.

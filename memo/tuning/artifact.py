@@ -29,6 +29,7 @@ from memo.tuning.task import TaskSettings
 
 TENSORS = "tuned.safetensors"
 RECORD = "tuned.json"
+FORMAT = "memo-tuned/1"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Tuned:
         """Put the trained tensors into a `TaskModel` that was built as this one was.
 
         Raises:
-            UserError: another backbone.
+            UserError: another backbone, or other tensors than the mode trains.
         """
         if backbone.sha256 != self.backbone_sha256:
             raise UserError(
@@ -61,6 +62,9 @@ class Tuned:
                 f"{self.backbone_sha256[:16]}…, {backbone.checkpoint.folder} has "
                 f"{backbone.sha256[:16]}…; give the checkpoint that it was trained on"
             )
+        shapes = {name: one.shape for name, one in model.named_parameters() if one.requires_grad}
+        if shapes != {name: one.shape for name, one in self.tensors.items()}:
+            raise UserError(f"its tensors are not those that {self.config.mode} trains")
         load_trained(model, self.tensors)
 
 
@@ -76,7 +80,7 @@ def save_tuned(
     folder.mkdir(parents=True)
     save_file(dict(tensors), folder / TENSORS)
     record = {
-        "format": "memo-tuned/1",
+        "format": FORMAT,
         "config": config.model_dump(mode="json"),
         "task": task.model_dump(mode="json"),
         "seed": seed,
@@ -93,10 +97,12 @@ def open_tuned(folder: Path) -> Tuned:
         UserError: there is none, or it was cut short or altered.
     """
     try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text("utf8"))
+        record: Any = json.loads((folder / RECORD).read_text("utf8"))
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no tuned model ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{folder / RECORD} is not of the format {FORMAT}")
     if file_sha256(folder / TENSORS) != record["tensors_sha256"]:
         raise UserError(f"{folder / TENSORS} was altered: its sha256 is not that of {RECORD}")
     return Tuned(

@@ -1,11 +1,11 @@
-"""Settings of a tuning run; `configs/finetune/*.yaml` are instances."""
+"""Settings of a tuning run."""
 
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from memo.config import Batch, Distribution, Limits, Optimizer, Settings
+from memo.config import Batch, Distribution, Limits, Numbers, Optimizer, Settings
 from memo.objectives.base import Modality
 
 
@@ -117,8 +117,8 @@ class FinetuneConfig(Settings):
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
     name: str | None = None
     run_dir: Path | None = None
-    folds: tuple[int, ...] | None = None
-    seeds: tuple[int, ...] | None = None
+    folds: Numbers | None = None
+    seeds: Numbers | None = None
     max_quarantined: int = Field(100, ge=0)
     threads: int | None = Field(None, ge=1)
     training: TrainingSettings = TrainingSettings()

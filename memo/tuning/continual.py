@@ -7,6 +7,7 @@ scores are those of the model that exists after a stage.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from data_pipeline.stream import Placement
 from data_pipeline.subset import Joined, JoinedLengths
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import Scores, score
-from memo.evaluation.statistics import summarise
+from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 from memo.evaluation.transfer import transfer
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
@@ -106,8 +107,11 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     config = config.model_copy(update={"mode": strategy.mode})
     backbone = open_backbone(config)
     corpora = [open_corpus(task, config, backbone) for task in tasks]
-    if len({corpus.modalities for corpus in corpora}) > 1:
-        raise UserError("--tasks: the tasks have different modalities; make them the same")
+    if len({frozenset(corpus.modalities) for corpus in corpora}) > 1:
+        raise UserError("--tasks: the tasks have different modalities; set modalities=")
+    if config.training.fraction != 1:
+        raise UserError("training.fraction is for a single task")
+    _check_leaks(corpora)
     check_limits(config, backbone.spec, None)
     classes = tuple(dict.fromkeys(name for corpus in corpora for name in corpus.classes))
     own = [np.array([classes.index(name) for name in corpus.classes]) for corpus in corpora]
@@ -130,6 +134,28 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
     inputs = Inputs(config, data, backbone, None, lengths)
     return TaskSequence(config, inputs, corpora, offsets, own, strategy)
+
+
+def _check_leaks(corpora: Sequence[LabelledCorpus]) -> None:
+    """No clip or speaker that one task is tested on may be trained on by another.
+
+    Raises:
+        UserError: names the tasks and the fold.
+    """
+    count = min(len(corpus.folds) for corpus in corpora)
+    for number, (one, other) in product(range(count), permutations(corpora, 2)):
+        if one.samples.fingerprint != other.samples.fingerprint:
+            continue
+        mine, theirs = one.folds[number], other.folds[number]
+        seen = np.concatenate([mine.train, mine.valid])
+        speakers = {one.groups.speaker[at] for at in seen.tolist()} - {""}
+        tested = {other.groups.speaker[at] for at in theirs.test.tolist()}
+        shared = bool(one.task.folds.shared_speakers and other.task.folds.shared_speakers)
+        if len(np.intersect1d(seen, theirs.test)) or (speakers & tested and not shared):
+            raise UserError(
+                f"fold {number} leaks: task {one.task.name} trains on clips or speakers that task "
+                f"{other.task.name} is tested on; give both the same folds"
+            )
 
 
 def learn_sequence(
@@ -240,7 +266,7 @@ def _record(
 
 
 def _kept_numbers(sequence: TaskSequence, stages: Sequence[Stage]) -> list[int]:
-    """How many numbers must be kept after each stage to answer for all tasks and to go on."""
+    """How many numbers are kept after each stage; clips kept for replay are not counted."""
     frozen = sum(
         one.numel()
         for name, one in sequence.backbone.weights.items()
@@ -250,7 +276,7 @@ def _kept_numbers(sequence: TaskSequence, stages: Sequence[Stage]) -> list[int]:
     if sequence.strategy.mode == "adapter":
         return [frozen + sum(trained[: at + 1]) for at in range(len(stages))]
     memories = [2 * one if stage.memory else 0 for one, stage in zip(trained, stages, strict=True)]
-    return [one + sum(memories[:at]) for at, one in enumerate(trained)]
+    return [one + sum(memories[: at + 1]) for at, one in enumerate(trained)]
 
 
 class SequenceJob(Job):
@@ -324,8 +350,8 @@ class SequenceJob(Job):
             "direct": self.config.direct,
             "classes": [list(corpus.classes) for corpus in self.sequence.corpora],
             "backbone": {"place": str(self.config.pretrained), "sha256": self.backbone.sha256},
-            "folds": len(self.folds),
-            "seeds": list(self.seeds),
+            "folds": len({one["fold"] for one in records}),
+            "seeds": sorted({one["seed"] for one in records}),
             "runs": len(records),
             "R": {
                 name: {"mean": one.mean(axis=0).tolist(), "std": _deviation(one).tolist()}
@@ -342,13 +368,9 @@ class SequenceJob(Job):
         """Every figure over folds and seeds."""
         summaries: dict[str, Any] = {}
         for figure in records[0]["transfer"][name]:
-            table = np.full((len(self.folds), len(self.seeds)), np.nan)
-            for one in records:
-                value = one["transfer"][name][figure]
-                place = self.folds.index(one["fold"]), self.seeds.index(one["seed"])
-                table[place] = np.nan if value is None else value
-            known = not np.isnan(table).all()
-            summaries[figure] = summarise(table).to_json() if known else None
+            values = [(one["fold"], one["seed"], one["transfer"][name][figure]) for one in records]
+            known = all(value is not None for _, _, value in values)
+            summaries[figure] = summarise(by_fold_and_seed(values)).to_json() if known else None
         return summaries
 
     def tables(self, results: Record) -> list[Table]:
@@ -366,9 +388,7 @@ class SequenceJob(Job):
         figures = Table("UAR", "mean", "95 % interval")
         for name, one in results["transfer"]["uar"].items():
             if one is not None:
-                figures.add_row(
-                    name, f"{one['mean']:.4f}", f"{one['low']:.4f} to {one['high']:.4f}"
-                )
+                figures.add_row(name, f"{one['mean']:.4f}", interval(one))
         return [matrix, figures]
 
 

@@ -90,9 +90,8 @@ class FoldRun:
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch."""
-        share = len(self.fold.train) * self.inputs.config.training.fraction
-        return max(round(share / self.inputs.config.batch.global_batch), 1)
+        """Steps of an epoch; as many where only a fraction of the part is used, several times."""
+        return max(round(len(self.fold.train) / self.inputs.config.batch.global_batch), 1)
 
     @property
     def steps(self) -> int:

@@ -82,17 +82,18 @@ def balanced_weights(counts: Tensor) -> Tensor:
     """Weights n / (C n_c), so that every class weighs the same in all.
 
     Args:
-        counts: int64 (C,), clips of each class, none of them 0.
+        counts: int64 (C,), clips of each class; one that has none does not count in C.
 
     Returns:
         float32 (C,).
     """
-    return (counts.sum() / (len(counts) * counts)).float()
+    present = int((counts > 0).sum())
+    return (counts.sum() / (present * counts.clamp(min=1))).float()
 
 
 @torch.no_grad()
 def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put trained parameters back."""
+    """Put trained parameters back; some may be left as they are, none may be unknown."""
     parameters = dict(model.named_parameters())
     for name, tensor in tensors.items():
         parameters[name].copy_(tensor)

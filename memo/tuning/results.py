@@ -24,8 +24,15 @@ from rich.table import Table
 
 from data_pipeline.clip import BadSampleError
 from data_pipeline.quarantine import Quarantine
-from memo.evaluation.scores import SCORES, Scores, majority_scores, score, text_scores
-from memo.evaluation.statistics import summarise
+from memo.evaluation.scores import (
+    SCORES,
+    Scores,
+    from_confusion,
+    majority_scores,
+    score,
+    text_scores,
+)
+from memo.evaluation.statistics import by_fold_and_seed, summarise
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
 from memo.tuning.config import FinetuneConfig
@@ -92,14 +99,11 @@ def _pattern_record(data: LabelledCorpus, predictions: Predictions) -> dict[str,
     }
 
 
-def read_records(job: Job) -> list[Record]:
-    """The records of all folds and seeds that are done."""
-    paths = [
-        fold_folder(job.config.folder, fold, seed) / "result.json"
-        for fold in job.folds
-        for seed in job.seeds
-    ]
-    return [json.loads(path.read_text("utf8")) for path in paths if path.is_file()]
+def read_records(run: Path) -> list[Record]:
+    """The records of all folds and seeds of a run that are done, whoever has run them."""
+    paths = sorted(run.glob("folds/*/result.json"))
+    records = [json.loads(path.read_text("utf8")) for path in paths]
+    return sorted(records, key=lambda one: (one["fold"], one["seed"]))
 
 
 class TaskJob(Job):
@@ -186,14 +190,14 @@ def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
         "classes": list(data.task.classes),
         "dataset": {"folder": str(data.task.dataset), "fingerprint": data.samples.fingerprint},
         "backbone": {"place": str(config.pretrained), "sha256": setup.backbone.sha256},
-        "folds": len(setup.folds),
-        "seeds": list(setup.seeds),
+        "folds": len({one["fold"] for one in records}),
+        "seeds": sorted({one["seed"] for one in records}),
         "runs": len(records),
         "trained_parameters": records[0]["trained_parameters"],
         "trained_bytes": sum(path.stat().st_size for path in tuned.glob("*.safetensors")),
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "scores": {pattern: _summaries(setup, records, pattern) for pattern in records[0]["test"]},
-        "baselines": _baselines(setup),
+        "baselines": _baselines(setup, records),
     }
 
 
@@ -202,29 +206,28 @@ def _summaries(setup: Setup, records: Sequence[Record], pattern: str) -> dict[st
     tests = [record["test"][pattern]["scores"] for record in records]
     summaries: dict[str, Any] = {}
     for name in SCORES:
-        table = np.full((len(setup.folds), len(setup.seeds)), np.nan)
-        for record, test in zip(records, tests, strict=True):
-            place = setup.folds.index(record["fold"]), setup.seeds.index(record["seed"])
-            table[place] = test[name]
-        summaries[name] = summarise(table).to_json()
+        values = [
+            (one["fold"], one["seed"], test[name]) for one, test in zip(records, tests, strict=True)
+        ]
+        summaries[name] = summarise(by_fold_and_seed(values)).to_json()
     confusion = np.sum([test["confusion"] for test in tests], axis=0)  # (C, C)
-    with np.errstate(invalid="ignore"):
-        recall = np.diag(confusion) / confusion.sum(axis=1)
-    summaries["recall"] = dict(zip(setup.data.task.classes, recall.tolist(), strict=True))
+    recall = from_confusion(confusion).to_json()["recall"]
+    assert isinstance(recall, list), "a value a class"
+    summaries["recall"] = dict(zip(setup.data.task.classes, recall, strict=True))
     summaries["confusion"] = confusion.tolist()
     return summaries
 
 
-def _baselines(setup: Setup) -> dict[str, Any]:
+def _baselines(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
     """Mean scores over the folds of the majority class, and of plain text classification."""
     data, classes = setup.data, len(setup.data.task.classes)
-    folds = [data.folds[number] for number in setup.folds]
+    folds = [data.folds[number] for number in sorted({one["fold"] for one in records})]
     majority = [
         majority_scores(data.labels[fold.train], data.labels[fold.test], classes) for fold in folds
     ]
     baselines = {"majority": _means(majority)}
     texts = _texts(data)
-    if any(texts):
+    if all(any(_choose(texts, fold.train)) for fold in folds):
         plain = [
             text_scores(
                 _choose(texts, fold.train),

@@ -2,8 +2,8 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,8 +40,8 @@ def finetune(config: FinetuneConfig) -> int:
         _check_folder(job)
     with ranks.together():
         if ranks.first:
-            _write_atomically(config.folder / CONFIG, _dumped(config))
             _write_atomically(config.folder / ORIGIN, json.dumps(job.origin(), indent=1))
+            _write_atomically(config.folder / CONFIG, _dumped(config))
     for fold in job.folds:
         for seed in job.seeds:
             _run_fold(job, ranks, fold, seed)
@@ -69,7 +69,10 @@ def _check_folder(job: Job) -> None:
             f"{folder} has a run with other settings ({', '.join(changed)}); set name= or "
             "run_dir=, or remove it"
         )
-    origin = json.loads((folder / ORIGIN).read_text("utf8"))
+    try:
+        origin = json.loads((folder / ORIGIN).read_text("utf8"))
+    except (OSError, ValueError):
+        raise UserError(f"{folder / ORIGIN} cannot be read; set name= or run_dir=") from None
     for name, value in job.origin().items():
         if origin.get(name) != value:
             raise UserError(
@@ -104,8 +107,8 @@ def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int) -> None:
 
 def _save_fold(job: Job, folder: Path, record: Record, artifacts: Sequence[Artifact]) -> None:
     """Write a fold's folder, whole or not at all."""
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = job.config.folder / "partial" / f"{folder.name}-{uuid4().hex}"
+    temporary.mkdir(parents=True)
     for one in artifacts:
         save_tuned(temporary / one.name, one.config, one.task, one.seed, job.backbone, one.tensors)
     content = json.dumps(record, indent=1, ensure_ascii=False)
@@ -114,13 +117,16 @@ def _save_fold(job: Job, folder: Path, record: Record, artifacts: Sequence[Artif
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary.rename(folder)
+    with suppress(OSError):  # others may be writing there
+        temporary.parent.rmdir()
 
 
 def _sum_up(job: Job) -> None:
     """`results.json`, the report, and the tables on the terminal."""
     folder = job.config.folder
-    results = job.summarise(read_records(job))
+    results = job.summarise(read_records(folder))
     _write_atomically(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
     console = Console()
     for table in job.tables(results):

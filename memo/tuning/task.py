@@ -18,7 +18,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.reader import Split, open_dataset
 from data_pipeline.stream import Samples
-from memo.config import Settings, load_config
+from memo.config import Numbers, Settings, load_config
 from memo.evaluation.folds import Fold, FoldSettings, Groups, make_folds
 from memo.objectives.base import Modality
 
@@ -62,7 +62,7 @@ class TaskSettings(Settings):
     ignore: tuple[str, ...] = ()
     modalities: tuple[Modality, ...] = ("text", "face", "speech")
     folds: FoldSettings
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: Numbers = (1, 2, 3)
     language: str = "en"
     wording: Mapping[str, Wording] = {}
 

@@ -60,11 +60,16 @@ def read_prompts(
         UserError: a template without [MASK], or a class without label words.
     """
     wording = dict(task.wording)
-    if template is not None and task.language in wording:
-        own = wording[task.language]
-        wording[task.language] = own.model_copy(update={"template": template})
     if not wording:
         return None
+    if task.language not in wording:
+        raise UserError(
+            f"task {task.name} is in language {task.language!r}, its wording in "
+            f"{', '.join(wording)}; add wording.{task.language}, or set language"
+        )
+    if template is not None:
+        own = wording[task.language]
+        wording[task.language] = own.model_copy(update={"template": template})
     for language, one in wording.items():
         _check(task, language, one)
     halves = {language: one.template.split(MASK) for language, one in wording.items()}

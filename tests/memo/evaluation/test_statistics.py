@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from memo.evaluation.statistics import paired_permutation, summarise
+from memo.evaluation.statistics import interval, paired_permutation, summarise
 
 
 def test_mean_and_deviation_are_those_of_all_runs() -> None:
@@ -13,12 +13,16 @@ def test_mean_and_deviation_are_those_of_all_runs() -> None:
     found = summarise(values)
     assert found.mean == pytest.approx(0.7)
     assert found.std == pytest.approx(np.std([0.5, 0.7, 0.9], ddof=1))
+    assert found.low is not None
+    assert found.high is not None
     assert found.low <= found.mean <= found.high
 
 
 def test_a_single_run_has_no_interval() -> None:
     found = summarise(np.array([[0.25]]))
-    assert (found.mean, found.std, found.low, found.high) == (0.25, 0, 0.25, 0.25)
+    assert (found.mean, found.std, found.low, found.high) == (0.25, 0, None, None)
+    assert interval(found.to_json()) == "–"
+    assert interval(summarise(np.array([[0.25], [0.25]])).to_json()) == "0.250 to 0.250"
 
 
 def test_seeds_of_one_fold_do_not_count_as_independent() -> None:
@@ -36,6 +40,8 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
     for _ in range(100):
         values = rng.normal(0, 1, (12, 1)) + rng.normal(0, 0.3, (12, 2))
         found = summarise(values)
+        assert found.low is not None
+        assert found.high is not None
         covered += found.low <= 0 <= found.high
     assert 85 <= covered <= 99
 

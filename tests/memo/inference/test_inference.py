@@ -95,6 +95,8 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
     assert not (tmp_path / "x").exists()
     with pytest.raises(UserError, match="holds no exported model"):
         load(place / "demo")
+    with pytest.raises(UserError, match="the model uses text, face, speech"):
+        load(exported).predict([Clip("a", text="b")], ["speach"])  # type: ignore[list-item]
     with pytest.raises(UserError, match="has rows of 3, not of"):
         load(exported).predict([Clip("a", speech=np.zeros((2, 3), np.float16))])
 
@@ -158,10 +160,11 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
 def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
-    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nwow\n")
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[/i]wow\n")
     model = load(exported)
     (found,) = prediction.predict_videos(model, [video], Weights(), None, None)
-    assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "wow", ())
+    assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "[/i]wow", ())
+    run_prediction(model, [video], Weights(), None, None, None, None)
     (whole,) = prediction.predict_videos(model, [video], Weights(), "tears", None)
     assert (whole.begin_s, whole.text) == (0.0, "tears")
     with pytest.raises(UserError, match="belong to one video"):

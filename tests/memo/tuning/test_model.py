@@ -254,4 +254,8 @@ def test_words_that_cannot_answer_are_refused(corpus: Path, backbone: Path, tmp_
 
     refused("놀람", "i am [MASK].", "the label word '놀람' is not in the tokenizer's vocabulary")
     refused("sad", "i am [MASK].", "the label words sad and sad are the same pieces")
+    swapped = {"en": {"template": "i am [MASK].", "words": {**words, "surprise": ["wow"]}}}
+    path = write_task(tmp_path / "t.yaml", corpus, wording=swapped, language="ko")
+    with pytest.raises(UserError, match="is in language 'ko', its wording in en"):
+        setup_of(path, backbone, tmp_path, "prompt")
     refused("wow", "i am.", r"must have \[MASK\] exactly once")

@@ -127,6 +127,9 @@ def test_a_damaged_artifact_is_refused(done: Path, tmp_path: Path) -> None:
         file.write(b"\x01\x02\x03\x04")
     with pytest.raises(UserError, match="was altered"):
         open_tuned(folder)
+    (folder / "tuned.json").write_text('{"format": "memo-tuned/9"}')
+    with pytest.raises(UserError, match="is not of the format memo-tuned/1"):
+        open_tuned(folder)
     with (folder / "tuned.safetensors").open("r+b") as file:
         file.truncate(100)
     with pytest.raises(UserError, match="holds no tuned model"):
@@ -186,7 +189,7 @@ def test_folds_can_be_run_one_by_one(
 ) -> None:
     for fold in (2, 0, 1):
         finetune(tuning_config(task, backbone, tmp_path / "run", "adapter", f"folds=[{fold}]"))
-    finetune(tuning_config(task, backbone, tmp_path / "run", "adapter"))
+        assert results(tmp_path / "run")["runs"] == len(list((tmp_path / "run/folds").iterdir()))
     mine, theirs = results(tmp_path / "run"), results(done)
     assert mine["scores"] == theirs["scores"]
 
@@ -257,6 +260,8 @@ def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
         ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
         ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
         ({"dataset": "nowhere"}, "there is no dataset in nowhere"),
+        ({"seeds": []}, "seeds="),
+        ({"seeds": [1, 1]}, "each number can stand there once"),
         ({"clases": ["a"]}, "unknown key 'clases'; did you mean 'classes'"),
         ({"folds": {"by": "session"}}, "have no session"),
         ({"folds": {"by": "speaker", "counts": 3}}, "unknown key 'folds.counts'; did you mean"),

@@ -1,24 +1,13 @@
 """The command as a user starts it: options, one line for a mistake, a run from end to end."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.launch.command import launch
 from tests.memo.tuning.small_tuning import write_backbone, write_corpus, write_task
 
-ROOT = Path(__file__).parents[2]
-
-
-def launch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Plain `python launch/finetune.py` in a folder."""
-    command = [sys.executable, str(ROOT / "launch" / "finetune.py"), *words]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+SCRIPT = "finetune.py"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +24,7 @@ def launch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_mistake_is_one_line_and_nothing_is_left(
     tmp_path: Path, words: list[str], message: str
 ) -> None:
-    ended = launch(tmp_path, *words)
+    ended = launch(SCRIPT, tmp_path, *words)
     assert ended.returncode == 2, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert line.startswith("finetune: ")
@@ -50,12 +39,12 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     task = write_task(tmp_path / "mine.yaml", corpus)
     words = ["folds=[0]", "training.epochs=1", "threads=1", "batch.global_batch=64"]
     named = [f"--task={task.name}", "--pretrained=backbone", "--mode=prompt+adapter"]
-    ended = launch(tmp_path, words[0], *named, *words[1:])
+    ended = launch(SCRIPT, tmp_path, words[0], *named, *words[1:])
     assert ended.returncode == 0, ended.stderr
     run = tmp_path / "runs" / "mine-prompt+adapter"
     assert {"results.json", "report.html", "config.yaml", "origin.json", "folds"} == {
         path.name for path in run.iterdir()
     }
-    again = launch(tmp_path, *named, *words, "optimizer.lr=1e-5")
+    again = launch(SCRIPT, tmp_path, *named, *words, "optimizer.lr=1e-5")
     assert again.returncode == 2
     assert "has a run with other settings (optimizer)" in again.stderr

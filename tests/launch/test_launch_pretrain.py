@@ -1,8 +1,6 @@
 """The command itself: what is wrong is one line on stderr and status 2, and leaves nothing."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,10 @@ from memo.config import PretrainConfig
 from memo.training.checkpoint import Progress, write_checkpoint
 from memo.training.setup import build_model, first_state, model_spec, open_data
 from memo.training.state import TrainingState
+from tests.launch.command import TORCHRUN, launch
 from tests.memo.training.small_run import small_config, small_settings, write_small_dataset
 
-ROOT = Path(__file__).parents[2]
-COMMAND = (sys.executable, str(ROOT / "launch" / "pretrain.py"))
-TORCHRUN = (
-    sys.executable,
-    *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-    COMMAND[1],
-)
+SCRIPT = "pretrain.py"
 
 pytestmark = pytest.mark.slow
 
@@ -28,22 +21,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_dataset(tmp_path_factory.mktemp("launch") / "dataset")
-
-
-def launch(
-    place: Path, *arguments: str, command: tuple[str, ...] = COMMAND
-) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder of its own, where anything that it leaves is seen."""
-    unplaced = {key: one for key, one in os.environ.items() if key not in ("RANK", "WORLD_SIZE")}
-    return subprocess.run(
-        [*command, *arguments],
-        cwd=place,
-        env=unplaced | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def first_checkpoint(config: PretrainConfig, run: Path) -> Path:
@@ -68,7 +45,7 @@ def first_checkpoint(config: PretrainConfig, run: Path) -> Path:
 
 
 def test_an_unknown_setting_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
-    ended = launch(tmp_path, "optimizer.learning_rate=1")
+    ended = launch(SCRIPT, tmp_path, "optimizer.learning_rate=1")
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert "unknown key 'optimizer.learning_rate'" in line
@@ -81,7 +58,7 @@ def test_a_checkpoint_cut_short_is_named_and_left_as_it_is(tmp_path: Path, datas
     weights = first_checkpoint(small_config(dataset, run), run) / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 1)
     before = sorted(run.rglob("*"))
-    ended = launch(tmp_path, *small_settings(dataset, run))
+    ended = launch(SCRIPT, tmp_path, *small_settings(dataset, run))
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"pretrain: {weights} has ")
@@ -91,7 +68,7 @@ def test_a_checkpoint_cut_short_is_named_and_left_as_it_is(tmp_path: Path, datas
 def test_more_ranks_than_samples_in_a_batch_is_said_once(tmp_path: Path, dataset: Path) -> None:
     run = tmp_path / "run"
     settings = small_settings(dataset, run, "batch.global_batch=1")
-    ended = launch(tmp_path, *settings, command=TORCHRUN)
+    ended = launch(SCRIPT, tmp_path, *settings, by=TORCHRUN)
     assert ended.returncode != 0
     ours = [line for line in ended.stderr.splitlines() if "pretrain: " in line]
     assert len(ours) == 1

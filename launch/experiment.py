@@ -1,7 +1,8 @@
 """The comparisons of the original paper, one command each: runs, then one table and one plot.
 
-- `baselines`: direct (no multimodal pretraining), linear, full, prompt, adapter
-- `fractions`: full and prompt tuning on shares of the training part
+- `baselines`: direct (no multimodal pretraining), the same with the text alone (BERT + finetune),
+  linear, full, prompt, adapter
+- `fractions`: direct, full and prompt tuning on shares of the training part
 - `objectives`: pretraining without each of the objectives, then full tuning
 
 A setting `MODE:key=value` is for the runs of one mode, e.g. `linear:optimizer.lr=1e-2`. A run that
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs
+from memo.tuning.task import load_task
 
 HERE = Path(__file__).parent
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
@@ -78,15 +80,20 @@ class Experiment:
 def baselines(experiment: Experiment) -> None:
     """With and without pretraining, and every mode."""
     experiment.tune("direct", "full", "direct=true")
+    modalities = load_task(experiment.task).modalities
+    if "text" in modalities and len(modalities) > 1:
+        experiment.tune("text", "full", "direct=true", "modalities=[text]")
     for mode in MODES:
         experiment.tune(mode, mode)
 
 
 def fractions(experiment: Experiment) -> None:
     """How much labelled data is needed."""
-    for mode in ("full", "prompt"):
-        for share in FRACTIONS:
-            experiment.tune(f"{mode}-{share:g}", mode, f"training.fraction={share}")
+    for share in FRACTIONS:
+        part = f"training.fraction={share}"
+        experiment.tune(f"direct-{share:g}", "full", "direct=true", part)
+        for mode in ("full", "prompt"):
+            experiment.tune(f"{mode}-{share:g}", mode, part)
 
 
 def objectives(experiment: Experiment) -> None:

@@ -26,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    common = ["--task=t", "--pretrained=runs/p", "--out=x", "--launcher=python"]
+    common = ["--task=ravdess", "--pretrained=runs/p", "--out=x", "--launcher=python"]
     monkeypatch.setattr(sys, "argv", ["experiment.py", *words, *common])
     experiment.main()
 
@@ -37,9 +37,10 @@ def test_baselines_are_direct_and_every_mode(
     run(monkeypatch, "baselines", "optimizer.lr=1", "linear:optimizer.lr=2")
     *tuned, compared = started
     assert compared == [
-        str(Path("x") / one) for one in ("direct", "full", "linear", "prompt", "adapter")
+        str(Path("x") / one) for one in ("direct", "text", "full", "linear", "prompt", "adapter")
     ]
-    assert "direct=true" in tuned[0]
+    assert ["direct=true" in command for command in tuned] == [True, True, *[False] * 4]
+    assert [command for command in tuned if "modalities=[text]" in command] == [tuned[1]]
     for command in tuned:
         assert "optimizer.lr=1" in command
         assert ("optimizer.lr=2" in command) == ("--mode=linear" in command)
@@ -66,8 +67,9 @@ def test_fractions_grow_to_the_whole(
     started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(monkeypatch, "fractions")
-    assert sum("training.fraction=0.1" in command for command in started) == 2
-    assert sum("training.fraction=1.0" in command for command in started) == 2
+    assert sum("training.fraction=0.1" in command for command in started) == 3
+    assert sum("training.fraction=1.0" in command for command in started) == 3
+    assert sum("direct=true" in command for command in started) == len(experiment.FRACTIONS)
 
 
 def test_a_failed_run_ends_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,18 @@ def test_folds_can_be_run_one_by_one(
     assert mine["scores"] == theirs["scores"]
 
 
+def test_a_seed_can_be_added(done: Path, task: Path, backbone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    before = record(run, 0)
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace(str(done), str(run)))
+    finetune(tuning_config(task, backbone, run, "adapter", "folds=[0]", "seeds=[1,2]"))
+    assert (results(run)["runs"], results(run)["seeds"]) == (4, [1, 2])
+    assert record(run, 0) == before
+    assert record(run, 0, seed=2)["test"] != before["test"]
+
+
 def test_the_test_part_decides_nothing(
     done: Path, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

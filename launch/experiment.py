@@ -1,13 +1,19 @@
-"""The comparisons of the original paper, one command each: runs, then one table and one plot.
+"""The comparisons of the original papers, one command each: runs, then one table and one plot.
+
+Of one task (`--task A`):
 
 - `baselines`: direct (no multimodal pretraining), the same with the text alone (BERT + finetune),
-  linear, full, prompt, adapter
+  full, linear, prompt, adapter
 - `fractions`: direct, full and prompt tuning on shares of the training part
 - `objectives`: pretraining without each of the objectives, then full tuning
 
+Of several (`--tasks A,B`):
+
+- `continual`: one after the other, in both orders, by every strategy
+- `cross_corpus`: tuned on each, tested on all
+
 A setting `MODE:key=value` is for the runs of one mode, e.g. `linear:optimizer.lr=1e-2`. A run that
-is done is not repeated. Cross-corpus scores stand in the first row of R of
-`launch/finetune.sh --tasks A,B`.
+is done is not repeated; `cross_corpus` takes what `continual` has left in the same folder.
 """
 
 import argparse
@@ -17,31 +23,32 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline.errors import UserError
-from memo.evaluation.compare import compare_runs
+from memo.evaluation.compare import compare_runs, read_results, show_comparison
+from memo.evaluation.compare_sequences import compare_corpora
 from memo.tuning.task import load_task
 
 HERE = Path(__file__).parent
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
 MODES = ("full", "linear", "prompt", "adapter")
+STRATEGIES = ("full", "ewc", "replay", "adapter", "joint")
 OBJECTIVES = ("wwmlm", "span_mvfr", "span_mvfc_kl", "span_mafr")
 
 
 class Experiment:
-    """Runs of one task that are compared in the end.
+    """Runs that are compared in the end.
 
     Args:
         arguments: the command line.
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.task: str = arguments.task
+        self.tasks: Sequence[str] = arguments.tasks
         self.pretrained: str = arguments.pretrained
         self.settings: Sequence[str] = arguments.settings
         self.folder: Path = arguments.out
         self.launcher: Sequence[str] = (
             [sys.executable] if arguments.launcher == "python" else ["deepspeed"]
         )
-        self.runs: list[Path] = []
 
     def start(self, script: str, *arguments: str) -> None:
         """Run a script of this folder; its failure is ours."""
@@ -53,51 +60,64 @@ class Experiment:
 
     def _settings_of(self, mode: str) -> Iterator[str]:
         """The settings of all modes, and of this one without its name."""
+        known = dict.fromkeys((*MODES, *STRATEGIES))
         for setting in self.settings:
             before, colon, after = setting.partition(":")
             if not colon or "=" in before:
                 yield setting
-            elif before not in MODES:
-                raise UserError(f"{setting}: there is no mode {before!r} ({', '.join(MODES)})")
+            elif before not in known:
+                raise UserError(f"{setting}: there is no mode {before!r} ({', '.join(known)})")
             elif before == mode:
                 yield after
 
-    def tune(self, name: str, mode: str, *settings: str, pretrained: str | None = None) -> None:
-        """One run, to be compared with the others."""
-        run = self.folder / name
+    def tune(self, name: str, mode: str, *settings: str, pretrained: str | None = None) -> Path:
+        """A run of the one task."""
+        return self._tune(f"--task={self.tasks[0]}", Path(name), mode, settings, pretrained)
+
+    def learn(self, tasks: Sequence[str], name: str, mode: str, *settings: str) -> Path:
+        """A run of a sequence, in the folder of its order."""
+        place = Path("-".join(Path(task).stem for task in tasks)) / name
+        return self._tune(f"--tasks={','.join(tasks)}", place, mode, settings, None)
+
+    def _tune(
+        self, what: str, place: Path, mode: str, settings: Sequence[str], pretrained: str | None
+    ) -> Path:
+        run = self.folder / place
         self.start(
             "finetune.py",
-            f"--task={self.task}",
+            what,
             f"--mode={mode}",
             f"--pretrained={pretrained or self.pretrained}",
             f"run_dir={run}",
             *self._settings_of(mode),
             *settings,
         )
-        self.runs.append(run)
+        return run
 
 
 def baselines(experiment: Experiment) -> None:
     """With and without pretraining, and every mode."""
-    experiment.tune("direct", "full", "direct=true")
-    modalities = load_task(experiment.task).modalities
+    runs = [experiment.tune("direct", "full", "direct=true")]
+    modalities = load_task(experiment.tasks[0]).modalities
     if "text" in modalities and len(modalities) > 1:
-        experiment.tune("text", "full", "direct=true", "modalities=[text]")
-    for mode in MODES:
-        experiment.tune(mode, mode)
+        runs.append(experiment.tune("text", "full", "direct=true", "modalities=[text]"))
+    runs += [experiment.tune(mode, mode) for mode in MODES]
+    compare_runs(runs, experiment.folder)
 
 
 def fractions(experiment: Experiment) -> None:
     """How much labelled data is needed."""
+    runs = []
     for share in FRACTIONS:
         part = f"training.fraction={share}"
-        experiment.tune(f"direct-{share:g}", "full", "direct=true", part)
-        for mode in ("full", "prompt"):
-            experiment.tune(f"{mode}-{share:g}", mode, part)
+        runs.append(experiment.tune(f"direct-{share:g}", "full", "direct=true", part))
+        runs += [experiment.tune(f"{mode}-{share:g}", mode, part) for mode in ("full", "prompt")]
+    compare_runs(runs, experiment.folder)
 
 
 def objectives(experiment: Experiment) -> None:
     """What each objective gives: `--pretrained` is the YAML file of the pretraining run."""
+    runs = []
     for left_out in (None, *OBJECTIVES):
         name = f"without-{left_out}" if left_out else "all"
         run = experiment.folder / f"pretrained-{name}"
@@ -105,28 +125,51 @@ def objectives(experiment: Experiment) -> None:
         experiment.start(
             "pretrain.py", f"--config={experiment.pretrained}", f"run_dir={run}", *changes
         )
-        experiment.tune(name, "full", pretrained=str(run))
+        runs.append(experiment.tune(name, "full", pretrained=str(run)))
+    compare_runs(runs, experiment.folder)
 
 
-KINDS: dict[str, Callable[[Experiment], None]] = {
+def continual(experiment: Experiment) -> None:
+    """Every strategy, forwards and backwards."""
+    for tasks in (experiment.tasks, experiment.tasks[::-1]):
+        runs = [experiment.learn(tasks, mode, mode) for mode in STRATEGIES]
+        runs.append(experiment.learn(tasks, "direct-adapter", "adapter", "direct=true"))
+        compare_runs(runs, runs[0].parent)
+
+
+def cross_corpus(experiment: Experiment) -> None:
+    """The first stage of plain fine-tuning on a sequence that begins with each task."""
+    tasks = experiment.tasks
+    runs = [
+        experiment.learn([*tasks[at:], *tasks[:at]], "full", "full") for at in range(len(tasks))
+    ]
+    show_comparison(compare_corpora(runs, [read_results(run) for run in runs]), experiment.folder)
+
+
+OF_ONE: dict[str, Callable[[Experiment], None]] = {
     one.__name__: one for one in (baselines, fractions, objectives)
+}
+OF_SEVERAL: dict[str, Callable[[Experiment], None]] = {
+    one.__name__: one for one in (continual, cross_corpus)
 }
 
 
 def main() -> None:
     """Run one kind of experiment."""
     parser = argparse.ArgumentParser(description="Run and compare.")
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--task", required=True)
+    parser.add_argument("kind", choices=(*OF_ONE, *OF_SEVERAL))
+    tasks = parser.add_mutually_exclusive_group(required=True)
+    tasks.add_argument("--task", dest="tasks", type=lambda name: (name,))
+    tasks.add_argument("--tasks", type=lambda names: tuple(names.split(",")))
     parser.add_argument("--pretrained", required=True, help="run, or for objectives a YAML file")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of tuning runs")
     arguments = parser.parse_intermixed_args()
+    if (len(arguments.tasks) > 1) != (arguments.kind in OF_SEVERAL):
+        parser.error(f"{arguments.kind} needs --task{'s A,B' * (arguments.kind in OF_SEVERAL)}")
     try:
-        experiment = Experiment(arguments)
-        KINDS[arguments.kind](experiment)
-        compare_runs(experiment.runs, experiment.folder)
+        (OF_ONE | OF_SEVERAL)[arguments.kind](Experiment(arguments))
     except UserError as error:
         print(f"experiment: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported: two test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing is fetched; without this, transformers asks its hub again and again for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A busy machine is no defect of the code.
+settings.register_profile("memo", deadline=None)
+settings.load_profile("memo")
 
 
 @pytest.fixture(scope="session")

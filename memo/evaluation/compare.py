@@ -1,153 +1,69 @@
-"""`memo compare`: tuning runs of one task side by side, with a paired test against the first."""
+"""`memo compare`: runs side by side."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import UserError
-from memo.evaluation.figures import draw_bars
-from memo.evaluation.page import PageTable, write_page
-from memo.evaluation.scores import SCORES
-from memo.evaluation.statistics import interval, paired_permutation
+from memo.evaluation.compare_sequences import compare_sequences
+from memo.evaluation.compare_tuned import compare_tuned
+from memo.evaluation.page import Comparison, write_page
 
 RESULTS = "results.json"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """All test answers of a run, with every modality of its task in sight.
-
-    Attributes:
-        places: fold, seed and key of each.
-        labels: int64 (n,).
-        predicted: int64 (n,).
-        units: the speaker of each, or its key where the speaker is unknown.
-    """
-
-    places: list[tuple[int, int, str]]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    units: list[str]
-
-
 def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
-    """Print a table; write a page with a plot into a folder, and the figures as JSON.
+    """Print a table; write a page with plots into a folder, and the figures as JSON.
 
     Args:
-        runs: folders of tuning runs that are done; the others are tested against the first.
+        runs: folders of runs that are done: of one task, or of one sequence of tasks; the others
+            are tested against the first.
         out: folder to write to.
 
     Raises:
-        UserError: a run is not done, or they are not of one task and its test clips.
+        UserError: a run is not done, or they cannot be compared.
     """
     if len(runs) < 2:
         raise UserError("give two runs or more")
-    results = [_read(run) for run in runs]
-    for run, one in zip(runs, results, strict=True):
-        if (one["task"], one["classes"]) != (results[0]["task"], results[0]["classes"]):
-            raise UserError(f"{run} is of task {one['task']}, {runs[0]} of {results[0]['task']}")
-    rows = _rows(runs, results)
-    table = Table(*HEAD, title=str(results[0]["task"]))
-    for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        bars = {
-            SCORES[name]: [_complete(one)[name]["mean"] for one in results]
-            for name in ("uar", "weighted_f1")
-        }
-        figure = draw_bars("comparison", [run.name for run in runs], bars, "score")
-        page = write_page(out, [], [PageTable(str(results[0]["task"]), HEAD, rows)], [("", figure)])
-        content = json.dumps([dict(zip(HEAD, row, strict=True)) for row in rows], indent=1)
-        temporary = out / "comparison.json.tmp"
-        temporary.write_text(content, "utf8")
-        temporary.replace(out / "comparison.json")
-        Console().print(f"wrote {page}", highlight=False, soft_wrap=True)
+    results = [read_results(run) for run in runs]
+    learned = ["a sequence of tasks" if "tasks" in one else "one task" for one in results]
+    for run, one in zip(runs, learned, strict=True):
+        if one != learned[0]:
+            raise UserError(f"{run} learned {one}, {runs[0]} {learned[0]}; compare like with like")
+    compare = compare_sequences if "tasks" in results[0] else compare_tuned
+    show_comparison(compare(runs, results), out)
 
 
-HEAD = (
-    "run", "UAR", "95 % interval", "WA", "weighted F1", "macro F1", "p against the first",
-    "trained", "bytes", "seconds", "runs",
-)  # fmt: skip
+def read_results(run: Path) -> dict[str, Any]:
+    """The content of a run's `results.json`.
 
-
-def _rows(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    answers = [read_answers(run, one["classes"]) for run, one in zip(runs, results, strict=True)]
-    rows = []
-    for number, (run, one) in enumerate(zip(runs, results, strict=True)):
-        scores = _complete(one)
-        same = number == 0
-        chance = "" if same else f"{_p_value(answers[0], answers[number], run):.4f}"
-        rows.append(
-            [
-                run.name,
-                f"{scores['uar']['mean']:.4f} ± {scores['uar']['std']:.4f}",
-                interval(scores["uar"]),
-                *(f"{scores[name]['mean']:.4f}" for name in ("wa", "weighted_f1", "macro_f1")),
-                chance,
-                f"{one['trained_parameters']:,}",
-                f"{one['trained_bytes']:,}",
-                f"{one['seconds']:,.0f}",
-                str(one["runs"]),
-            ]
-        )
-    return rows
-
-
-def _read(run: Path) -> dict[str, Any]:
+    Raises:
+        UserError: the run is not done.
+    """
     if not (run / RESULTS).is_file():
         raise UserError(f"there is no {run / RESULTS}; give the folder of a run that is done")
     found: dict[str, Any] = json.loads((run / RESULTS).read_text("utf8"))
-    if "task" not in found:
-        raise UserError(f"{run} learned a sequence of tasks; compare runs of one task")
     return found
 
 
-def _complete(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores with all modalities in sight, which stand first."""
-    scores: dict[str, Any] = next(iter(results["scores"].values()))
-    return scores
-
-
-def read_answers(run: Path, classes: Sequence[str]) -> Answers:
-    """All test answers of a run, by fold, seed and key."""
-    number = {name: at for at, name in enumerate(classes)}
-    found = []
-    for path in sorted(run.glob("folds/*/result.json")):
-        record = json.loads(path.read_text("utf8"))
-        for one in next(iter(record["test"].values()))["predictions"]:
-            place = (record["fold"], record["seed"], one["key"])
-            answer = number[one["label"]], number[one["predicted"]]
-            found.append((place, answer, one["speaker"] or one["key"]))
-    found.sort()
-    table = np.array([answer for _, answer, _ in found], dtype=np.int64).reshape(-1, 2)
-    places, units = [place for place, _, _ in found], [unit for _, _, unit in found]
-    return Answers(places, table[:, 0], table[:, 1], units)
-
-
-def _p_value(first: Answers, second: Answers, run: Path) -> float:
-    """Of the difference in mean UAR over folds and seeds, speakers exchanged as a whole."""
-    if first.places != second.places or not np.array_equal(first.labels, second.labels):
-        raise UserError(f"{run} has other folds, seeds or test clips than the first run")
-    runs = [place[:2] for place in first.places]
-    number = {one: at for at, one in enumerate(dict.fromkeys(runs))}
-    of_run = np.array([number[one] for one in runs])  # (n,)
-    classes = int(max(first.labels.max(), first.predicted.max(), second.predicted.max())) + 1
-    cell = of_run * classes + first.labels  # (n,), a run and a true class
-    totals = np.bincount(cell, minlength=len(number) * classes).reshape(-1, classes)
-
-    def mean_uar(predicted: NDArray[np.int64]) -> float:
-        right = np.bincount(cell[predicted == first.labels], minlength=totals.size)
-        recall = right.reshape(totals.shape) / np.maximum(totals, 1)  # (runs, C)
-        return float((recall.sum(axis=1) / (totals > 0).sum(axis=1)).mean())
-
-    return paired_permutation(mean_uar, first.predicted, second.predicted, first.units)
+def show_comparison(found: Comparison, out: Path | None) -> None:
+    """Print the table; write `report.html` and `comparison.json` into a folder."""
+    title, head, rows = found.table
+    table = Table(*head, title=title)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    page = write_page(out, [], [found.table], found.draw())
+    content = json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=1)
+    temporary = out / "comparison.json.tmp"
+    temporary.write_text(content, "utf8")
+    temporary.replace(out / "comparison.json")
+    Console().print(f"wrote {page}", highlight=False, soft_wrap=True)

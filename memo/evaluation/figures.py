@@ -86,3 +86,30 @@ def draw_bars(
             axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
     return draw(title, plot, 2 + 0.9 * len(groups), 3)
+
+
+def draw_lines(
+    title: str,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    across: str,
+    unit: str,
+) -> str:
+    """Lines through points.
+
+    Args:
+        title: names the figure.
+        lines: label -> positions and values.
+        across: what the positions are.
+        unit: what the values are.
+    """
+
+    def plot(axes: Axes) -> None:
+        for label, (places, values) in lines.items():
+            axes.plot(places, values, marker="o", label=label)
+        axes.set_xticks(sorted({place for places, _ in lines.values() for place in places}))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel(across)
+        axes.set_ylabel(unit)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+    return draw(title, plot, 6, 3)

@@ -1,6 +1,7 @@
 """One self-contained HTML page: a few figures in words, tables, images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,19 @@ class PageTable(NamedTuple):
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs side by side.
+
+    Attributes:
+        table: a row a run.
+        draw: makes the figures, title and `data:` URL.
+    """
+
+    table: PageTable
+    draw: Callable[[], list[tuple[str, str]]]
 
 
 def write_page(

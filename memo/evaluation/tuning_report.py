@@ -150,7 +150,7 @@ def _sequence_page(run: Path, results: Results) -> Path:
         ("UAR before and after", draw_bars("before", tasks, learned, "UAR")),
         ("Numbers kept", draw_bars("kept", stages, {"numbers": kept}, "numbers")),
     ]
-    for number, confusion in enumerate(results["confusion"] or []):
+    for number, confusion in enumerate(results["confusion"]):
         table = np.array(confusion, dtype=float)
         shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         classes = results["classes"][number]

@@ -358,9 +358,10 @@ class SequenceJob(Job):
                 for name, one in matrices.items()
             },
             "transfer": {name: self._transfer(records, name) for name in MATRICES},
-            "confusion": np.sum([one["confusion"][-1] for one in records], axis=0).tolist()
-            if len({len(corpus.classes) for corpus in self.sequence.corpora}) == 1
-            else None,
+            "confusion": [
+                np.sum([one["confusion"][-1][task] for one in records], axis=0).tolist()
+                for task in range(len(names))
+            ],
             "kept_numbers": records[0]["kept_numbers"],
         }
 

@@ -61,7 +61,7 @@ def _check_folder(job: Job) -> None:
         return
     before = yaml.safe_load((folder / CONFIG).read_text("utf8"))
     now = yaml.safe_load(_dumped(job.config))
-    for free in ("folds", "seeds", "threads"):  # none changes what a fold gives
+    for free in ("name", "run_dir", "folds", "seeds", "threads"):  # none changes what a fold gives
         before.pop(free, None), now.pop(free, None)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:

@@ -26,7 +26,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    common = ["--task=ravdess", "--pretrained=runs/p", "--out=x", "--launcher=python"]
+    task = [] if any(word.startswith("--tasks") for word in words) else ["--task=ravdess"]
+    common = [*task, "--pretrained=runs/p", "--out=x", "--launcher=python"]
     monkeypatch.setattr(sys, "argv", ["experiment.py", *words, *common])
     experiment.main()
 
@@ -70,6 +71,47 @@ def test_fractions_grow_to_the_whole(
     assert sum("training.fraction=0.1" in command for command in started) == 3
     assert sum("training.fraction=1.0" in command for command in started) == 3
     assert sum("direct=true" in command for command in started) == len(experiment.FRACTIONS)
+
+
+def test_every_strategy_runs_in_both_orders(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(monkeypatch, "continual", "--tasks=a,b", "ewc:optimizer.lr=3")
+    compared = [call for call in started if call[0].startswith("x")]
+    assert [Path(call[0]).parent for call in compared] == [Path("x/a-b"), Path("x/b-a")]
+    for order, runs in zip(("a,b", "b,a"), compared, strict=True):
+        mine = [call for call in started if f"--tasks={order}" in call]
+        assert [f"run_dir={one}" for one in runs] == [
+            next(word for word in call if word.startswith("run_dir=")) for call in mine
+        ]
+        for call in mine:
+            assert ("optimizer.lr=3" in call) == ("--mode=ewc" in call)
+        assert "direct=true" in mine[-1]
+
+
+def test_every_corpus_comes_first_once(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[object] = []
+    monkeypatch.setattr(experiment, "read_results", lambda run: run)
+    monkeypatch.setattr(experiment, "compare_corpora", lambda runs, _: runs)
+    monkeypatch.setattr(experiment, "show_comparison", lambda *words: shown.extend(words))
+    run(monkeypatch, "cross_corpus", "--tasks=a,b,c")
+    orders = [word for call in started for word in call if word.startswith("--tasks=")]
+    assert orders == ["--tasks=a,b,c", "--tasks=b,c,a", "--tasks=c,a,b"]
+    assert shown == [[Path("x/a-b-c/full"), Path("x/b-c-a/full"), Path("x/c-a-b/full")], Path("x")]
+
+
+def test_one_task_or_several_as_the_kind_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "baselines", "--tasks=a,b")
+    assert ended.value.code == 2
+    assert "baselines needs --task\n" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "continual")
+    assert "continual needs --tasks A,B\n" in capsys.readouterr().err
 
 
 def test_a_failed_run_ends_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def random_qkv(seqlens: list[int]) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("backend", ["loop", "padded"])
 @given(seqlens=st.lists(st.integers(1, 40), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_backend_equals_masked_attention(backend: Backend, seqlens: list[int]) -> None:
     qkv, cu_seqlens, upstream = random_qkv(seqlens)
     wanted = reference(qkv, seqlens)

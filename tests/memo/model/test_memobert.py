@@ -30,7 +30,7 @@ def gradients(model: MemoBert, hidden: Tensor) -> list[Tensor]:
 
 
 @given(clips=st.lists(lengths, min_size=1, max_size=4))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_sequence_does_not_see_its_neighbours(clips: list[Lengths]) -> None:
     model = seeded_model()
     batch = random_batch(SPEC, clips)

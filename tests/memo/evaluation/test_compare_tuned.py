@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.evaluation.compare import compare_runs, read_answers
+from memo.evaluation.compare import compare_runs
+from memo.evaluation.compare_tuned import read_answers
 from memo.evaluation.scores import SCORES, score
 
 CLASSES = ["calm", "glad", "sad"]

@@ -83,7 +83,7 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     if not re.fullmatch(NAME, name):
         raise UserError(f"--name: {name!r}; a name has letters, digits, - and _ only")
     corpus = load_corpus(settings.corpus)
-    extractor = Extractor(settings.extract)
+    extractor = Extractor.load(settings.extract)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
     work = _open_work_folder(settings, extractor)
@@ -134,19 +134,22 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
 
 def _schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
+    face, speech = extractor.face, extractor.speech
+    assert face is not None, "a build has it"
+    assert speech is not None, "a build has it"
     return FeatureSchema(
         face=FaceSchema(
-            dim=extractor.face.dim,
+            dim=face.dim,
             fps=extractor.face_fps,
-            classes=list(extractor.face.classes),
-            encoder=extractor.face.name,
-            encoder_sha256=extractor.face.sha256,
+            classes=list(face.classes),
+            encoder=face.name,
+            encoder_sha256=face.sha256,
         ),
         speech=SpeechSchema(
-            dim=extractor.speech.dim,
-            rows_per_s=extractor.speech.rows_per_s / SPEECH_GROUP,
-            encoder=extractor.speech.name,
-            encoder_sha256=extractor.speech.sha256,
+            dim=speech.dim,
+            rows_per_s=speech.rows_per_s / SPEECH_GROUP,
+            encoder=speech.name,
+            encoder_sha256=speech.sha256,
         ),
     )
 
@@ -221,7 +224,7 @@ _worker: _Worker | None = None
 def _start_worker(source: Path, extract: ExtractSettings, clips: Path) -> None:
     global _worker  # noqa: PLW0603  (a pool's initialiser has no other way to hand something on)
     torch.set_num_threads(1)
-    _worker = _Worker(open_source(source), Extractor(extract), clips)
+    _worker = _Worker(open_source(source), Extractor.load(extract), clips)
 
 
 def _extract(recording: Recording) -> None:

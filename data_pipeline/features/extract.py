@@ -36,14 +36,26 @@ class ExtractSettings:
 
 
 class Extractor:
-    """The encoders of one build, loaded once in each process."""
+    """Encoders, loaded once in each process.
 
-    def __init__(self, settings: ExtractSettings) -> None:
-        self.face: DenseFace = DenseFace.load(settings.face_weights)
-        self.speech: SpeechEncoder = load_speech_encoder(
-            settings.speech_encoder, settings.speech_weights
-        )
-        self.face_fps = settings.face_fps
+    Args:
+        face: None leaves faces out.
+        speech: None leaves sound out.
+        face_fps: face rows a second.
+    """
+
+    def __init__(
+        self, face: DenseFace | None, speech: SpeechEncoder | None, face_fps: float
+    ) -> None:
+        self.face = face
+        self.speech = speech
+        self.face_fps = face_fps
+
+    @classmethod
+    def load(cls, settings: ExtractSettings) -> "Extractor":
+        """Both encoders of a build."""
+        speech = load_speech_encoder(settings.speech_encoder, settings.speech_weights)
+        return cls(DenseFace.load(settings.face_weights), speech, settings.face_fps)
 
     def clip(self, recording: Recording, media: bytes | None) -> Clip:
         """Decode one recording and encode it; a modality that is not there is left out.
@@ -77,24 +89,26 @@ class Extractor:
             frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
             aligned: the pictures are faces already.
         """
-        size = self.face.input_size
-        if aligned:
-            faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
-        else:
-            faces, found = align_faces(frames, size)  # (T, size, size), (T,)
-        face, expression = self._face_rows(faces, found)
+        face, expression = self._face_rows(frames, aligned)
         return replace(
             clip,
             duration_s=_duration_s(sound, len(frames), self.face_fps),
             face=face,
             expression=expression,
-            speech=None if sound is None else self._speech_rows(sound),
+            speech=self._speech_rows(sound),
         )
 
     def _face_rows(
-        self, faces: NDArray[np.uint8], found: NDArray[np.bool_]
+        self, frames: NDArray[np.uint8], aligned: bool
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
         """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
+        if self.face is None:
+            return None, None
+        size = self.face.input_size
+        if aligned:
+            faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
+        else:
+            faces, found = align_faces(frames, size)  # (T, size, size), (T,)
         if not found.any():
             return None, None
         features, posteriors = self.face.encode(faces)
@@ -102,8 +116,10 @@ class Extractor:
         posteriors[~found] = 0
         return features.astype(np.float16), posteriors.astype(np.float16)
 
-    def _speech_rows(self, sound: NDArray[np.float32]) -> NDArray[np.float16] | None:
-        """Rows of 60 ms, (T, D); None of sound too short for one."""
+    def _speech_rows(self, sound: NDArray[np.float32] | None) -> NDArray[np.float16] | None:
+        """Rows of 60 ms, (T, D); None of no sound, or sound too short for one."""
+        if sound is None or self.speech is None:
+            return None
         rows = average_rows(self.speech.encode(sound), SPEECH_GROUP)
         return rows.astype(np.float16) if len(rows) else None
 

@@ -15,10 +15,11 @@ from rich.table import Table
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
-from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings
+from data_pipeline.features.denseface import DenseFace
+from data_pipeline.features.extract import SAMPLE_RATE, Extractor
+from data_pipeline.features.speech import load_speech_encoder
 from data_pipeline.features.video import MediaError, decode_sound, decode_spans
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
-from data_pipeline.shards.dataset import FeatureSchema
 from memo.inference.model import EmotionModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
@@ -89,7 +90,7 @@ def predict_videos(
     for video in videos:
         if not video.is_file():
             raise UserError(f"there is no {video}")
-    extractor = load_extractor(model.features, weights, videos[0])
+    extractor = load_extractor(model, weights, videos[0])
     for video in videos:
         media = video.read_bytes()
         try:
@@ -100,33 +101,35 @@ def predict_videos(
             raise UserError(f"{video}: {error}") from None
 
 
-def load_extractor(features: FeatureSchema, weights: Weights, beside: Path) -> Extractor:
-    """The encoders that a model's rows were made by.
+def load_extractor(model: EmotionModel, weights: Weights, beside: Path) -> Extractor:
+    """The encoders that a model's rows were made by, of the modalities that its task uses.
 
     Args:
-        features: of the model.
+        model: exported.
         weights: where to take them from.
         beside: a file near which weights are looked for (see `find_speech_weights`).
 
     Raises:
         UserError: their weights cannot be found, or are others than those of the model.
     """
-    if features.speech is None or features.face is None:
-        raise UserError("the model was not trained on face and speech rows; it cannot take videos")
-    speech = weights.speech or find_speech_weights(features.speech.encoder, beside)
-    face = weights.face or find_face_weights()
-    settings = ExtractSettings(face, features.speech.encoder, speech, features.face.fps)
-    extractor = Extractor(settings)
-    for name, found, wanted in (
-        ("face", extractor.face.sha256, features.face.encoder_sha256),
-        ("speech", extractor.speech.sha256, features.speech.encoder_sha256),
-    ):
-        if found != wanted:
-            raise UserError(
-                f"the {name} encoder's weights have the sha256 {found[:16]}…, the model was "
-                f"trained with {wanted[:16]}…; give those with --{name}-weights"
-            )
-    return extractor
+    used, face, speech = model.task.modalities, None, None
+    if "face" in used and (schema := model.features.face) is not None:
+        face = DenseFace.load(weights.face or find_face_weights())
+        _check_weights("face", face.sha256, schema.encoder_sha256)
+    if "speech" in used and (sounds := model.features.speech) is not None:
+        place = weights.speech or find_speech_weights(sounds.encoder, beside)
+        speech = load_speech_encoder(sounds.encoder, place)
+        _check_weights("speech", speech.sha256, sounds.encoder_sha256)
+    fps = model.features.face.fps if model.features.face is not None else 1.0
+    return Extractor(face, speech, fps)
+
+
+def _check_weights(name: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise UserError(
+            f"the {name} encoder's weights have the sha256 {found[:16]}…, the model was "
+            f"trained with {wanted[:16]}…; give those with --{name}-weights"
+        )
 
 
 def _utterances(
@@ -152,8 +155,7 @@ def _predict(
     parts: Sequence[Utterance],
 ) -> Iterator[Prediction]:
     """Encode and predict utterance by utterance, in one pass through the pictures."""
-    spans = [(one.begin_s, one.end_s) for one in parts]
-    for part, frames in zip(parts, decode_spans(media, extractor.face_fps, spans), strict=True):
+    for part, frames in zip(parts, _pictures(media, extractor, parts), strict=True):
         heard = None if sound is None else _cut(sound, part)
         clip = extractor.encode(Clip(key=video.stem, text=part.text), heard, frames)
         used = tuple(name for name in model.task.modalities if _has(clip, name))
@@ -171,6 +173,17 @@ def _predict(
                 name: round(one, 4) for name, one in zip(model.classes, chances, strict=False)
             },
         )
+
+
+def _pictures(
+    media: bytes, extractor: Extractor, parts: Sequence[Utterance]
+) -> Iterator[NDArray[np.uint8]]:
+    """Of each utterance, uint8 (T, H, W); none, and no time spent, where no face is asked for."""
+    if extractor.face is None:
+        yield from [np.zeros((0, 1, 1), np.uint8)] * len(parts)
+    else:
+        spans = [(one.begin_s, one.end_s) for one in parts]
+        yield from decode_spans(media, extractor.face_fps, spans)
 
 
 def _cut(sound: NDArray[np.float32], part: Utterance) -> NDArray[np.float32] | None:

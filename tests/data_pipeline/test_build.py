@@ -106,7 +106,7 @@ def test_dataset_holds_every_clip_with_its_features(settings: BuildSettings) -> 
     assert list(train.shard_sizes) == [5, 3]
     clips = [train.read(at) for at in range(8)] + [dataset.split("valid").read(0)]
     assert sorted(clip.key for clip in clips) == [f"c{number}" for number in range(CLIPS)]
-    extractor = Extractor(settings.extract)
+    extractor = Extractor.load(settings.extract)
     for clip in clips:
         assert (clip.text, clip.speaker, clip.words[1].text) == ("bin blue", "s3", "blue")
         assert clip.face is not None
@@ -287,7 +287,7 @@ def test_processes_give_the_bytes_of_one_thread(
 
 
 def test_a_clip_has_only_what_the_recording_has(extract_settings: ExtractSettings) -> None:
-    extractor = Extractor(extract_settings)
+    extractor = Extractor.load(extract_settings)
     text = extractor.clip(Recording("t", "train", None, text="안녕", language="ko"), None)
     assert (text.text, text.language, text.face, text.speech) == ("안녕", "ko", None, None)
     short = make_sound(np.zeros(300, np.float32))

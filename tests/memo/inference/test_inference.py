@@ -1,6 +1,7 @@
 """Exported models answer as the tuned ones did; videos are predicted utterance by utterance."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
 class Encoders:
     """Stand-ins that make rows of the demo's sizes of whatever they see and hear."""
 
+    face = object()
     face_fps = 10.0
 
     def encode(self, clip: Clip, sound: Any, frames: Any, aligned: bool = False) -> Clip:  # noqa: ANN401
@@ -195,5 +197,20 @@ def test_encoders_other_than_the_models_are_refused(exported: Path, tmp_path: Pa
     model = load(exported)
     assert isinstance(model, EmotionModel)
     assert not torch.is_grad_enabled() or model.model.training is False
+    with pytest.raises(UserError, match="the face encoder's weights have the sha256"):
+        prediction.load_extractor(model, Weights(), tmp_path)
+    heard = replace(model, task=model.task.model_copy(update={"modalities": ("speech",)}))
     with pytest.raises(UserError, match="no encoder 'demo'"):
-        prediction.load_extractor(model.features, Weights(), tmp_path)
+        prediction.load_extractor(heard, Weights(), tmp_path)
+
+
+def test_only_the_encoders_of_the_tasks_modalities_are_needed(
+    exported: Path, tmp_path: Path
+) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
+    model = load(exported)
+    model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
+    (found,) = prediction.predict_videos(model, [video], Weights(), "tears", None)
+    assert (found.used, found.missing) == (("text",), ())
+    assert found.end_s == pytest.approx(4, abs=0.1)

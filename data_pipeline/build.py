@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -30,6 +31,7 @@ from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import SPEECH_GROUP, Extractor, ExtractSettings, describe
 from data_pipeline.features.video import MediaError
+from data_pipeline.features.weights import find_face_weights, find_speech_weights
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.writer import ShardWriter, is_key
@@ -43,9 +45,9 @@ class BuildSettings:
 
     Attributes:
         corpus: name of a registered corpus.
-        source: its raw files, a folder or a tar archive.
+        source: its raw files, a folder, an archive or a table.
         out: folder of the new dataset; must not exist.
-        extract: the encoders.
+        extract: the encoders; weights that are None are looked for.
         name: of the dataset; the corpus's if not given.
         workers: processes, each with one thread.
         samples_per_shard: clips of one tar.
@@ -83,9 +85,10 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     if not re.fullmatch(NAME, name):
         raise UserError(f"--name: {name!r}; a name has letters, digits, - and _ only")
     corpus = load_corpus(settings.corpus)
-    extractor = Extractor.load(settings.extract)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
+    settings = replace(settings, extract=_find_encoders(settings, recordings))
+    extractor = Extractor.load(settings.extract)
     work = _open_work_folder(settings, extractor)
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
@@ -109,6 +112,23 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
             writer.add_file(QUARANTINE, (work / QUARANTINE).read_bytes())
     shutil.rmtree(work)
     return BuildResult(samples, quarantined)
+
+
+def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> ExtractSettings:
+    """The encoders with their weights; none where there is nothing to see or hear.
+
+    Raises:
+        UserError: weights cannot be found.
+    """
+    asked = settings.extract
+    if all(one.media is None for one in recordings):
+        return replace(asked, face_weights=None, speech_weights=None)
+    return replace(
+        asked,
+        face_weights=asked.face_weights or find_face_weights(),
+        speech_weights=asked.speech_weights
+        or find_speech_weights(asked.speech_encoder, settings.source),
+    )
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:
@@ -135,17 +155,17 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
 def _schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
     face, speech = extractor.face, extractor.speech
-    assert face is not None, "a build has it"
-    assert speech is not None, "a build has it"
     return FeatureSchema(
-        face=FaceSchema(
+        face=face
+        and FaceSchema(
             dim=face.dim,
             fps=extractor.face_fps,
             classes=list(face.classes),
             encoder=face.name,
             encoder_sha256=face.sha256,
         ),
-        speech=SpeechSchema(
+        speech=speech
+        and SpeechSchema(
             dim=speech.dim,
             rows_per_s=speech.rows_per_s / SPEECH_GROUP,
             encoder=speech.name,
@@ -232,8 +252,10 @@ def _extract(recording: Recording) -> None:
     assert _worker is not None, "the pool's initialiser has run"
     media = None if recording.media is None else _worker.source.read(recording.media)
     clip = _worker.extractor.clip(recording, media)
-    if not clip.text and clip.face is None and clip.speech is None:
-        raise MediaError("has neither text nor a face nor sound")
+    if recording.image is not None:
+        clip = replace(clip, image=_jpeg(_worker.source.read(recording.image)))
+    if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
+        raise MediaError("has neither text nor a face nor sound nor an image")
     members = clip_members(clip)
     clip_from_members(recording.key, dict(members))  # refuses rows that are not finite
     buffer = io.BytesIO()
@@ -243,6 +265,20 @@ def _extract(recording: Recording) -> None:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     _write_atomically(_clip_path(_worker.clips, recording), buffer.getvalue())
+
+
+def _jpeg(content: bytes) -> bytes:
+    """The content of a JPEG file, if it can be decoded.
+
+    Raises:
+        MediaError: it cannot.
+    """
+    picture = None
+    if content.startswith(b"\xff\xd8"):
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    if picture is None:
+        raise MediaError("the image is no JPEG file, or is damaged")
+    return content
 
 
 def _finished(recordings: Sequence[Recording], clips: Path) -> Iterator[tuple[str, Clip]]:

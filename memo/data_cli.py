@@ -28,7 +28,7 @@ def demo(
 @data.command()
 def build(
     corpus: Annotated[str, typer.Argument(help="Name of the corpus, e.g. grid.")],
-    source: Annotated[Path, typer.Option(help="Its raw files: a folder or a tar archive.")],
+    source: Annotated[Path, typer.Option(help="Its raw files: a folder, an archive, or a table.")],
     out: Out,
     face_weights: Annotated[
         Path | None, typer.Option(help="Face network; the one that ships with memo if not given.")
@@ -49,13 +49,8 @@ def build(
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
-    from data_pipeline.features.weights import find_face_weights, find_speech_weights  # noqa: PLC0415
 
-    extract = ExtractSettings(
-        face_weights=face_weights or find_face_weights(),
-        speech_encoder=speech,
-        speech_weights=speech_weights or find_speech_weights(speech, source),
-    )
+    extract = ExtractSettings(face_weights, speech, speech_weights)
     result = build_dataset(
         BuildSettings(corpus, source, out, extract, name, workers, samples_per_shard, max_broken)
     )

@@ -21,8 +21,9 @@ class Recording:
         key: name of the clip to be made; unique in the corpus, without a dot or a slash.
         split: the dataset split it belongs to.
         media: name of the video or sound file in the source; None for a text-only corpus.
-        text, language, words, speaker, session, labels: as in `Clip`.
+        text, language, words, speaker, session, labels, tags: as in `Clip`.
         aligned_face: the media is the picture of one face, cut out and upright already.
+        image: name of a JPEG file in the source that belongs to the clip as it is.
     """
 
     key: str
@@ -34,7 +35,9 @@ class Recording:
     speaker: str = ""
     session: str = ""
     labels: dict[str, Label] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
     aligned_face: bool = False
+    image: str | None = None
 
 
 class Corpus(ABC):

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source, read_table
-from data_pipeline.errors import UserError
+from data_pipeline.corpora.source import Source, check_files, read_table
 
 MANIFEST = "manifest.tsv"
 COLUMNS = ("wav", "part", "speaker", "emotion", "text")
@@ -26,10 +25,7 @@ class KoreanSpeech(Corpus):
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a manifest line, in its order."""
         rows = read_table(source, MANIFEST, "Korean speech", COLUMNS)
-        files = set(source.names())
-        missing = [row["wav"] for row in rows if row["wav"] not in files]
-        if missing:
-            raise UserError(f"Korean speech: no file {missing[0]} ({len(missing)} are missing)")
+        check_files(source, [row["wav"] for row in rows], "Korean speech")
         return [
             Recording(
                 key=PurePosixPath(row["wav"]).stem,

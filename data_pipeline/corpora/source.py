@@ -1,4 +1,4 @@
-"""Where a corpus's raw files lie: a folder or a tar archive, read in place and never unpacked."""
+"""Where a corpus's raw files lie: a folder, a tar or zip archive, or one table; read in place."""
 
 import bz2
 import csv
@@ -8,8 +8,9 @@ import lzma
 import shutil
 import tarfile
 import threading
+import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -87,8 +88,25 @@ def read_text(source: Source, name: str, corpus: str) -> str:
         raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason})") from None
 
 
+def find_file(source: Source, name: str) -> str:
+    """The full name of a file in whatever folder it lies; the name itself if there is none."""
+    return next((one for one in source.names() if PurePosixPath(one).name == name), name)
+
+
+def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
+    """The files that a table names must be there.
+
+    Raises:
+        UserError: names the first that is not.
+    """
+    present = set(source.names())
+    missing = [name for name in files if name not in present]
+    if missing:
+        raise UserError(f"{corpus}: no file {missing[0]} ({len(missing)} are missing)")
+
+
 def open_source(path: Path) -> Source:
-    """Open a folder or a tar archive (plain or compressed).
+    """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table.
 
     Raises:
         UserError: the path is missing or is neither.
@@ -96,9 +114,13 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         return _Folder(path)
     if not path.exists():
-        raise UserError(f"--source: there is no {path}; give the corpus's folder or tar archive")
+        raise UserError(f"--source: there is no {path}; give the corpus's folder or archive")
+    if path.suffix in (".csv", ".tsv"):
+        return _File(path)
+    if zipfile.is_zipfile(path):
+        return _Zip(path)
     if not tarfile.is_tarfile(path):
-        raise UserError(f"--source: {path} is neither a folder nor a tar archive")
+        raise UserError(f"--source: {path} is neither a folder nor a tar or zip archive")
     return _Archive(path)
 
 
@@ -126,7 +148,7 @@ def unpacked(path: Path, folder: Path) -> Path:
 
 def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
     """What decompresses a file; None of a folder, and of what is not compressed."""
-    if path.is_dir():
+    if path.is_dir() or path.suffix in (".csv", ".tsv"):
         return None
     with path.open("rb") as file:
         magic = file.read(6)
@@ -154,19 +176,60 @@ class _Folder(Source):
         return path.read_bytes()
 
 
+class _File(Source):
+    """A table on its own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def names(self) -> list[str]:
+        return [self._path.name]
+
+    def read(self, name: str) -> bytes:
+        if name != self._path.name:
+            raise KeyError(name)
+        return self._path.read_bytes()
+
+
+def _from_root(names: Iterable[str]) -> dict[str, str]:
+    """Name from the root -> name in the archive; a single top folder, if there is one, is it."""
+    files = {PurePosixPath(name).as_posix(): name for name in names}
+    tops = {name.partition("/")[0] for name in files}
+    only_top = len(tops) == 1 and all("/" in name for name in files)
+    root = f"{tops.pop()}/" if only_top else ""
+    return {name.removeprefix(root): full for name, full in files.items()}
+
+
+class _Zip(Source):
+    """A zip archive."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._archive = zipfile.ZipFile(path)
+        self._lock = threading.Lock()
+        self._members = _from_root(
+            one.filename for one in self._archive.infolist() if not one.is_dir()
+        )
+
+    def names(self) -> list[str]:
+        return sorted(self._members)
+
+    def read(self, name: str) -> bytes:
+        member = self._members[name]
+        with self._lock:
+            return self._archive.read(member)
+
+
 class _Archive(Source):
-    """A tar archive; its single top folder, if it has one, is the root."""
+    """A tar archive."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._archive = tarfile.open(path)  # noqa: SIM115  (open as long as the source is used)
         self._lock = threading.Lock()
-        members = (member for member in self._archive if member.isfile())
-        files = {PurePosixPath(member.name).as_posix(): member for member in members}
-        tops = {name.partition("/")[0] for name in files}
-        only_top = len(tops) == 1 and all("/" in name for name in files)
-        root = f"{tops.pop()}/" if only_top else ""
-        self._members = {name.removeprefix(root): member for name, member in files.items()}
+        files = {member.name: member for member in self._archive if member.isfile()}
+        self._members = {name: files[full] for name, full in _from_root(files).items()}
 
     def names(self) -> list[str]:
         return sorted(self._members)

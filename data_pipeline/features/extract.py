@@ -23,15 +23,15 @@ class ExtractSettings:
     """Which encoders, and at what rate.
 
     Attributes:
-        face_weights: file of the face network.
+        face_weights: file of the face network; None leaves faces out.
         speech_encoder: name of the speech encoder.
-        speech_weights: its file or folder.
+        speech_weights: its file or folder; None leaves sound out.
         face_fps: face rows a second.
     """
 
-    face_weights: Path
+    face_weights: Path | None
     speech_encoder: str
-    speech_weights: Path
+    speech_weights: Path | None
     face_fps: float = 10.0
 
 
@@ -53,9 +53,13 @@ class Extractor:
 
     @classmethod
     def load(cls, settings: ExtractSettings) -> "Extractor":
-        """Both encoders of a build."""
-        speech = load_speech_encoder(settings.speech_encoder, settings.speech_weights)
-        return cls(DenseFace.load(settings.face_weights), speech, settings.face_fps)
+        """The encoders whose weights are given."""
+        face, speech = settings.face_weights, settings.speech_weights
+        return cls(
+            DenseFace.load(face) if face else None,
+            load_speech_encoder(settings.speech_encoder, speech) if speech else None,
+            settings.face_fps,
+        )
 
     def clip(self, recording: Recording, media: bytes | None) -> Clip:
         """Decode one recording and encode it; a modality that is not there is left out.
@@ -134,7 +138,8 @@ def describe(clip: Clip, recording: Recording) -> Clip:
         speaker=recording.speaker,
         session=recording.session,
         labels=recording.labels,
-        source=recording.media or "",
+        tags=recording.tags,
+        source=recording.media or recording.image or "",
     )
 
 

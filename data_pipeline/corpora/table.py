@@ -1,0 +1,63 @@
+"""One's own corpus as a table: a CSV or TSV file, and beside it the files that it names.
+
+Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. Columns that are
+known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
+`media` (a video or sound file) and `image` (a JPEG file); an empty cell says nothing. Every other
+column is a label.
+"""
+
+from collections.abc import Sequence
+
+from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.source import Source, check_files, read_table
+from data_pipeline.errors import UserError
+
+KNOWN = ("key", "split", "text", "language", "speaker", "session", "tags", "media", "image")
+CONTENT = ("text", "media", "image")
+
+
+@register
+class Table(Corpus):
+    """A table of clips."""
+
+    name = "table"
+    licence = "not stated; see who has it"
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        """One recording a line, in its order."""
+        name = _table(source)
+        rows = read_table(source, name, "table", ())
+        if not rows or not any(column in rows[0] for column in CONTENT):
+            raise UserError(
+                f"table: {name} needs lines and one of the columns {', '.join(CONTENT)}"
+            )
+        labels = [column for column in rows[0] if column not in KNOWN]
+        recordings = [_recording(row, number, labels) for number, row in enumerate(rows, start=1)]
+        files = [one for row in recordings for one in (row.media, row.image) if one]
+        check_files(source, files, "table")
+        return recordings
+
+
+def _table(source: Source) -> str:
+    found = [name for name in source.names() if name.endswith((".csv", ".tsv"))]
+    if len(found) != 1:
+        raise UserError(
+            f"table: the source has {len(found)} .csv and .tsv files ({', '.join(found[:3])}); one "
+            "says what the clips are"
+        )
+    return found[0]
+
+
+def _recording(row: dict[str, str], number: int, labels: Sequence[str]) -> Recording:
+    return Recording(
+        key=row.get("key") or f"clip-{number:06}",
+        split=row.get("split") or "train",
+        media=row.get("media") or None,
+        text=row.get("text", "").strip() or None,
+        language=row.get("language", ""),
+        speaker=row.get("speaker", ""),
+        session=row.get("session", ""),
+        tags=tuple(row.get("tags", "").split()),
+        image=row.get("image") or None,
+        labels={name: row[name] for name in labels if row[name]},
+    )

@@ -1,0 +1,189 @@
+"""The corpora of text, and of text with pictures: in their own layout, small, and the real ones."""
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.corpora.fdu_mtl import DOMAINS
+from data_pipeline.errors import UserError
+from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.shards.reader import open_dataset
+from tests.data_pipeline.corpora.test_labelled import read, write
+
+FDU = {f"{domain}.task.{part}": "" for domain in DOMAINS for part in ("train", "test", "unlabel")}
+
+
+def test_fdu_mtl_has_domains_splits_and_old_bytes(tmp_path: Path) -> None:
+    lines = {
+        "books.task.train": b"1\tgood  book\n0\tbad\n",
+        "MR.task.test": b"0\tclich\xe9 \x96 no\n\n",
+        "dvd.task.unlabel": "1 disc, caf\u00e9\n".encode(),
+    }
+    found = read("fdu_mtl", write(tmp_path, {**FDU, **lines}))
+    assert [one.key for one in found] == [
+        "books-train-0001",
+        "books-train-0002",
+        "dvd-unlabelled-0001",
+        "MR-test-0001",
+    ]
+    assert [one.text for one in found] == [
+        "good book",
+        "bad",
+        "1 disc, caf\u00e9",
+        "clich\u00e9 \u2013 no",
+    ]
+    assert [one.session for one in found] == ["books", "books", "dvd", "MR"]
+    assert [one.labels.get("sentiment") for one in found] == [
+        "positive",
+        "negative",
+        None,
+        "negative",
+    ]
+
+
+def test_fdu_mtl_names_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the source has no books\.task\.train"):
+        read("fdu_mtl", tmp_path)
+    write(tmp_path, {**FDU, "baby.task.test": "1\tfine\nno label\n"})
+    with pytest.raises(UserError, match=r"line 2 of baby\.task\.test does not begin with 0 or 1"):
+        read("fdu_mtl", tmp_path)
+
+
+ISEAR = "ID|Field1|MYKEY|SIT|STATE|\n"
+
+
+def test_isear_mends_answers_and_leaves_out_none(tmp_path: Path) -> None:
+    lines = (
+        "11|joy|0110011|When I met \u00e1 her.|1|\n"
+        "12|guilt|0110012|[ No response.]|1|\n"
+        '12|shame|0110013|I was \\hyper\\" then \u00e1|and ran."|1|\n'
+    )
+    first, second = read("isear", write(tmp_path, {"sog_text/isear.csv": ISEAR + lines}))
+    assert (first.key, first.text) == ("isear-0110011", "When I met her.")
+    assert (first.speaker, first.labels) == ("11", {"emotion": "joy"})
+    assert second.text == 'I was "hyper" then and ran.'
+    write(tmp_path, {"sog_text/isear.csv": ISEAR + "1|joy\n"})
+    with pytest.raises(UserError, match=r"line 2 of .* has not as many columns"):
+        read("isear", tmp_path)
+    write(tmp_path, {"sog_text/isear.csv": "ID|SIT\n"})
+    with pytest.raises(UserError, match="has no column 'Field1'"):
+        read("isear", tmp_path)
+
+
+def test_tec(tmp_path: Path) -> None:
+    lines = "14:\tWow  :: such fun\t:: joy\n\n14:\toh\t:: fear\n"
+    name = "Jan9-2012-tweets-clean.txt"
+    found = read("tec", write(tmp_path, {name: lines}))
+    assert [(one.key, one.text) for one in found] == [
+        ("tec-00001", "Wow :: such fun"),
+        ("tec-00003", "oh"),
+    ]
+    assert [one.labels["emotion"] for one in found] == ["joy", "fear"]
+    write(tmp_path, {name: "14 joy\n"})
+    with pytest.raises(UserError, match=r"line 1 of .* is not 'number: text :: emotion'"):
+        read("tec", tmp_path)
+
+
+def test_essays_have_five_labels(tmp_path: Path) -> None:
+    header = "AUTHID,TEXT,cEXT,cNEU,cAGR,cCON,cOPN\n"
+    root = write(tmp_path, {"essays.csv": header + '1997_50.txt,"Well, now",n,y,n,y,1\n'})
+    (found,) = read("essays", root)
+    assert (found.key, found.text) == ("essay-1997_50", "Well, now")
+    assert found.labels == {
+        "openness": "yes",
+        "conscientiousness": "yes",
+        "extraversion": "no",
+        "agreeableness": "no",
+        "neuroticism": "yes",
+    }
+    write(tmp_path, {"essays.csv": header + "a,b,n,maybe,n,y,y\n"})
+    with pytest.raises(UserError, match="cNEU='maybe' of a, not y or n"):
+        read("essays", tmp_path)
+
+
+def picture() -> bytes:
+    done, content = cv2.imencode(".jpg", np.full((8, 8, 3), 90, np.uint8))
+    assert done
+    return content.tobytes()
+
+
+def build(corpus: str, source: Path, out: Path) -> None:
+    build_dataset(BuildSettings(corpus, source, out, ExtractSettings(None, "whisper", None)))
+
+
+MVSA = "id\tlabel\traw_text\ttext_no_tags\thashtags\timage\n"
+
+
+def mvsa(lines: str, first: bytes, second: bytes) -> dict[str, str | bytes]:
+    return {"manifest.tsv": MVSA + lines, "img/7.jpg": first, "img/8.jpg": second}
+
+
+def test_mvsa_becomes_clips_with_images_and_needs_no_encoder(tmp_path: Path) -> None:
+    lines = "7\tneutral\tx #a #b\tx\ta b\timg224/7.jpg\n8\tpositive\t\t\t\timg224/8.jpg\n"
+    files = mvsa(lines, picture(), picture())
+    source = write(tmp_path / "raw", files)
+    build("mvsa", source, tmp_path / "out")
+    dataset = open_dataset(tmp_path / "out")
+    assert (dataset.info.features.face, dataset.info.features.speech) == (None, None)
+    samples = dataset.whole()
+    first, second = samples.read(0), samples.read(1)
+    assert (first.text, first.tags, first.image) == ("x", ("a", "b"), picture())
+    assert (second.text, second.tags, second.labels) == (None, (), {"sentiment": "positive"})
+    assert second.source == "img/8.jpg"
+
+
+def test_a_picture_that_cannot_be_decoded_is_quarantined(tmp_path: Path) -> None:
+    lines = "7\tneutral\tx\tx\t\timg224/7.jpg\n8\tpositive\ty\ty\t\timg224/8.jpg\n"
+    files = mvsa(lines, b"GIF89a", picture())
+    build("mvsa", write(tmp_path / "raw", files), tmp_path / "out")
+    assert len(open_dataset(tmp_path / "out").whole()) == 1
+    assert "mvsa-7" in (tmp_path / "out" / "quarantine.jsonl").read_text()
+
+
+def test_a_table_of_ones_own(tmp_path: Path) -> None:
+    lines = "key,text,speaker,mood,media,split\na,hello,s1,glad,,\n,bye,s2,,,test\n"
+    path = tmp_path / "mine.csv"
+    path.write_text(lines)
+    first, second = read("table", path)
+    assert (first.key, first.split, first.labels) == ("a", "train", {"mood": "glad"})
+    assert (second.key, second.split, second.labels) == ("clip-000002", "test", {})
+    assert first.media is None
+    path.write_text("mood\nglad\n")
+    with pytest.raises(UserError, match="one of the columns text, media, image"):
+        read("table", path)
+    with pytest.raises(UserError, match=r"the source has 0 \.csv and \.tsv files"):
+        read("table", write(tmp_path / "empty", {"a.txt": ""}))
+    with pytest.raises(UserError, match=r"table: no file a\.mp4 \(1 are missing\)"):
+        read("table", write(tmp_path / "named", {"t.csv": "media\na.mp4\n"}))
+
+
+@pytest.mark.corpora
+def test_the_real_ones(shared: Path) -> None:
+    data = shared / "data"
+    reviews = read("fdu_mtl", data / "fdu_mtl.tar.xz")
+    assert Counter(one.split for one in reviews) == {
+        "train": 25_379,
+        "test": 6_400,
+        "unlabelled": 30_475,
+    }
+    assert len({one.session for one in reviews}) == 16
+    assert not any("\x80" <= letter < "\xa0" for one in reviews for letter in one.text or "")
+    situations = read("isear", data / "sog_text.tar.xz")
+    assert len(situations) == 7_666 - 199
+    assert not any("\u00e1" in (one.text or "") for one in situations)
+    assert len(read("tec", data / "sog_text.tar.xz")) == 21_051
+    essays = read("essays", data / "sog_text.tar.xz")
+    assert len(essays) == 2_468
+    majority = Counter(one.labels["openness"] for one in essays).most_common(1)[0][1]
+    assert majority / len(essays) == pytest.approx(0.515, abs=0.001)
+    tweets = read("mvsa", data / "mvsa_single.zip")
+    assert Counter(one.labels["sentiment"] for one in tweets) == {
+        "neutral": 1_771,
+        "positive": 1_646,
+        "negative": 1_452,
+    }
+    assert sum(bool(one.tags) for one in tweets) == 2_416

@@ -9,7 +9,7 @@ published figures are of the files as they are.
 from collections.abc import Iterator, Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source
+from data_pipeline.corpora.source import WINDOWS, Source
 from data_pipeline.errors import UserError
 
 DOMAINS = (
@@ -69,6 +69,6 @@ def _reviews(source: Source, domain: str, suffix: str, split: str) -> Iterator[R
 def _decoded(line: bytes) -> str:
     """UTF-8, or where it is not, what a Windows machine wrote."""
     try:
-        return line.decode()
+        return line.decode().translate(WINDOWS)
     except UnicodeDecodeError:
-        return line.decode("cp1252", errors="replace")
+        return line.decode("latin-1").translate(WINDOWS)

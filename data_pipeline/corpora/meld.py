@@ -7,15 +7,12 @@ split shares its main speakers between train and test.
 from collections.abc import Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source, read_table
+from data_pipeline.corpora.source import WINDOWS, Source, read_table
 
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 
 SPLITS = {"train": "train", "dev": "valid", "test": "test"}
 """Name in the corpus -> split."""
-
-CP1252 = str.maketrans({"\x92": "’", "\x85": "…", "\x97": "—", "\x96": "–", "\x91": "‘"})
-"""Windows characters that the published tables carry as control characters."""
 
 
 @register
@@ -45,7 +42,7 @@ def _recording(row: dict[str, str], split: str) -> Recording:
         key=f"{split}-dia{dialogue}-utt{utterance}",
         split=split,
         media=None,
-        text=" ".join(row["Utterance"].translate(CP1252).split()),
+        text=" ".join(row["Utterance"].translate(WINDOWS).split()),
         language="en",
         speaker=row["Speaker"],
         session=f"{split}-dia{dialogue}",

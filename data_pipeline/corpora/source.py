@@ -16,6 +16,9 @@ from typing import IO, Any
 
 from data_pipeline.errors import UserError
 
+WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+"""For `str.translate`: control characters that were letters and marks on a Windows machine."""
+
 
 class Source(ABC):
     """Raw files by their name relative to the corpus's root, `/` between folders.

@@ -26,7 +26,9 @@ class Isear(Corpus):
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording an answer; the student is the speaker."""
         name = find_file(source, TABLE)
-        head, *lines = read_text(source, name, "ISEAR").splitlines() or [""]
+        head, *lines = (
+            read_text(source, name, "ISEAR").replace("\r\n", "\n").removesuffix("\n").split("\n")
+        )
         columns = head.split("|")
         missing = [column for column in COLUMNS if column not in columns]
         if missing:

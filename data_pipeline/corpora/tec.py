@@ -11,7 +11,7 @@ from data_pipeline.corpora.source import Source, find_file, read_text
 from data_pipeline.errors import UserError
 
 TABLE = "Jan9-2012-tweets-clean.txt"
-_LINE = re.compile(r"(\d+):\t(.*)\t:: (\w+)\s*")
+_LINE = re.compile(r"(\d+):\t(.*)\t:: (\w+)")
 
 
 @register
@@ -25,10 +25,10 @@ class Tec(Corpus):
         """One recording a tweet; a tweet that stands there again gets a key of its own."""
         name = find_file(source, TABLE)
         found = []
-        for number, line in enumerate(read_text(source, name, "TEC").splitlines(), start=1):
+        for number, line in enumerate(read_text(source, name, "TEC").split("\n"), start=1):
             if not line.strip():
                 continue
-            match = _LINE.fullmatch(line)
+            match = _LINE.fullmatch(line.rstrip())
             if match is None:
                 raise UserError(f"TEC: line {number} of {name} is not 'number: text :: emotion'")
             found.append(

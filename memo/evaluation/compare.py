@@ -1,6 +1,7 @@
 """`memo compare`: runs side by side."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from memo.evaluation.compare_tuned import compare_tuned
 from memo.evaluation.page import Comparison, write_page
 
 RESULTS = "results.json"
+WIDE = 200
+"""Columns of a table in a file or a pipe."""
 
 
 def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
@@ -54,10 +57,13 @@ def read_results(run: Path) -> dict[str, Any]:
 def show_comparison(found: Comparison, out: Path | None) -> None:
     """Print the table; write `report.html` and `comparison.json` into a folder."""
     title, head, rows = found.table
-    table = Table(*head, title=title)
+    table = Table(title=title)
+    for name in head:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console.print(table)
     if out is None:
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -66,4 +72,4 @@ def show_comparison(found: Comparison, out: Path | None) -> None:
     temporary = out / "comparison.json.tmp"
     temporary.write_text(content, "utf8")
     temporary.replace(out / "comparison.json")
-    Console().print(f"wrote {page}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {page}", highlight=False, soft_wrap=True)

@@ -45,7 +45,9 @@ def write_sequence(
     return run
 
 
-def test_the_figures_are_those_of_the_last_stage(tmp_path: Path) -> None:
+def test_the_figures_are_those_of_the_last_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     better = FIRST + np.array([[0, 0], [0, 0], [0.2, 0]])
     runs = [
         write_sequence(tmp_path / "full", FIRST, FIRST),
@@ -71,6 +73,7 @@ def test_the_figures_are_those_of_the_last_stage(tmp_path: Path) -> None:
     assert (joint["average"], joint["forgetting"]) == ("0.6500", "–")
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<figure>") == 1 + 1 + 3 * 2
+    assert "average less the first's" in capsys.readouterr().out
 
 
 def test_orders_and_kinds_are_not_mixed(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Text as whole words with vectors: what the original multi-task models read."""

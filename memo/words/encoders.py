@@ -1,0 +1,137 @@
+"""The encoders of the original multi-task models: words -> states, by convolution or an LSTM.
+
+No result depends on how far a batch is filled up.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+
+from memo.words.vocabulary import PAD
+
+Pooling: TypeAlias = Literal["max", "mean", "min"]
+
+
+class Words(NamedTuple):
+    """Word numbers of B texts.
+
+    Attributes:
+        numbers: int64 (B, T), filled up with PAD.
+        lengths: int64 (B,), at least 1 each.
+    """
+
+    numbers: Tensor
+    lengths: Tensor
+
+
+def fill_up(texts: Sequence[Sequence[int]]) -> Words:
+    """Texts of their own lengths as one batch."""
+    rows = [torch.tensor(text, dtype=torch.int64) for text in texts]
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return Words(pad_sequence(rows, batch_first=True, padding_value=PAD), lengths)
+
+
+class WordEmbedding(nn.Module):
+    """Word numbers -> vectors.
+
+    Args:
+        table: float32 (V, D).
+        frozen: whether the vectors stay as they are.
+    """
+
+    def __init__(self, table: Tensor, frozen: bool) -> None:
+        super().__init__()
+        self.width = table.shape[1]
+        self.table = nn.Embedding.from_pretrained(table, freeze=frozen, padding_idx=PAD)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """int64 (B, T) -> (B, T, D)."""
+        vectors: Tensor = self.table(numbers)
+        return vectors
+
+
+class WordCnn(nn.Module):
+    """Convolutions of several widths side by side, ReLU (Kim, EMNLP 2014).
+
+    Args:
+        width: D of the word vectors.
+        widths: words that a filter sees.
+        filters: of each width.
+    """
+
+    def __init__(self, width: int, widths: Sequence[int], filters: int) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.convolutions = nn.ModuleList(nn.Conv1d(width, filters, size) for size in widths)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> list[Tensor]:
+        """A map of each width; windows that begin behind the text are zero.
+
+        Args:
+            vectors: (B, T, D).
+            lengths: int64 (B,).
+
+        Returns:
+            For each width (B, T, filters).
+        """
+        length = vectors.shape[1]
+        inside = torch.arange(length, device=vectors.device) < lengths[:, None]  # (B, T)
+        clean = vectors * inside[:, :, None]
+        maps = []
+        for size, convolution in zip(self.widths, self.convolutions, strict=True):
+            filled = nn.functional.pad(clean.transpose(1, 2), (0, size - 1))  # (B, D, T + size - 1)
+            found = convolution(filled).relu().transpose(1, 2)  # (B, T, filters)
+            maps.append(found * inside[:, :, None])
+        return maps
+
+
+def pool_words(states: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
+    """The states of each text as one.
+
+    Args:
+        states: (B, T, C).
+        lengths: int64 (B,); what stands behind them does not count.
+        how: which.
+
+    Returns:
+        (B, C).
+    """
+    inside = torch.arange(states.shape[1], device=states.device) < lengths[:, None]  # (B, T)
+    if how == "mean":
+        return (states * inside[:, :, None]).sum(dim=1) / lengths[:, None]
+    if how == "max":
+        return states.masked_fill(~inside[:, :, None], -torch.inf).amax(dim=1)
+    return states.masked_fill(~inside[:, :, None], torch.inf).amin(dim=1)
+
+
+class WordLstm(nn.Module):
+    """An LSTM without peepholes; its last state is the text's.
+
+    Args:
+        width: D of the word vectors.
+        hidden: of a direction.
+        layers: stacked.
+        both: reads backwards as well; the two last states stand end to end.
+    """
+
+    def __init__(self, width: int, hidden: int, layers: int = 1, both: bool = False) -> None:
+        super().__init__()
+        self.width = hidden * (2 if both else 1)
+        self.lstm = nn.LSTM(width, hidden, layers, batch_first=True, bidirectional=both)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D) -> (B, hidden), or twice that for both directions.
+
+        Args:
+            vectors: (B, T, D).
+            lengths: int64 (B,).
+        """
+        packed = pack_padded_sequence(
+            vectors, lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        _, (last, _) = self.lstm(packed)  # (layers * directions, B, hidden)
+        directions = last[-2:] if self.lstm.bidirectional else last[-1:]
+        return torch.cat(list(directions), dim=1)

@@ -1,0 +1,79 @@
+"""Encoders: text by text they give what they give in a batch, and what is written out by hand."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memo.words.encoders import (
+    Pooling,
+    WordCnn,
+    WordEmbedding,
+    WordLstm,
+    fill_up,
+    pool_words,
+)
+
+TEXTS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=4)
+
+
+def embedding() -> WordEmbedding:
+    torch.manual_seed(0)
+    return WordEmbedding(torch.randn(10, 6), frozen=True)
+
+
+@settings(max_examples=30)
+@given(TEXTS)
+def test_filling_up_changes_nothing(texts: list[list[int]]) -> None:
+    table = embedding()
+    cnn, lstm = WordCnn(6, (2, 3), 4), WordLstm(6, 5, layers=2, both=True)
+    words = fill_up(texts)
+    assert words.lengths.tolist() == [len(text) for text in texts]
+    vectors = table(words.numbers)
+    maps, last = cnn(vectors, words.lengths), lstm(vectors, words.lengths)
+    for at, text in enumerate(texts):
+        alone = fill_up([text])
+        of_one = table(alone.numbers)
+        for found, own in zip(maps, cnn(of_one, alone.lengths), strict=True):
+            torch.testing.assert_close(found[at, : len(text)], own[0])
+            assert not found[at, len(text) :].any()
+        torch.testing.assert_close(last[at], lstm(of_one, alone.lengths)[0])
+        for how in ("max", "mean", "min"):
+            pooled = pool_words(maps[0], words.lengths, how)
+            torch.testing.assert_close(
+                pooled[at], pool_words(cnn(of_one, alone.lengths)[0], alone.lengths, how)[0]
+            )
+
+
+def test_a_filter_sees_its_words() -> None:
+    table, cnn = embedding(), WordCnn(6, (3,), 2)
+    vectors = table(torch.tensor([[1, 2, 3, 4]]))
+    (found,) = cnn(vectors, torch.tensor([4]))
+    weight, bias = cnn.convolutions[0].parameters()  # (2, 6, 3), (2,)
+    rows = [*vectors[0], torch.zeros(6), torch.zeros(6)]
+    for at in range(4):
+        window = torch.stack(rows[at : at + 3])  # (3, 6)
+        expected = [max(0.0, ((weight[f].T * window).sum() + bias[f]).item()) for f in range(2)]
+        assert found[0, at].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("how", "expected"), [("max", 3.0), ("mean", 1.0), ("min", -1.0)])
+def test_pooling_takes_the_text_alone(how: Pooling, expected: float) -> None:
+    states = torch.tensor([[[1.0], [3.0], [-1.0], [99.0]]])
+    assert pool_words(states, torch.tensor([3]), how).item() == expected
+
+
+def test_both_directions_of_an_lstm_meet_at_the_ends() -> None:
+    table, lstm = embedding(), WordLstm(6, 5, both=True)
+    assert lstm.width == 10
+    vectors = table(torch.tensor([[1, 2, 3]]))
+    states, _ = lstm.lstm(vectors)  # (1, 3, 10)
+    found = lstm(vectors, torch.tensor([3]))
+    torch.testing.assert_close(found[0, :5], states[0, -1, :5])
+    torch.testing.assert_close(found[0, 5:], states[0, 0, 5:])
+
+
+def test_frozen_vectors_stay() -> None:
+    for frozen in (True, False):
+        table = WordEmbedding(torch.randn(4, 3), frozen)
+        assert table.table.weight.requires_grad == (not frozen)

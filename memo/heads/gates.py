@@ -13,7 +13,8 @@ That is the description's form. The published code has another one for the dense
 also to be had: h * sigmoid(c), and for `silg` h + sigmoid(h) * h, through which nothing passes.
 """
 
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,22 +23,48 @@ from torch.nn import functional as F
 GateName: TypeAlias = Literal["sig", "silg", "sog", "cag"]
 
 
-def align_length(other: Tensor, length: int) -> Tensor:
-    """Another task's positions at the own task's number of positions.
+class States(NamedTuple):
+    """Hidden states of B texts, T positions at most.
+
+    Attributes:
+        vectors: (B, T, C).
+        lengths: int64 (B,), at least 1; what stands behind them does not count.
+    """
+
+    vectors: Tensor
+    lengths: Tensor
+
+    @property
+    def inside(self) -> Tensor:
+        """Which positions count, bool (B, T)."""
+        places = torch.arange(self.vectors.shape[1], device=self.vectors.device)
+        return places < self.lengths[:, None]
+
+
+def align_length(other: States, own: States) -> Tensor:
+    """Another task's states at the own task's positions.
 
     The published gates need texts of equal length although the two tasks' are not. Fewer positions
     are means of neighbours, more are neighbours repeated, so that beginnings and ends meet.
 
     Args:
         other: (B, T', C).
-        length: T.
+        own: (B, T, C).
 
     Returns:
-        (B, T, C).
+        (B, T, C), zero behind the own text.
     """
-    if other.shape[1] == length:
-        return other
-    return F.adaptive_avg_pool1d(other.transpose(1, 2), length).transpose(1, 2)
+    if torch.equal(other.lengths, own.lengths):
+        return other.vectors * other.inside[:, :, None]
+    place = torch.arange(own.vectors.shape[1], device=own.vectors.device)  # (T,)
+    place = torch.minimum(place, own.lengths[:, None] - 1)  # (B, T)
+    ratio = other.lengths[:, None], own.lengths[:, None]
+    begin = place * ratio[0] // ratio[1]
+    end = -(-(place + 1) * ratio[0] // ratio[1])
+    sums = nn.functional.pad(other.vectors, (0, 0, 1, 0)).cumsum(dim=1)  # (B, T' + 1, C)
+    width = sums.shape[2]
+    upto, before = (sums.gather(1, one[:, :, None].expand(-1, -1, width)) for one in (end, begin))
+    return (upto - before) / (end - begin)[:, :, None] * own.inside[:, :, None]
 
 
 class Gate(nn.Module):
@@ -54,26 +81,34 @@ class Gate(nn.Module):
         if name == "cag":
             self.bilinear = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+    def forward(self, own: States, others: Sequence[States]) -> Tensor:
         """What the own task goes on with.
 
         Args:
             own: (B, T, C).
-            other: (B, T', C); T' = 1 reaches every position.
+            others: of each other task (B, T', C).
 
         Returns:
             (B, T, C).
         """
+        passed = torch.stack([self._passed(own, other) for other in others])
+        return own.vectors + passed.sum(dim=0)
+
+    def _passed(self, own: States, other: States) -> Tensor:
+        """What of another task comes through, (B, T, C)."""
+        vectors = other.vectors
         if self.name == "cag":
-            scores: Tensor = self.bilinear(own) @ other.transpose(1, 2)  # (B, T, T')
-            return own + scores.softmax(dim=2) @ other
+            scores = self.bilinear(own.vectors) @ vectors.transpose(1, 2)  # (B, T, T')
+            scores = scores.masked_fill(~other.inside[:, None], -torch.inf)
+            passed: Tensor = scores.softmax(dim=2) @ vectors
+            return passed
         if self.name == "sig":
-            passed = other.sigmoid()
+            vectors = vectors.sigmoid()
         elif self.name == "silg":
-            passed = F.silu(other)
+            vectors = F.silu(vectors)
         else:
-            passed = other.softmax(dim=2) * other
-        return own + align_length(passed, own.shape[1])
+            vectors = vectors.softmax(dim=2) * vectors
+        return align_length(States(vectors, other.lengths), own)
 
 
 class PublishedDenseGate(nn.Module):
@@ -87,12 +122,14 @@ class PublishedDenseGate(nn.Module):
         super().__init__()
         self.name = name
 
-    def forward(self, own: Tensor, other: Tensor) -> Tensor:
+    def forward(self, own: States, others: Sequence[States]) -> Tensor:
         """Own * sigmoid(other); of `silg` own + sigmoid(own) * own. Shapes of `Gate`, T = T'."""
-        return own + F.silu(own) if self.name == "silg" else own * other.sigmoid()
+        if self.name == "silg":
+            return own.vectors + F.silu(own.vectors)
+        return own.vectors * torch.stack([one.vectors.sigmoid() for one in others]).prod(dim=0)
 
 
-def cosine(own: Tensor, other: Tensor) -> Tensor:
+def cosine(own: States, other: States) -> Tensor:
     """Mean cosine similarity of two tasks' hidden states, by which the paper watches its gates.
 
     Args:
@@ -102,4 +139,5 @@ def cosine(own: Tensor, other: Tensor) -> Tensor:
     Returns:
         Scalar.
     """
-    return torch.cosine_similarity(own, align_length(other, own.shape[1]), dim=2).mean()
+    similar = torch.cosine_similarity(own.vectors, align_length(other, own), dim=2)  # (B, T)
+    return similar[own.inside].mean()

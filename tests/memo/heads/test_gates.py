@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from memo.heads.gates import Gate, GateName, PublishedDenseGate, align_length, cosine
+from memo.heads.gates import Gate, GateName, PublishedDenseGate, States, align_length, cosine
 
 
 def sigmoid(value: float) -> float:
@@ -43,41 +43,65 @@ def by_hand(name: GateName, own: list[list[float]], other: list[list[float]], w:
     return torch.tensor(rows)
 
 
+def whole(vectors: Tensor) -> States:
+    return States(vectors, torch.full((len(vectors),), vectors.shape[1]))
+
+
 @pytest.mark.parametrize("name", ["sig", "silg", "sog", "cag"])
 def test_gates_are_their_formulas(name: GateName) -> None:
     torch.manual_seed(0)
     gate = Gate(name, 4)
-    lengths = (3, 5) if name == "cag" else (3, 3)
-    own, other = (torch.randn(2, length, 4) for length in lengths)
+    own, other = torch.randn(2, 3, 4), torch.randn(2, 5 if name == "cag" else 3, 4)
     weight = gate.bilinear.weight if name == "cag" else torch.zeros(0)
     expected = torch.stack(
         [by_hand(name, own[at].tolist(), other[at].tolist(), weight) for at in range(2)]
     )
-    torch.testing.assert_close(gate(own, other), expected)
+    torch.testing.assert_close(gate(whole(own), [whole(other)]), expected)
+    of_two = gate(whole(own), [whole(other), whole(other)]) - own
+    torch.testing.assert_close(of_two, 2 * (expected - own))
 
 
-@given(st.integers(1, 9), st.integers(1, 9))
-def test_lengths_meet_at_both_ends(length: int, others: int) -> None:
-    other = torch.arange(float(others)).view(1, others, 1).expand(1, others, 2)
-    aligned = align_length(other, length)[0, :, 0].tolist()
-    assert len(aligned) == length
-    for at, value in enumerate(aligned):
-        begin, end = at * others // length, -(-(at + 1) * others // length)
-        assert value == pytest.approx(sum(range(begin, end)) / (end - begin))
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=3))
+def test_lengths_meet_at_both_ends(pairs: list[tuple[int, int]]) -> None:
+    """Each text for itself, however far the batch is filled up."""
+    own_lengths, lengths = (torch.tensor(one) for one in zip(*pairs, strict=True))
+    own = States(torch.zeros(len(pairs), 9, 2), own_lengths)
+    ramp = torch.arange(9.0).view(1, 9, 1).expand(len(pairs), 9, 2)
+    aligned = align_length(States(ramp, lengths), own)[:, :, 0]
+    for row, (length, others) in zip(aligned.tolist(), pairs, strict=True):
+        assert not any(row[length:])
+        for at, value in enumerate(row[:length]):
+            begin, end = at * others // length, -(-(at + 1) * others // length)
+            assert value == pytest.approx(sum(range(begin, end)) / (end - begin), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sig", "silg", "sog", "cag"])
+def test_filling_up_changes_nothing(name: GateName) -> None:
+    torch.manual_seed(0)
+    gate = Gate(name, 4)
+    own, other = torch.randn(1, 3, 4), torch.randn(1, 5, 4)
+    filled = [
+        States(torch.cat([one, torch.randn(1, 2, 4)], dim=1), torch.tensor([one.shape[1]]))
+        for one in (own, other)
+    ]
+    torch.testing.assert_close(
+        gate(filled[0], [filled[1]])[:, :3], gate(whole(own), [whole(other)])
+    )
+    torch.testing.assert_close(cosine(*filled), cosine(whole(own), whole(other)))
 
 
 def test_the_published_form_of_the_dense_level() -> None:
     own, other = torch.randn(2, 1, 5), torch.randn(2, 1, 5)
-    for name in ("sig", "sog", "cag"):
-        found = PublishedDenseGate(name)(own, other)
+    names: tuple[GateName, ...] = ("sig", "sog", "cag")
+    for name in names:
+        found = PublishedDenseGate(name)(whole(own), [whole(other)])
         torch.testing.assert_close(found, own / (1 + torch.exp(-other)))
-    torch.testing.assert_close(
-        PublishedDenseGate("silg")(own, other), own + own / (1 + torch.exp(-own))
-    )
+    found = PublishedDenseGate("silg")(whole(own), [whole(other)])
+    torch.testing.assert_close(found, own + own / (1 + torch.exp(-own)))
 
 
 def test_cosine_of_equal_and_of_orthogonal_states() -> None:
     own = torch.randn(3, 4, 6)
-    assert cosine(own, 2 * own).item() == pytest.approx(1)
-    first = torch.tensor([[[1.0, 0.0]]])
-    assert cosine(first, torch.tensor([[[0.0, 3.0]]])).item() == pytest.approx(0)
+    assert cosine(whole(own), whole(2 * own)).item() == pytest.approx(1)
+    first, second = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 3.0]]])
+    assert cosine(whole(first), whole(second)).item() == pytest.approx(0)

@@ -1,6 +1,7 @@
 """The contract of a head."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -16,11 +17,12 @@ class Head(nn.Module, ABC):
     """Class scores of every sequence of a batch."""
 
     @abstractmethod
-    def forward(self, hidden: Tensor, batch: PackedBatch, backbone: MemoBert) -> Tensor:
+    def forward(self, states: Sequence[Tensor], batch: PackedBatch, backbone: MemoBert) -> Tensor:
         """Logits.
 
         Args:
-            hidden: (N, D), the backbone's output.
+            states: (N, D) each: the backbone's embeddings and the output of each layer, the last
+                one last.
             batch: S sequences, each with one target of name `LABEL`.
             backbone: gives tied weights.
 

@@ -1,5 +1,6 @@
 """The classification head: pooled hidden state -> class logits."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,6 +14,26 @@ from memo.model.memobert import MemoBert, initialise
 from memo.objectives.heads import HeadTransform
 
 
+class LayerMix(nn.Module):
+    """Learned mean of the embeddings and every layer's output (Peters et al., NAACL 2018).
+
+    What tells the emotion need not be in the last layer, which pretraining has made good at
+    guessing words and frames (docs/results.md, where the emotion is).
+
+    Args:
+        states: L + 1, how many there are.
+    """
+
+    def __init__(self, states: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(states))
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """L + 1 times (N, D) -> (N, D)."""
+        shares = self.weights.softmax(dim=0)
+        return torch.stack(list(states), dim=2) @ shares.to(states[0].dtype)
+
+
 class Classifier(Head):
     """Pooling, then one linear layer; between them Linear, GELU, LayerNorm where `deep`.
 
@@ -20,6 +41,7 @@ class Classifier(Head):
         spec: the backbone's sizes.
         classes: C.
         pool: `mean` of all hidden states of a sequence, or `cls`, its first.
+        layers: of the `last` layer, or of the embeddings and all layers, `mixed`.
         deep: False is the linear probe.
         dropout: before the last layer.
     """
@@ -29,6 +51,7 @@ class Classifier(Head):
         spec: ModelSpec,
         classes: int,
         pool: Literal["mean", "cls"],
+        layers: Literal["last", "mixed"],
         deep: bool,
         dropout: float,
     ) -> None:
@@ -38,10 +61,12 @@ class Classifier(Head):
         self.dropout = Dropout(dropout if deep else 0.0)
         self.output = nn.Linear(spec.hidden, classes)
         initialise(self, spec.init_std)
+        self.mix = LayerMix(spec.layers + 1) if layers == "mixed" else None
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, backbone: MemoBert) -> Tensor:
+    def forward(self, states: Sequence[Tensor], batch: PackedBatch, backbone: MemoBert) -> Tensor:
         """See the base class."""
         del backbone
+        hidden = states[-1] if self.mix is None else self.mix(states)  # (N, D)
         if self.pool == "mean":
             pooled = mean_of_sequences(hidden, batch.cu_seqlens)
         else:

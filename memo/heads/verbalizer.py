@@ -51,10 +51,11 @@ class Verbalizer(Head):
         self.register_buffer("pieces", both[..., 0].long(), persistent=False)
         self.register_buffer("shares", both[..., 1].float(), persistent=False)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, backbone: MemoBert) -> Tensor:
-        """See the base class."""
+    def forward(self, states: Sequence[Tensor], batch: PackedBatch, backbone: MemoBert) -> Tensor:
+        """See the base class; the last layer's output is what the MLM head knows."""
         targets = batch.targets[LABEL]
-        at_mask: Tensor = self.mlm.transform(hidden.index_select(0, targets.positions))  # (S, D)
+        hidden = states[-1].index_select(0, targets.positions)
+        at_mask: Tensor = self.mlm.transform(hidden)  # (S, D)
         table = backbone.text.word.weight  # (V, D)
         weights = F.embedding(self.pieces, table)  # (languages, C, P, D)
         words = torch.einsum("lcpd,lcp->lcd", weights, self.shares.to(weights.dtype))

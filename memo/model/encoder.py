@@ -107,9 +107,15 @@ class Encoder(nn.Module):
         Returns:
             (N, D), the last layer's output.
         """
+        return self.states(hidden, cu_seqlens, seqlens)[-1]
+
+    def states(self, hidden: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...]) -> list[Tensor]:
+        """The input and every layer's output, (N, D) each; see `forward`."""
+        states = [hidden]
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 hidden = checkpoint(layer, hidden, cu_seqlens, seqlens, use_reentrant=False)
             else:
                 hidden = layer(hidden, cu_seqlens, seqlens)
-        return hidden
+            states.append(hidden)
+        return states

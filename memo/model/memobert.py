@@ -63,8 +63,11 @@ class MemoBert(nn.Module):
         Returns:
             (N, D).
         """
-        hidden: Tensor = self.encoder(self.embed(batch), batch.cu_seqlens, batch.seqlens)
-        return hidden
+        return self.states(batch)[-1]
+
+    def states(self, batch: PackedBatch) -> list[Tensor]:
+        """The embeddings and every layer's output, (N, D) each; see `forward`."""
+        return self.encoder.states(self.embed(batch), batch.cu_seqlens, batch.seqlens)
 
 
 def initialise(module: nn.Module, std: float) -> None:

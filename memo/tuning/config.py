@@ -43,10 +43,13 @@ class HeadSettings(Settings):
 
     Attributes:
         pool: `mean` of all hidden states, or `cls`, the first one, as in the original.
+        layers: `last`, as in the original, or `mixed`: a learned mean of the embeddings and of
+            every layer's output.
         dropout: before the last layer.
     """
 
     pool: Literal["mean", "cls"] = "mean"
+    layers: Literal["last", "mixed"] = "mixed"
     dropout: float = Field(0.1, ge=0, lt=1)
 
 

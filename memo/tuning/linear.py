@@ -15,8 +15,10 @@ class Linear(TuningMode):
 
     def head(self, parts: Parts) -> Head:
         """A classifier of one layer."""
-        spec, pool = parts.backbone.spec, parts.config.head.pool
-        return Classifier(spec, parts.classes, pool, deep=False, dropout=0.0)
+        spec, settings = parts.backbone.spec, parts.config.head
+        return Classifier(
+            spec, parts.classes, settings.pool, settings.layers, deep=False, dropout=0.0
+        )
 
     def trains(self, name: str) -> bool:
         """The head alone."""

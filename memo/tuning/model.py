@@ -22,7 +22,7 @@ class TaskModel(nn.Module):
     """Class logits, or their loss, of packed batches.
 
     Args:
-        backbone: gives hidden states (N, D).
+        backbone: gives hidden states.
         head: makes logits (S, C) of them.
         class_weights: float32 (C,), factor of each class's loss.
 
@@ -51,7 +51,7 @@ class TaskModel(nn.Module):
 
     def logits(self, batch: PackedBatch) -> Tensor:
         """float32 (S, C)."""
-        logits: Tensor = self.head(self.backbone(batch), batch, self.backbone)
+        logits: Tensor = self.head(self.backbone.states(batch), batch, self.backbone)
         return logits
 
 
@@ -67,7 +67,12 @@ def build_task_model(modes: Sequence[TuningMode], parts: Parts, class_weights: T
         heads[0]
         if heads
         else Classifier(
-            parts.backbone.spec, parts.classes, settings.pool, deep=True, dropout=settings.dropout
+            parts.backbone.spec,
+            parts.classes,
+            settings.pool,
+            settings.layers,
+            deep=True,
+            dropout=settings.dropout,
         )
     )
     for mode in modes:

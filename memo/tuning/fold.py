@@ -1,7 +1,7 @@
 """Train one fold with one seed, choose the epoch on its validation part, test that epoch once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.order import StreamState
+from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.stream import BatchMaker, TrainStream, eval_batches
+from data_pipeline.stream import BatchMaker, Placement, TrainStream, eval_batches
 from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import Scores, score
@@ -27,6 +28,8 @@ from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 
 BAD_STEPS = 5
 """Non-finite steps in a row after which a fold is given up."""
+STANDARD_CLIPS = 256
+"""Of the training part, by which a new classifier's inputs are standardised."""
 
 
 @dataclass(frozen=True)
@@ -180,13 +183,24 @@ def fit(
     config, labels = run.inputs.config, run.inputs.data.labels
     part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
     model = build_model(run.inputs, run.seed, _class_weights(run.inputs, part))
-    if start is not None:
+    if start is None:
+        model.to(run.ranks.device).standardise(_some_batches(run, part))
+    else:
         load_trained(model, start)
     model.penalty = penalty
     engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
     best = _choose_epoch(run, engine, model, part, display)
     engine.predict_with(best.trained)
     return Fitted(model, engine, best)
+
+
+def _some_batches(run: FoldRun, part: NDArray[np.int64]) -> Iterator[PackedBatch]:
+    """Some clips of a part, all modalities in sight; the same on every rank."""
+    rng = np.random.default_rng(run.seed)
+    clips = np.sort(rng.permutation(part)[:STANDARD_CLIPS])
+    complete = patterns(run.inputs.data.modalities)[0]
+    for batch in eval_batches(replace(run.maker(clips, [complete]), placement=Placement())):
+        yield batch.to(run.ranks.device)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The model of a tuning run: backbone, head, and what of them is trained."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -48,6 +48,17 @@ class TaskModel(nn.Module):
             loss = loss + len(labels) * self.penalty(self)
         right = (logits.detach().argmax(dim=1) == labels).sum().float()
         return {LABEL: LossSum(loss, loss.new_tensor(float(len(labels))), right)}
+
+    @torch.no_grad()
+    def standardise(self, batches: Iterable[PackedBatch]) -> None:
+        """Let a new classifier see states whose mean over some clips is 0 and deviation 1."""
+        if not isinstance(self.head, Classifier):
+            return
+        training = self.training
+        self.eval()
+        rows = [self.head.pooled(self.backbone.states(batch), batch) for batch in batches]
+        self.train(training)
+        self.head.standard.fit(torch.cat(rows))
 
     def logits(self, batch: PackedBatch) -> Tensor:
         """float32 (S, C)."""

@@ -19,22 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
-from data_pipeline.clip import BadSampleError
 from data_pipeline.quarantine import Quarantine
-from memo.evaluation.scores import (
-    SCORES,
-    Scores,
-    from_confusion,
-    majority_scores,
-    score,
-    text_scores,
-)
+from memo.evaluation.scores import SCORES, from_confusion, score
 from memo.evaluation.statistics import by_fold_and_seed, summarise
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
+from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold
 from memo.tuning.job import Artifact, Job, Record
@@ -182,6 +174,7 @@ def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
         records: of the folds and seeds that are done, at least one.
     """
     config, data = setup.config, setup.data
+    numbers = sorted({one["fold"] for one in records})
     tuned = fold_folder(config.folder, records[0]["fold"], records[0]["seed"]) / "tuned"
     return {
         "task": data.task.name,
@@ -190,14 +183,14 @@ def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
         "classes": list(data.task.classes),
         "dataset": {"folder": str(data.task.dataset), "fingerprint": data.samples.fingerprint},
         "backbone": {"place": str(config.pretrained), "sha256": setup.backbone.sha256},
-        "folds": len({one["fold"] for one in records}),
+        "folds": len(numbers),
         "seeds": sorted({one["seed"] for one in records}),
         "runs": len(records),
         "trained_parameters": records[0]["trained_parameters"],
         "trained_bytes": sum(path.stat().st_size for path in tuned.glob("*.safetensors")),
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "scores": {pattern: _summaries(setup, records, pattern) for pattern in records[0]["test"]},
-        "baselines": _baselines(setup, records),
+        "baselines": baselines(data, [data.folds[one] for one in numbers]),
     }
 
 
@@ -216,48 +209,3 @@ def _summaries(setup: Setup, records: Sequence[Record], pattern: str) -> dict[st
     summaries["recall"] = dict(zip(setup.data.task.classes, recall, strict=True))
     summaries["confusion"] = confusion.tolist()
     return summaries
-
-
-def _baselines(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
-    """Mean scores over the folds of the majority class, and of plain text classification."""
-    data, classes = setup.data, len(setup.data.task.classes)
-    folds = [data.folds[number] for number in sorted({one["fold"] for one in records})]
-    majority = [
-        majority_scores(data.labels[fold.train], data.labels[fold.test], classes) for fold in folds
-    ]
-    baselines = {"majority": _means(majority)}
-    texts = _texts(data)
-    if all(any(_choose(texts, fold.train)) for fold in folds):
-        plain = [
-            text_scores(
-                _choose(texts, fold.train),
-                data.labels[fold.train],
-                _choose(texts, fold.test),
-                data.labels[fold.test],
-                classes,
-            )
-            for fold in folds
-        ]
-        baselines["tf-idf of the text"] = _means(plain)
-    return baselines
-
-
-def _means(scores: Sequence[Scores]) -> dict[str, float]:
-    return {name: float(np.mean([getattr(one, name) for one in scores])) for name in SCORES}
-
-
-def _choose(texts: Sequence[str], part: NDArray[np.int64]) -> list[str]:
-    return [texts[sample] for sample in part.tolist()]
-
-
-def _texts(data: LabelledCorpus) -> list[str]:
-    """Every clip's transcript, "" where there is none or the task does not use it."""
-    if "text" not in data.task.modalities:
-        return [""] * len(data.samples)
-    texts = []
-    for sample in range(len(data.samples)):
-        try:
-            texts.append(data.split.read_text(sample) or "")
-        except BadSampleError:
-            texts.append("")
-    return texts

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
-from memo.evaluation.scores import majority_scores, score, text_scores
+from memo.evaluation.scores import majority_scores, rows_scores, score, text_scores
 
 CLASSES = 4
 
@@ -45,3 +45,16 @@ def test_the_text_baseline_reads_words_of_any_language() -> None:
         train, np.array([0, 1] * 4), ["기쁨", "슬픔", "슬픔"], np.array([0, 1, 1]), 2
     )
     assert found.wa == 1
+
+
+def test_rows_are_standardised_and_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    rows = rng.normal(size=(90, 4)).astype(np.float32)
+    rows[:, 1] += labels
+    rows *= np.array([1, 1e-3, 1, 1], np.float32)  # what tells the classes is small
+    rows[:, 0] += 1e3
+    found = rows_scores(rows[:60], labels[:60], rows[60:], labels[60:], 3)
+    assert found.uar > 0.5
+    chance = rows_scores(rows[:60, 2:], labels[:60], rows[60:, 2:], labels[60:], 3)
+    assert chance.uar < 0.5

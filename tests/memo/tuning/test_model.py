@@ -1,5 +1,6 @@
 """Modes, adapters, prompts and heads, on a small model of random weights."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch, pack
 from memo.heads.base import LABEL
-from memo.heads.classifier import Classifier, mean_of_sequences
+from memo.heads.classifier import Classifier, LayerMix, mean_of_sequences
 from memo.heads.verbalizer import Verbalizer
 from memo.tuning.adapter import merge_low_rank
 from memo.tuning.base import known_modes, parse_mode
@@ -49,6 +50,15 @@ def trained(model: TaskModel) -> set[str]:
     return {name for name, one in model.named_parameters() if one.requires_grad}
 
 
+LINEAR = {
+    "head.mix.weights",
+    "head.standard.centre",
+    "head.standard.scale",
+    "head.output.weight",
+    "head.output.bias",
+}
+
+
 def test_known_modes() -> None:
     assert list(known_modes()) == ["adapter", "full", "linear", "prompt"]
     assert [one.name for one in parse_mode("prompt+adapter")] == ["prompt", "adapter"]
@@ -78,7 +88,7 @@ def test_what_each_mode_trains(task: Path, backbone: Path, tmp_path: Path) -> No
         everything = {name for name, _ in model.named_parameters()}
         if mode in ("full", "prompt"):
             assert found[mode] == everything
-    assert found["linear"] == {"head.output.weight", "head.output.bias"}
+    assert found["linear"] == LINEAR
     norms = {
         f"backbone.encoder.layers.0.{norm}.{part}"
         for norm in ("attention_norm", "norm")
@@ -259,3 +269,36 @@ def test_words_that_cannot_answer_are_refused(corpus: Path, backbone: Path, tmp_
     with pytest.raises(UserError, match="is in language 'ko', its wording in en"):
         setup_of(path, backbone, tmp_path, "prompt")
     refused("wow", "i am.", r"must have \[MASK\] exactly once")
+
+
+def test_layers_are_mixed_by_learned_shares() -> None:
+    states = [torch.randn(4, 3) for _ in range(3)]
+    mix = LayerMix(3)
+    torch.testing.assert_close(mix(states), torch.stack(states).mean(dim=0))
+    mix.weights.data = torch.tensor([0.0, 1.0, -1.0])
+    shares = torch.tensor([1.0, math.e, 1 / math.e])
+    expected = sum(share * one for share, one in zip(shares / shares.sum(), states, strict=True))
+    torch.testing.assert_close(mix(states), expected)
+
+
+@pytest.mark.parametrize("layers", ["last", "mixed"])
+def test_a_new_classifier_sees_standardised_states(
+    task: Path, backbone: Path, tmp_path: Path, layers: str
+) -> None:
+    setup = setup_of(task, backbone, tmp_path, "linear", f"head.layers={layers}")
+    model = model_of(setup)
+    batch = batch_of(setup, range(12))
+    model.standardise([batch])
+    assert isinstance(model.head, Classifier)
+    states = model.backbone.states(batch)
+    pooled = mean_of_sequences(
+        states[-1] if layers == "last" else torch.stack(states).mean(dim=0), batch.cu_seqlens
+    )
+    expected = (pooled - pooled.mean(dim=0)) / pooled.std(dim=0)
+    torch.testing.assert_close(
+        model.head.standard(model.head.pooled(states, batch)), expected, atol=1e-4, rtol=1e-3
+    )
+    torch.testing.assert_close(
+        model.eval().logits(batch), model.head.output(expected), atol=1e-4, rtol=1e-3
+    )
+    torch.testing.assert_close(model.backbone(batch), states[-1])

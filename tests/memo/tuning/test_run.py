@@ -59,7 +59,14 @@ def test_results_hold_every_fold_and_pattern(done: Path) -> None:
         of_folds = [record(done, fold)["test"][pattern]["scores"]["uar"] for fold in range(3)]
         assert summary["uar"]["mean"] == pytest.approx(np.mean(of_folds))
         assert np.sum(summary["confusion"]) == 210  # every clip of both splits is tested once
-    assert set(found["baselines"]) == {"majority", "tf-idf of the text"}
+    assert set(found["baselines"]) == {
+        "majority",
+        "tf-idf of the text",
+        "mean of the face rows",
+        "mean of the speech rows",
+    }
+    for name in ("face", "speech"):
+        assert found["baselines"][f"mean of the {name} rows"]["uar"] > 2 / 7
     assert found["baselines"]["majority"]["uar"] == pytest.approx(1 / 7)
 
 
@@ -288,7 +295,11 @@ def test_some_of_the_modalities_can_be_taken_alone(
     run = tmp_path / "run"
     finetune(tuning_config(task, backbone, run, "linear", "folds=[0]", "modalities=[face,speech]"))
     assert list(results(run)["scores"]) == ["face+speech", "face", "speech"]
-    assert list(results(run)["baselines"]) == ["majority"]
+    assert list(results(run)["baselines"]) == [
+        "majority",
+        "mean of the face rows",
+        "mean of the speech rows",
+    ]
     less = write_task(tmp_path / "less.yaml", load_task(str(task)).dataset, modalities=["text"])
     config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
     with pytest.raises(UserError, match="task less has no face, only text"):

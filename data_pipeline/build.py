@@ -37,6 +37,7 @@ from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, Speech
 from data_pipeline.shards.writer import ShardWriter, is_key
 
 QUARANTINE = "quarantine.jsonl"
+NOTHING = "has neither text nor a face nor sound nor an image"
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     _extract_missing(settings, recordings, work / "clips", quarantine)
-    if not any((work / "clips").glob("*.tar")):
+    if not any(True for _ in _finished(recordings, work / "clips")):
         raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
     samples: dict[str, int] = {}
     with ShardWriter(
@@ -193,8 +194,18 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
 def _extract_missing(
     settings: BuildSettings, recordings: Sequence[Recording], clips: Path, quarantine: Quarantine
 ) -> None:
-    """Decode and encode every recording that has no finished clip yet."""
-    missing = [recording for recording in recordings if not _clip_path(clips, recording).exists()]
+    """Decode and encode every recording that needs it and has no finished clip yet."""
+    missing = [
+        recording
+        for recording in recordings
+        if not _is_plain(recording) and not _clip_path(clips, recording).exists()
+    ]
+    for recording in recordings:
+        if _is_plain(recording) and not recording.text:
+            quarantine.add("", recording.key, "", NOTHING)
+            quarantine.check()
+    if not missing:
+        return
     pool = ProcessPoolExecutor(
         settings.workers,
         multiprocessing.get_context("spawn"),
@@ -255,7 +266,7 @@ def _extract(recording: Recording) -> None:
     if recording.image is not None:
         clip = replace(clip, image=_jpeg(_worker.source.read(recording.image)))
     if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
-        raise MediaError("has neither text nor a face nor sound nor an image")
+        raise MediaError(NOTHING)
     members = clip_members(clip)
     clip_from_members(recording.key, dict(members))  # refuses rows that are not finite
     buffer = io.BytesIO()
@@ -285,12 +296,20 @@ def _finished(recordings: Sequence[Recording], clips: Path) -> Iterator[tuple[st
     """Split and clip of every recording that could be decoded, in the corpus's order."""
     for recording in recordings:
         path = _clip_path(clips, recording)
-        if path.exists():
+        if _is_plain(recording):
+            if recording.text:
+                yield recording.split, describe(Clip(recording.key), recording)
+        elif path.exists():
             with tarfile.open(path) as tar:
                 files = [(member.name, tar.extractfile(member)) for member in tar]
                 members = {name: file.read() for name, file in files if file is not None}
             clip = clip_from_members(recording.key, members)
             yield recording.split, describe(clip, recording)  # the corpus may have been corrected
+
+
+def _is_plain(recording: Recording) -> bool:
+    """Whether there is nothing to be decoded: text alone."""
+    return recording.media is None and recording.image is None
 
 
 def _clip_path(clips: Path, recording: Recording) -> Path:

@@ -51,18 +51,18 @@ class FoldSettings(Settings):
     """How a corpus is divided.
 
     Attributes:
-        by: `speaker` or `session`: groups that stay together; `official`: the corpus's splits
-            train, valid and test.
+        by: `speaker` or `session`: groups that stay together; `text`: clips of equal text do, in a
+            corpus that knows no speakers; `official`: the corpus's splits train, valid and test.
         count: folds that the groups are dealt into; null leaves one group out at a time.
-        valid_groups: groups of each fold's training part that validate instead.
-        valid_share: where there is no split `valid`: this share of `train`, by speaker where
-            speakers are known.
+        valid_groups: speakers or sessions of each fold's training part that validate instead.
+        valid_share: of the training part validates instead, by `text`; and where there is no
+            official split `valid`, by speaker where speakers are known.
         named: the folds written out, instead of `count`.
         shared_speakers: why speakers may stand on both sides, e.g. in an official split; empty
             refuses such folds.
     """
 
-    by: Literal["speaker", "session", "official"]
+    by: Literal["speaker", "session", "text", "official"]
     count: int | None = Field(None, ge=2)
     valid_groups: int = Field(1, ge=1)
     valid_share: float = Field(0.1, gt=0, lt=1)
@@ -77,11 +77,13 @@ class Groups:
     Attributes:
         speaker, session: "" where unknown.
         split: the dataset's.
+        text: a name that clips of equal text share.
     """
 
     speaker: Sequence[str]
     session: Sequence[str]
     split: Sequence[str]
+    text: Sequence[str]
 
 
 def make_folds(settings: FoldSettings, groups: Groups) -> list[Fold]:
@@ -127,8 +129,8 @@ def _speakers(part: NDArray[np.int64], groups: Groups) -> set[str]:
 
 
 def _grouped(settings: FoldSettings, groups: Groups) -> list[Fold]:
-    """Folds by speaker or session."""
-    of_sample = groups.speaker if settings.by == "speaker" else groups.session
+    """Folds by speaker, session or text."""
+    of_sample: Sequence[str] = getattr(groups, settings.by)
     if "" in of_sample:
         raise UserError(f"folds.by={settings.by}, but clips of the corpus have no {settings.by}")
     known = sorted(set(of_sample))
@@ -149,21 +151,23 @@ def _fold(named: NamedFold, of_sample: NDArray[np.str_]) -> Fold:
 
 def _dealt(settings: FoldSettings, known: Sequence[str]) -> list[NamedFold]:
     """Deal the groups into test parts, and draw each fold's validation groups from the others."""
-    count = settings.count or len(known)
-    if len(known) < max(count, settings.valid_groups + 2):
+    count, validating = settings.count or len(known), settings.valid_groups
+    if settings.by == "text":
+        validating = max(round(settings.valid_share * len(known) * (count - 1) / count), 1)
+    if len(known) < max(count, validating + 2):
         raise UserError(
             f"folds: {len(known)} groups ({settings.by}) are too few for {count} folds with "
-            f"{settings.valid_groups} to validate"
+            f"{validating} to validate"
         )
     order = np.random.default_rng(FOLD_SEED).permutation(len(known))
     folds = []
     for number in range(count):
         test = {known[at] for at in order[number::count]}
         others = [name for name in known if name not in test]
-        if len(others) <= settings.valid_groups:
+        if len(others) <= validating:
             raise UserError("folds.valid_groups leaves nothing to train on; lower it")
         rng = np.random.default_rng((FOLD_SEED, number))
-        valid = rng.choice(len(others), settings.valid_groups, replace=False)
+        valid = rng.choice(len(others), validating, replace=False)
         folds.append(
             NamedFold(valid=tuple(others[at] for at in sorted(valid)), test=tuple(sorted(test)))
         )

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,7 @@ class LabelledCorpus(Labelled):
             speaker=[self.groups.speaker[at] for at in numbers],
             session=[self.groups.session[at] for at in numbers],
             split=[self.groups.split[at] for at in numbers],
+            text=[self.groups.text[at] for at in numbers],
         )
         folds = [
             Fold(used[one.train], used[one.valid], used[one.test])
@@ -157,7 +159,7 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
     """
     dataset = open_dataset(task.dataset)
     samples = dataset.whole()
-    speakers, sessions, found = [], [], []
+    speakers, sessions, texts, found = [], [], [], []
     for sample in range(len(samples)):
         try:
             clip = samples.read_record(sample)
@@ -167,6 +169,7 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
             ) from None
         speakers.append(clip.speaker)
         sessions.append(clip.session)
+        texts.append(sha256((clip.text or clip.key).encode()).hexdigest())
         label = clip.labels.get(task.label)
         found.append(None if label is None else str(label))
     labels = _classes(task, found)
@@ -180,7 +183,7 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
         task=task,
         features=dataset.info.features,
         split=samples,
-        groups=Groups(speakers, sessions, splits),
+        groups=Groups(speakers, sessions, splits, texts),
     )
 
 

@@ -187,3 +187,16 @@ def test_the_real_ones(shared: Path) -> None:
         "negative": 1_452,
     }
     assert sum(bool(one.tags) for one in tweets) == 2_416
+
+
+def test_text_alone_is_built_and_what_says_nothing_is_quarantined(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text("key,text,mood\na,hello,glad\nb,,sad\nc,bye,sad\n")
+    build("table", path, tmp_path / "out")
+    samples = open_dataset(tmp_path / "out").whole()
+    assert [samples.read(at).key for at in range(len(samples))] == ["a", "c"]
+    assert samples.read(1).labels == {"mood": "sad"}
+    assert '"b"' in (tmp_path / "out" / "quarantine.jsonl").read_text()
+    path.write_text("key,text\na,\n")
+    with pytest.raises(UserError, match=r"no recording of .* can be used"):
+        build("table", path, tmp_path / "other")

@@ -14,6 +14,7 @@ def corpus(speakers: int, clips_each: int = 3, sessions: int = 4) -> Groups:
         speaker=names,
         session=[f"t{int(name[1:]) % sessions}" for name in names],
         split=["train"] * len(names),
+        text=[f"said by {at}" for at in range(len(names))],
     )
 
 
@@ -64,7 +65,7 @@ def test_folds_by_session_keep_sessions_together() -> None:
 
 
 def test_sessions_that_share_a_speaker_are_refused_unless_the_reason_is_given() -> None:
-    groups = Groups(["a", "b", "c", "a"], ["1", "2", "3", "4"], ["train"] * 4)
+    groups = Groups(["a", "b", "c", "a"], ["1", "2", "3", "4"], ["train"] * 4, [""] * 4)
     with pytest.raises(UserError, match=r"leaks: speaker 'a' is in .*shared_speakers"):
         make_folds(FoldSettings(by="session"), groups)
     assert make_folds(FoldSettings(by="session", shared_speakers="as published"), groups)
@@ -99,14 +100,14 @@ def test_named_folds_take_the_named_groups() -> None:
 
 
 def test_clips_without_a_group_are_refused() -> None:
-    groups = Groups(["a", ""], ["1", "2"], ["train"] * 2)
+    groups = Groups(["a", ""], ["1", "2"], ["train"] * 2, [""] * 2)
     with pytest.raises(UserError, match="have no speaker"):
         make_folds(FoldSettings(by="speaker"), groups)
 
 
 def test_official_splits_are_taken_as_they_are() -> None:
     split = ["train", "valid", "test", "train"]
-    (fold,) = make_folds(FoldSettings(by="official"), Groups([""] * 4, [""] * 4, split))
+    (fold,) = make_folds(FoldSettings(by="official"), Groups([""] * 4, [""] * 4, split, [""] * 4))
     assert [part.tolist() for part in (fold.train, fold.valid, fold.test)] == [[0, 3], [1], [2]]
     with pytest.raises(UserError, match="has the splits train"):
         make_folds(FoldSettings(by="official"), corpus(4))
@@ -117,7 +118,19 @@ def test_without_a_validation_split_a_share_of_train_validates(speakers: bool) -
     names = [f"s{number // 5}" if speakers else "" for number in range(100)] + [""] * 10
     split = ["train"] * 100 + ["test"] * 10
     settings = FoldSettings(by="official", valid_share=0.2)
-    (fold,) = make_folds(settings, Groups(names, [""] * 110, split))
+    (fold,) = make_folds(settings, Groups(names, [""] * 110, split, [""] * 110))
     assert (len(fold.train), len(fold.valid), len(fold.test)) == (80, 20, 10)
     if speakers:
         assert len(of(fold.valid, names)) == 4
+
+
+def test_equal_texts_stay_together_and_a_share_of_them_validates() -> None:
+    texts = [f"tweet {at // 2}" if at < 20 else f"tweet {at}" for at in range(100)]
+    groups = Groups([""] * 100, [""] * 100, ["train"] * 100, texts)
+    folds = make_folds(FoldSettings(by="text", count=5, valid_share=0.25), groups)
+    tested = np.concatenate([fold.test for fold in folds])
+    assert sorted(tested.tolist()) == list(range(100))
+    for fold in folds:
+        parts = [of(part, texts) for part in (fold.train, fold.valid, fold.test)]
+        assert sum(map(len, parts)) == 90 == len(set.union(*parts))
+        assert len(parts[1]) == round(0.25 * 90 * 4 / 5)

@@ -7,7 +7,7 @@ split shares its main speakers between train and test.
 from collections.abc import Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import WINDOWS, Source, read_table
+from data_pipeline.corpora.source import WINDOWS, Source, find_file, read_table
 
 COLUMNS = ("Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID")
 
@@ -27,13 +27,10 @@ class Meld(Corpus):
         return [
             _recording(row, split)
             for table, split in SPLITS.items()
-            for row in read_table(source, _find(source, f"{table}_sent_emo.csv"), "MELD", COLUMNS)
+            for row in read_table(
+                source, find_file(source, f"{table}_sent_emo.csv"), "MELD", COLUMNS
+            )
         ]
-
-
-def _find(source: Source, table: str) -> str:
-    """The table's name in the source: at its root, or in the folder `meld` of a collection."""
-    return next((name for name in source.names() if name in (table, f"meld/{table}")), table)
 
 
 def _recording(row: dict[str, str], split: str) -> Recording:

@@ -4,19 +4,10 @@ The public code of SoGMTL divides true positives by all *mistakes* and calls it 
 is TP / (TP + FN).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-TRAIT_SCORES: Mapping[str, str] = {
-    "accuracy": "mean accuracy",
-    "precision": "micro precision",
-    "recall": "micro recall",
-    "f1": "micro F1",
-    "macro_f1": "macro F1",
-}
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,10 @@ class PackedBatch:
         """N, the number of packed tokens."""
         return len(self.order)
 
+    def count(self, name: str) -> int:
+        """Targets of an objective."""
+        return len(self.targets[name].positions)
+
     def to(self, device: torch.device, non_blocking: bool = True) -> "PackedBatch":
         """The batch with every tensor on a device."""
         tensors: dict[str, Any] = {

@@ -23,6 +23,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--task", help="name of a task in configs/tasks, or a YAML file")
     parser.add_argument("--tasks", metavar="A,B", help="several tasks, learned in this order")
     parser.add_argument("--pretrained", help="checkpoint or run of pretraining")
+    parser.add_argument(
+        "--backbone", help="memo, or of a system of several tasks the one of its original"
+    )
+    parser.add_argument("--vectors", help="file of word vectors, for an original's backbone")
     parser.add_argument("--config", type=Path, help="YAML file of settings")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
@@ -34,11 +38,13 @@ def main() -> int:
     arguments = parse_arguments()
     named = [
         f"{name}={value}"
-        for name in ("mode", "task", "pretrained")
+        for name in ("mode", "task", "pretrained", "backbone")
         if (value := getattr(arguments, name)) is not None
     ]
     if arguments.tasks is not None:
         named.append(f"tasks=[{arguments.tasks}]")
+    if arguments.vectors is not None:
+        named.append(f"words.vectors={arguments.vectors}")
     try:
         from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from data_pipeline.errors import UserError
 from memo.evaluation.compare_sequences import compare_sequences
 from memo.evaluation.compare_tuned import compare_tuned
 from memo.evaluation.page import Comparison, write_page
+from memo.evaluation.systems import compare_systems
 
 RESULTS = "results.json"
 WIDE = 200
@@ -34,12 +35,25 @@ def compare_runs(runs: Sequence[Path], out: Path | None) -> None:
     if len(runs) < 2:
         raise UserError("give two runs or more")
     results = [read_results(run) for run in runs]
-    learned = ["a sequence of tasks" if "tasks" in one else "one task" for one in results]
+    learned = [_learned(one) for one in results]
     for run, one in zip(runs, learned, strict=True):
         if one != learned[0]:
             raise UserError(f"{run} learned {one}, {runs[0]} {learned[0]}; compare like with like")
-    compare = compare_sequences if "tasks" in results[0] else compare_tuned
-    show_comparison(compare(runs, results), out)
+    show_comparison(_KINDS[learned[0]](runs, results), out)
+
+
+_KINDS = {
+    "one task": compare_tuned,
+    "a sequence of tasks": compare_sequences,
+    "several tasks at once": compare_systems,
+}
+
+
+def _learned(results: Mapping[str, Any]) -> str:
+    """What kind of run it was."""
+    if "system" in results:
+        return "several tasks at once"
+    return "a sequence of tasks" if "tasks" in results else "one task"
 
 
 def read_results(run: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def draw_lines(
         for label, (places, values) in lines.items():
             axes.plot(places, values, marker="o", label=label)
         axes.set_xticks(sorted({place for places, _ in lines.values() for place in places}))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0, *(min(values) for _, values in lines.values()), 0))
         axes.set_xlabel(across)
         axes.set_ylabel(unit)
         axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))

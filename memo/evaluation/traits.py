@@ -4,7 +4,7 @@ The public code of SoGMTL divides true positives by all *mistakes* and calls it 
 is TP / (TP + FN).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,10 @@ class TraitScores:
     recall: float
     f1: float
     macro_f1: float
+
+    def to_json(self) -> dict[str, object]:
+        """The fields by name."""
+        return asdict(self)
 
 
 def score_traits(labels: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> TraitScores:

@@ -12,6 +12,7 @@ from memo.evaluation.figures import draw_bars, draw_table
 from memo.evaluation.page import PageTable, write_page
 from memo.evaluation.scores import SCORES
 from memo.evaluation.statistics import interval
+from memo.evaluation.systems import system_page
 
 WORST = 20
 """Mistakes that are shown: those of which the model was most sure."""
@@ -33,7 +34,9 @@ def write_tuning_report(run: Path) -> Path:
         return _sequence_page(run, results)
     folds = sorted(run.glob("folds/*/result.json"))
     records = [json.loads(one.read_text("utf8")) for one in folds]
-    return _task_page(run, results, sorted(records, key=lambda one: (one["fold"], one["seed"])))
+    records.sort(key=lambda one: (one["fold"], one["seed"]))
+    page = system_page if "system" in results else _task_page
+    return page(run, results, records)
 
 
 def _task_page(run: Path, results: Results, records: Sequence[Results]) -> Path:

@@ -1,5 +1,6 @@
 """Shared-private multitask networks for text (Liu, Qiu and Huang, ACL 2017, ASP-MTL).
 
+- `alone`: a private encoder and an output layer a task, nothing shared: the single-task baselines.
 - `fs`: one shared encoder, an output layer a task.
 - `sp`: a private encoder a task beside it; shared and private states stand end to end.
 - `asp`: `sp`, with a discriminator that the shared encoder must not satisfy, and shared and private
@@ -15,16 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_pipeline.packing import PackedBatch, pack
 from memo.heads.adversary import Discriminator, orthogonality
-from memo.heads.gates import States
 from memo.model.dropout import Dropout
 from memo.objectives.base import LossSum
 
-Sharing: TypeAlias = Literal["fs", "sp", "asp"]
+Sharing: TypeAlias = Literal["alone", "fs", "sp", "asp"]
 
 
 class Encoder(Protocol):
-    """What makes one state of a text; `memo.words.encoders.WordLstm` is one.
+    """A module that makes one state of each text.
 
     Attributes:
         width: d, of the state.
@@ -32,8 +33,8 @@ class Encoder(Protocol):
 
     width: int
 
-    def __call__(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, D), int64 (B,) -> (B, d)."""
+    def __call__(self, texts: PackedBatch) -> Tensor:
+        """(B, d)."""
         ...
 
 
@@ -41,11 +42,11 @@ class AspStates(NamedTuple):
     """What the encoders say of B texts of one task.
 
     Attributes:
-        shared: (B, d).
+        shared: (B, d); None where nothing is shared.
         private: (B, d); None where nothing is private.
     """
 
-    shared: Tensor
+    shared: Tensor | None
     private: Tensor | None
 
 
@@ -53,7 +54,7 @@ class AspNetwork(nn.Module):
     """Encoders, output layers and the discriminator of K tasks.
 
     Args:
-        encoder: makes a new one, a module.
+        encoder: makes a new `Encoder`; the shared one first, then one a task.
         classes: C_k of each task.
         sharing: which network.
         normalised: form of the orthogonality (see `orthogonality`).
@@ -71,21 +72,28 @@ class AspNetwork(nn.Module):
         super().__init__()
         self.sharing = sharing
         self.normalised = normalised
-        self.shared = encoder()
-        alone = sharing == "fs"
-        self.private = nn.ModuleList(encoder() for _ in classes if not alone)
-        width = cast("Encoder", self.shared).width
+        self.shared = encoder() if sharing != "alone" else None
+        self.private = nn.ModuleList(encoder() for _ in classes if sharing != "fs")
+        encoders = [one for one in (self.shared, *self.private[:1]) if one is not None]
+        width = sum(cast("Encoder", one).width for one in encoders)
         self.dropout = Dropout(dropout)
-        self.outputs = nn.ModuleList(
-            nn.Linear(width if alone else 2 * width, count) for count in classes
-        )
+        self.outputs = nn.ModuleList(nn.Linear(width, count) for count in classes)
         if sharing == "asp":
-            self.discriminator = Discriminator(width, len(classes))
+            self.discriminator = Discriminator(cast("Encoder", self.shared).width, len(classes))
 
-    def encode(self, texts: States, task: int) -> AspStates:
+    def encode(self, texts: PackedBatch, task: int) -> AspStates:
         """The states of texts of one task."""
-        private = self.private[task](*texts) if len(self.private) else None
-        return AspStates(self.shared(*texts), private)
+        shared = None if self.shared is None else self.shared(texts)
+        private = self.private[task](texts) if len(self.private) else None
+        return AspStates(shared, private)
+
+    def _private_alone(self, nothing: PackedBatch, task: int) -> AspStates:
+        """The states of no text; the shared encoder has been in use already."""
+        private = self.private[task](nothing) if len(self.private) else None
+        if self.shared is None:
+            return AspStates(None, private)
+        width = cast("Encoder", self.shared).width
+        return AspStates(torch.zeros(0, width, device=nothing.order.device), private)
 
     def logits(self, states: AspStates, task: int) -> Tensor:
         """(B, C_k)."""
@@ -94,33 +102,47 @@ class AspNetwork(nn.Module):
         return logits
 
     def forward(
-        self, texts: States, task: int, labels: Tensor | None, weight: float
+        self, texts: PackedBatch, task: int, labels: Tensor | None, weight: float
     ) -> dict[str, LossSum]:
         """Losses of a batch of one task.
 
         Args:
-            texts: B word or token states.
+            texts: B of them.
             task: its number.
             labels: int64 (B,); None of unlabelled text.
             weight: of the gradient reversal.
 
         Returns:
             `label`, with the right answers as its metric; of `asp` also `adversary`, with the
-            texts whose task is recognised, and `difference`, a sum over batches.
+            texts whose task is recognised, and `difference`, a sum over batches. `label` of
+            unlabelled text is zero.
         """
-        states, losses = self.encode(texts, task), {}
-        if labels is not None:
-            logits = self.logits(states, task)
-            right = (logits.detach().argmax(dim=1) == labels).sum().float()
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            losses["label"] = LossSum(loss, loss.new_tensor(float(len(labels))), right)
+        states = self.encode(texts, task)
+        logits = self.logits(states, task)
+        if labels is None:
+            logits, labels = logits[:0], texts.samples[:0]
+        right = (logits.detach().argmax(dim=1) == labels).sum().float()
+        loss = F.cross_entropy(logits, labels, reduction="sum") + self._idle(texts, task)
+        losses = {"label": LossSum(loss, loss.new_tensor(float(len(labels))), right)}
         if self.sharing == "asp":
-            numbers = torch.full_like(texts.lengths, task)
+            assert states.shared is not None, "asp has a shared encoder"
+            assert states.private is not None, "and private ones"
+            numbers = torch.full((len(states.shared),), task, device=states.shared.device)
             losses["adversary"] = self.discriminator(states.shared, numbers, weight)
-            assert states.private is not None, "asp has private encoders"
             apart = orthogonality(states.shared, states.private, self.normalised)
             losses["difference"] = LossSum(apart, apart.new_ones(()), apart.detach())
         return losses
+
+    def _idle(self, texts: PackedBatch, task: int) -> Tensor:
+        """Zero, through the parts of all other tasks, which read nothing.
+
+        Every parameter thus gets a gradient from every batch: an optimizer that holds all of them
+        in one flat tensor (ZeRO) and one that does not then do the same.
+        """
+        nothing = pack([], {}, texts.face.shape[1], texts.speech.shape[1]).to(texts.order.device)
+        others = [other for other in range(len(self.outputs)) if other != task]
+        sums = [self.logits(self._private_alone(nothing, other), other).sum() for other in others]
+        return torch.stack([*sums, texts.cu_seqlens.new_zeros((), dtype=torch.float32)]).sum()
 
 
 class Transfer(nn.Module):
@@ -139,10 +161,10 @@ class Transfer(nn.Module):
         width = cast("Encoder", shared).width
         self.output = nn.Linear(width if private is None else 2 * width, classes)
 
-    def forward(self, texts: States) -> Tensor:
+    def forward(self, texts: PackedBatch) -> Tensor:
         """(B, C)."""
-        parts = [self.shared(*texts)]
+        parts = [self.shared(texts)]
         if self.private is not None:
-            parts.append(self.private(*texts))
+            parts.append(self.private(texts))
         logits: Tensor = self.output(torch.cat(parts, dim=1))
         return logits

@@ -29,7 +29,7 @@ class SogOutput(NamedTuple):
 
     Attributes:
         logits: of each task, (B, C_k).
-        cosines: place -> mean cosine similarity of each two branches behind it.
+        cosines: place -> mean cosine similarity of each two branches behind it, if there are two.
     """
 
     logits: list[Tensor]
@@ -42,7 +42,7 @@ class SogNetwork(nn.Module):
     Args:
         width: D of the token states.
         classes: C_k of each task.
-        gate: None lets nothing through.
+        gate: None lets nothing through; nor is there anything to let through of a single task.
         places: where the gates stand.
         published_dense: the published code's form of the gate at the dense vector.
         widths: words that a filter sees; 1 alone for a backbone's states.
@@ -67,7 +67,7 @@ class SogNetwork(nn.Module):
         self.outputs = nn.ModuleList(nn.Linear(dense, count) for count in classes)
         self.dropout = Dropout(dropout)
         self.gates = nn.ModuleDict()
-        if gate is None:
+        if gate is None or len(classes) == 1:
             return
         for place in places:
             published = published_dense and place == "dense"
@@ -95,6 +95,8 @@ class SogNetwork(nn.Module):
             output(self.dropout(own.vectors[:, 0]))
             for output, own in zip(self.outputs, dense, strict=True)
         ]
+        if len(logits) == 1:
+            return SogOutput(logits, {})
         cosines: dict[Place, Tensor] = {
             "convolution": torch.stack([_similarity(level) for level in levels]).mean(),
             "pooling": _similarity(pooled),

@@ -3,19 +3,32 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
-from data_pipeline.packing import PackedBatch
 from memo.config import Distribution, Optimizer
 from memo.objectives.base import LossSum
 from memo.training.accelerator import deepspeed, supports_bf16
 from memo.training.distributed import Ranks
 from memo.training.optimizer import MOMENTS, create_moments, make_adam, seed_step
 from memo.training.state import TrainingState
+
+
+class Batch(Protocol):
+    """A micro-batch; `PackedBatch` is one."""
+
+    @property
+    def tokens(self) -> int:
+        """How many it has, for the throughput."""
+
+    def count(self, name: str) -> int:
+        """How much the sum of an objective's loss is to be divided by."""
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with every tensor on a device."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ class Engine:
             dist_init_required=False,
         )[0]
 
-    def step(self, batches: Sequence[PackedBatch], number: int, lr: float) -> StepResult:
+    def step(self, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
         """One optimizer step.
 
         Args:
@@ -111,9 +124,9 @@ class Engine:
         self.deepspeed.step()
         return self._result(self.ranks.sum(sums), counts, tokens)
 
-    def _count(self, batches: Sequence[PackedBatch]) -> tuple[dict[str, int], int]:
+    def _count(self, batches: Sequence[Batch]) -> tuple[dict[str, int], int]:
         """Masked positions of each objective, and tokens, over all ranks and micro-batches."""
-        here = [sum(len(one.targets[name].positions) for one in batches) for name in self._weights]
+        here = [sum(one.count(name) for one in batches) for name in self._weights]
         local = torch.tensor([*here, sum(one.tokens for one in batches)], dtype=torch.int64)
         *counts, tokens = (int(total) for total in self.ranks.sum(local).tolist())
         return dict(zip(self._weights, counts, strict=True)), tokens

@@ -23,6 +23,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
 from memo.config import parse_config
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.job import Artifact
 from memo.tuning.model import load_trained
 from memo.tuning.setup import Backbone
 from memo.tuning.task import TaskSettings
@@ -68,26 +69,39 @@ class Tuned:
         load_trained(model, self.tensors)
 
 
-def save_tuned(
-    folder: Path,
-    config: FinetuneConfig,
-    task: TaskSettings,
-    seed: int,
-    backbone: Backbone,
-    tensors: Mapping[str, Tensor],
-) -> None:
-    """Write an artifact into a new folder."""
-    folder.mkdir(parents=True)
-    save_file(dict(tensors), folder / TENSORS)
-    record = {
-        "format": FORMAT,
-        "config": config.model_dump(mode="json"),
-        "task": task.model_dump(mode="json"),
-        "seed": seed,
-        "backbone_sha256": backbone.sha256,
-        "tensors_sha256": file_sha256(folder / TENSORS),
-    }
-    (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
+@dataclass(frozen=True)
+class TunedArtifact(Artifact):
+    """Trained tensors to be saved.
+
+    Attributes:
+        name: of their folder.
+        config: with which they were trained.
+        task: on which.
+        seed: of the weights that were new.
+        backbone: that they were trained on.
+        tensors: by name.
+    """
+
+    name: str
+    config: FinetuneConfig
+    task: TaskSettings
+    seed: int
+    backbone: Backbone
+    tensors: Mapping[str, Tensor]
+
+    def save(self, folder: Path) -> None:
+        """Write them into a new folder."""
+        folder.mkdir(parents=True)
+        save_file(dict(self.tensors), folder / TENSORS)
+        record = {
+            "format": FORMAT,
+            "config": self.config.model_dump(mode="json"),
+            "task": self.task.model_dump(mode="json"),
+            "seed": self.seed,
+            "backbone_sha256": self.backbone.sha256,
+            "tensors_sha256": file_sha256(folder / TENSORS),
+        }
+        (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
 
 
 def open_tuned(folder: Path) -> Tuned:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from memo.config import Batch, Distribution, Limits, Numbers, Optimizer, Settings
+from memo.multitask.config import AspSettings, SogSettings, WordSettings
 from memo.objectives.base import Modality
 
 
@@ -101,9 +102,12 @@ class FinetuneConfig(Settings):
         tasks: instead of one task: several that are learned one after the other.
         mode: `full`, `linear`, `prompt`, `adapter` or `prompt+adapter`; of a sequence `full`,
             `ewc`, `replay`, `adapter` or `joint`.
+        backbone: what a system of several tasks reads texts with: the pretrained model (`memo`), or
+            words with vectors as in the `original`, which needs no `pretrained`.
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
+        members: tasks of a system that are learned; null takes all.
         modalities: train and test with these of the task's modalities alone; null takes all.
         name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
         folds: numbers of the folds to run; null runs all.
@@ -115,8 +119,10 @@ class FinetuneConfig(Settings):
     task: str | None = None
     tasks: tuple[str, ...] = ()
     mode: str = "full"
-    pretrained: Path
+    backbone: Literal["memo", "original"] = "memo"
+    pretrained: Path | None = None
     direct: bool = False
+    members: tuple[str, ...] | None = Field(None, min_length=1)
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
     name: str | None = None
     run_dir: Path | None = None
@@ -129,6 +135,9 @@ class FinetuneConfig(Settings):
     adapter: AdapterSettings = AdapterSettings()
     head: HeadSettings = HeadSettings()
     continual: ContinualSettings = ContinualSettings()
+    words: WordSettings = WordSettings()
+    sog: SogSettings = SogSettings()
+    asp_mtl: AspSettings = AspSettings()
     limits: Limits = Limits(text=120)
     batch: Batch = Batch(global_batch=32)
     optimizer: Optimizer = Optimizer(lr=5e-5, warmup_steps=20)
@@ -138,6 +147,12 @@ class FinetuneConfig(Settings):
     def _one_or_several(self) -> Self:
         if (self.task is None) == (len(self.tasks) < 2):
             raise ValueError("give --task, or --tasks with two or more, separated by commas")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_start_from(self) -> Self:
+        if self.backbone == "memo" and self.pretrained is None:
+            raise ValueError("--pretrained: give a checkpoint or run of pretraining")
         return self
 
     @property

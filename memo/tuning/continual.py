@@ -27,10 +27,11 @@ from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 from memo.evaluation.transfer import transfer
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
+from memo.tuning.artifact import TunedArtifact
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.ewc import Memory, diagonal_fisher
 from memo.tuning.fold import FoldRun, fit, predict
-from memo.tuning.job import Artifact, Job, Record
+from memo.tuning.job import Job, Record
 from memo.tuning.model import TaskModel, load_trained
 from memo.tuning.setup import (
     Backbone,
@@ -42,7 +43,7 @@ from memo.tuning.setup import (
     token_lengths,
 )
 from memo.tuning.strategies import Stage, Strategy, load_strategy
-from memo.tuning.task import Labelled, LabelledCorpus, load_task
+from memo.tuning.task import Labelled, LabelledCorpus, load_single_task
 from memo.tuning.transform import patterns
 
 MATRICES = ("uar", "weighted_f1")
@@ -100,7 +101,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
         UserError: anything that does not fit.
     """
     strategy = load_strategy(config.mode, config.continual)
-    tasks = [load_task(name) for name in config.tasks]
+    tasks = [load_single_task(name) for name in config.tasks]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise UserError(f"--tasks: {', '.join(names)}: each task can be learned once")
@@ -320,18 +321,19 @@ class SequenceJob(Job):
             "task": [corpus.task.model_dump(mode="json") for corpus in corpora],
         }
 
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[Artifact]]:
+    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[TunedArtifact]]:
         """See the base class."""
         record, stages = learn_sequence(self.sequence, fold, seed, ranks)
         classes = self.sequence.inputs.data.classes
         artifacts = [
-            Artifact(
+            TunedArtifact(
                 name=f"stage-{number}",
                 config=self.sequence.config.model_copy(
                     update={"task": corpus.task.name, "tasks": ()}
                 ),
                 task=corpus.task.model_copy(update={"classes": classes}),
                 seed=seed,
+                backbone=self.backbone,
                 tensors=stage.trained,
             )
             for number, (stage, corpus) in enumerate(

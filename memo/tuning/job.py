@@ -2,38 +2,30 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from torch import Tensor
 
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
-from memo.tuning.setup import Backbone
-from memo.tuning.task import TaskSettings
 
 Record = Mapping[str, Any]
 """Plain values, as JSON has them."""
 
 
-@dataclass(frozen=True)
-class Artifact:
-    """Trained tensors to be saved.
+class Artifact(ABC):
+    """What a fold leaves beside its record.
 
     Attributes:
-        name: of their folder.
-        config: with which they were trained.
-        task: on which.
-        seed: of the weights that were new.
-        tensors: by name.
+        name: of its folder.
     """
 
     name: str
-    config: FinetuneConfig
-    task: TaskSettings
-    seed: int
-    tensors: Mapping[str, Tensor]
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write it into a new folder."""
 
 
 class Job(ABC):
@@ -41,11 +33,9 @@ class Job(ABC):
 
     Attributes:
         config: the settings, as they were given.
-        backbone: what tuning starts from.
     """
 
     config: FinetuneConfig
-    backbone: Backbone
 
     @property
     @abstractmethod

@@ -26,10 +26,11 @@ from memo.evaluation.scores import SCORES, from_confusion, score
 from memo.evaluation.statistics import by_fold_and_seed, summarise
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
+from memo.tuning.artifact import TunedArtifact
 from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold
-from memo.tuning.job import Artifact, Job, Record
+from memo.tuning.job import Job, Record
 from memo.tuning.setup import Setup, set_up
 from memo.tuning.task import LabelledCorpus
 from memo.tuning.transform import Pattern
@@ -137,7 +138,7 @@ class TaskJob(Job):
             "task": self.setup.data.task.model_dump(mode="json"),
         }
 
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[Artifact]]:
+    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[TunedArtifact]]:
         """See the base class."""
         setup, config = self.setup, self.config
         part, name = setup.data.folds[fold], f"fold {fold}, seed {seed}"
@@ -145,7 +146,9 @@ class TaskJob(Job):
         run = FoldRun(setup.inputs, part, seed, ranks, name, quarantine)
         with Display(name, run.steps, 0, ranks.first) as display:
             result = train_fold(run, display)
-        artifact = Artifact("tuned", config, setup.data.task, seed, result.trained)
+        artifact = TunedArtifact(
+            "tuned", config, setup.data.task, seed, self.backbone, result.trained
+        )
         return fold_record(setup, fold, seed, result), [artifact]
 
     def summarise(self, records: Sequence[Record]) -> Record:

@@ -11,10 +11,12 @@ import yaml
 from rich.console import Console
 
 from data_pipeline.errors import UserError
+from memo.config import parse_config
 from memo.evaluation.tuning_report import write_tuning_report
+from memo.multitask.job import SystemJob
+from memo.multitask.members import is_system
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
-from memo.tuning.artifact import save_tuned
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
 from memo.tuning.job import Artifact, Job, Record
@@ -36,7 +38,7 @@ def finetune(config: FinetuneConfig) -> int:
     ranks = join(config.threads)
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
-        job: Job = SequenceJob.open(config) if config.tasks else TaskJob.open(config)
+        job = _open_job(config)
         _check_folder(job)
     with ranks.together():
         if ranks.first:
@@ -50,6 +52,14 @@ def finetune(config: FinetuneConfig) -> int:
     return 0
 
 
+def _open_job(config: FinetuneConfig) -> Job:
+    """One task, several in turn, or several at once."""
+    if config.tasks:
+        return SequenceJob.open(config)
+    assert config.task is not None, "the settings have one or several"
+    return SystemJob.open(config) if is_system(config.task) else TaskJob.open(config)
+
+
 def _check_folder(job: Job) -> None:
     """The run's folder is new, or of a run with the same settings, backbone, corpora and tasks.
 
@@ -59,8 +69,9 @@ def _check_folder(job: Job) -> None:
     folder = job.config.folder
     if not (folder / CONFIG).is_file():
         return
-    before = yaml.safe_load((folder / CONFIG).read_text("utf8"))
-    now = yaml.safe_load(_dumped(job.config))
+    found = yaml.safe_load((folder / CONFIG).read_text("utf8"))
+    config = parse_config(FinetuneConfig, found, str(folder / CONFIG))
+    before, now = config.model_dump(mode="json"), job.config.model_dump(mode="json")
     for free in ("name", "run_dir", "folds", "seeds", "threads"):  # none changes what a fold gives
         before.pop(free, None), now.pop(free, None)
     changed = [name for name in now if before.get(name) != now[name]]
@@ -102,15 +113,15 @@ def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int) -> None:
     record, artifacts = job.learn(fold, seed, ranks)
     with ranks.together():
         if ranks.first:
-            _save_fold(job, folder, record, artifacts)
+            _save_fold(job.config.folder, folder, record, artifacts)
 
 
-def _save_fold(job: Job, folder: Path, record: Record, artifacts: Sequence[Artifact]) -> None:
+def _save_fold(run: Path, folder: Path, record: Record, artifacts: Sequence[Artifact]) -> None:
     """Write a fold's folder, whole or not at all."""
-    temporary = job.config.folder / "partial" / f"{folder.name}-{uuid4().hex}"
+    temporary = run / "partial" / f"{folder.name}-{uuid4().hex}"
     temporary.mkdir(parents=True)
     for one in artifacts:
-        save_tuned(temporary / one.name, one.config, one.task, one.seed, job.backbone, one.tensors)
+        one.save(temporary / one.name)
     content = json.dumps(record, indent=1, ensure_ascii=False)
     (temporary / "result.json").write_text(content, "utf8")
     for path in (*temporary.rglob("*"), temporary):

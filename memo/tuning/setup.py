@@ -22,7 +22,7 @@ from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_che
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.model import TaskModel, build_task_model
-from memo.tuning.task import Labelled, LabelledCorpus, TaskSettings, load_task, open_task
+from memo.tuning.task import Labelled, LabelledCorpus, TaskSettings, load_single_task, open_task
 from memo.tuning.wording import Prompts, read_prompts
 
 
@@ -106,7 +106,7 @@ def set_up(config: FinetuneConfig) -> Setup:
     """
     parse_mode(config.mode)
     assert config.task is not None, "a sequence is opened elsewhere"
-    task = load_task(config.task)
+    task = load_single_task(config.task)
     backbone = open_backbone(config)
     data = open_corpus(task, config, backbone)
     prompts = None
@@ -159,6 +159,8 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
     Raises:
         UserError: there is none, or it is damaged.
     """
+    if config.pretrained is None:
+        raise UserError("backbone=original is for systems of several tasks; give --pretrained")
     checkpoint = open_checkpoint(config.pretrained)
     return Backbone(
         checkpoint=checkpoint,

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
@@ -45,6 +46,8 @@ class TaskSettings(Settings):
         name: of the task.
         dataset: folder of the built corpus.
         label: which of the clips' labels.
+        traits: labels each of which is told on its own, instead of `label` (multi-label); `classes`
+            are then the two answers, the positive one last.
         classes: in the order of all tables.
         merge: label in the corpus -> class, where they differ in name or are merged.
         ignore: labels whose clips are left out, e.g. those on which the raters disagree.
@@ -58,6 +61,7 @@ class TaskSettings(Settings):
     name: str
     dataset: Path
     label: str = "emotion"
+    traits: tuple[str, ...] = ()
     classes: tuple[str, ...] = Field(min_length=2)
     merge: Mapping[str, str] = {}
     ignore: tuple[str, ...] = ()
@@ -67,6 +71,12 @@ class TaskSettings(Settings):
     language: str = "en"
     wording: Mapping[str, Wording] = {}
 
+    @model_validator(mode="after")
+    def _two_answers(self) -> Self:
+        if self.traits and len(self.classes) != 2:
+            raise ValueError("traits have two answers: give two classes")
+        return self
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -74,7 +84,7 @@ class Labelled:
 
     Attributes:
         samples: clips.
-        labels: int64 (n,), class of each of them; -1: not to be used.
+        labels: int64 (n,), class of each of them; -1: not to be used. Of a multi-label task 0.
         classes: their names.
         modalities: those that the clips have.
         language: of clips that do not say theirs.
@@ -96,12 +106,14 @@ class LabelledCorpus(Labelled):
         features: what the rows are.
         split: the clips.
         groups: speaker, session and split of each clip.
+        traits: int64 (n, K), each trait's class, of a multi-label task; K = 0 of others.
     """
 
     task: TaskSettings
     features: FeatureSchema
     split: Split
     groups: Groups
+    traits: NDArray[np.int64]
 
     @cached_property
     def folds(self) -> list[Fold]:
@@ -127,6 +139,8 @@ class LabelledCorpus(Labelled):
         return folds
 
     def _check_classes(self, number: int, fold: Fold) -> None:
+        if self.task.traits:
+            return
         missing = set(range(len(self.classes))) - set(self.labels[fold.train].tolist())
         if missing:
             raise UserError(
@@ -135,19 +149,40 @@ class LabelledCorpus(Labelled):
             )
 
 
-def load_task(name: str) -> TaskSettings:
-    """The task of this name in `configs/tasks/`, or in a file of one's own.
+def task_file(name: str) -> Path:
+    """The file of the task of this name in `configs/tasks/`, or a YAML file of one's own.
 
     Raises:
-        UserError: there is none (lists those there are), or the file has a mistake.
+        UserError: there is none (lists those there are).
     """
     if name.endswith((".yaml", ".yml")):
-        return load_config(TaskSettings, Path(name), [])
+        return Path(name)
     path = TASKS / f"{name}.yaml"
     if not path.exists():
         known = ", ".join(sorted(one.stem for one in TASKS.glob("*.yaml")))
         raise UserError(f"there is no task {name!r}; known are: {known}; or give a YAML file")
-    return load_config(TaskSettings, path, [])
+    return path
+
+
+def load_task(name: str) -> TaskSettings:
+    """The task of this name; see `task_file`.
+
+    Raises:
+        UserError: there is none, or the file has a mistake.
+    """
+    return load_config(TaskSettings, task_file(name), [])
+
+
+def load_single_task(name: str) -> TaskSettings:
+    """A task with one class a clip; see `task_file`.
+
+    Raises:
+        UserError: there is none, the file has a mistake, or the task has several labels a clip.
+    """
+    task = load_task(name)
+    if task.traits:
+        raise UserError(f"task {task.name} has several labels a clip: make it a part of --task sog")
+    return task
 
 
 def open_task(task: TaskSettings) -> LabelledCorpus:
@@ -159,6 +194,7 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
     """
     dataset = open_dataset(task.dataset)
     samples = dataset.whole()
+    wanted = task.traits or (task.label,)
     speakers, sessions, texts, found = [], [], [], []
     for sample in range(len(samples)):
         try:
@@ -170,9 +206,13 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
         speakers.append(clip.speaker)
         sessions.append(clip.session)
         texts.append(sha256((clip.text or clip.key).encode()).hexdigest())
-        label = clip.labels.get(task.label)
-        found.append(None if label is None else str(label))
-    labels = _classes(task, found)
+        given = [clip.labels.get(name) for name in wanted]
+        found.append([None if label is None else str(label) for label in given])
+    columns = [_classes(task, name, [row[at] for row in found]) for at, name in enumerate(wanted)]
+    traits = np.stack(columns, axis=1)  # (n, K)
+    labels = columns[0]
+    if task.traits:
+        labels = np.where((traits >= 0).all(axis=1), 0, -1)
     splits = [shard.split for shard in samples.shards for _ in range(shard.samples)]
     return LabelledCorpus(
         samples=samples,
@@ -184,14 +224,15 @@ def open_task(task: TaskSettings) -> LabelledCorpus:
         features=dataset.info.features,
         split=samples,
         groups=Groups(speakers, sessions, splits, texts),
+        traits=traits if task.traits else traits[:, :0],
     )
 
 
-def _classes(task: TaskSettings, found: list[str | None]) -> NDArray[np.int64]:
-    """The class of every label; -1 of none and of those that are left out."""
+def _classes(task: TaskSettings, wanted: str, found: list[str | None]) -> NDArray[np.int64]:
+    """The class of every clip's label of some name; -1 of none and of those that are left out."""
     counts = Counter(label for label in found if label is not None)
     if not counts:
-        raise UserError(f"task {task.name}: no clip of {task.dataset} has a label {task.label!r}")
+        raise UserError(f"task {task.name}: no clip of {task.dataset} has a label {wanted!r}")
     merged = {label: task.merge.get(label, label) for label in counts}
     unknown = [
         label

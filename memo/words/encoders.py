@@ -135,3 +135,41 @@ class WordLstm(nn.Module):
         _, (last, _) = self.lstm(packed)  # (layers * directions, B, hidden)
         directions = last[-2:] if self.lstm.bidirectional else last[-1:]
         return torch.cat(list(directions), dim=1)
+
+
+class PooledCnn(nn.Module):
+    """Convolutions and their maxima over the text, end to end (Kim, EMNLP 2014).
+
+    Args:
+        width: D of the word vectors.
+        widths: words that a filter sees.
+        filters: of each width.
+    """
+
+    def __init__(self, width: int, widths: Sequence[int], filters: int) -> None:
+        super().__init__()
+        self.width = len(widths) * filters
+        self.cnn = WordCnn(width, widths, filters)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D), int64 (B,) -> (B, widths * filters)."""
+        maps = self.cnn(vectors, lengths)
+        return torch.cat([pool_words(one, lengths, "max") for one in maps], dim=1)
+
+
+class MeanWords(nn.Module):
+    """The mean of the vectors, and a layer with ReLU: a bag of words (Liu et al., NAACL 2015).
+
+    Args:
+        width: D of the word vectors.
+        hidden: width of the state.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.width = hidden
+        self.layer = nn.Linear(width, hidden)
+
+    def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D), int64 (B,) -> (B, hidden)."""
+        return torch.relu(self.layer(pool_words(vectors, lengths, "mean")))

@@ -5,21 +5,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_pipeline.packing import PackedBatch
 from memo.heads.asp_mtl import AspNetwork, Sharing, Transfer
-from memo.heads.gates import States
-from memo.words.encoders import WordLstm
+from memo.multitask.asp_mtl import WordEncoder
+from memo.multitask.config import AspSettings
+from memo.multitask.texts import WordStates
+from memo.words.encoders import WordEmbedding
+from tests.memo.multitask.small_system import pack_texts
 
 TASKS = (2, 2, 3)
 
 
+def encoder() -> WordEncoder:
+    table = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
+    return WordEncoder(WordStates(WordEmbedding(table, frozen=True)), AspSettings(hidden=4))
+
+
 def network(sharing: Sharing) -> AspNetwork:
     torch.manual_seed(0)
-    return AspNetwork(lambda: WordLstm(5, 4), TASKS, sharing)
+    return AspNetwork(encoder, TASKS, sharing)
 
 
-def texts(seed: int = 0) -> States:
-    rng = torch.Generator().manual_seed(seed)
-    return States(torch.randn(3, 6, 5, generator=rng), torch.tensor([6, 2, 4]))
+def texts() -> PackedBatch:
+    return pack_texts([[2, 3, 4, 5, 6, 7], [8, 2], [4, 3, 2, 8]])
+
+
+def shared_of(model: AspNetwork) -> nn.Module:
+    assert model.shared is not None
+    return model.shared
 
 
 LABELS = torch.tensor([1, 0, 1])
@@ -34,7 +47,7 @@ def test_a_batch_trains_the_shared_and_its_own_parts(sharing: Sharing) -> None:
     model = network(sharing)
     found = model(texts(), 1, LABELS, 0.05)
     found["label"].sum.backward()
-    assert reached(model.shared)
+    assert reached(shared_of(model))
     assert [reached(one) for one in model.outputs] == [False, True, False]
     own = [False, True, False] if sharing != "fs" else []
     assert [reached(one) for one in model.private] == own
@@ -43,7 +56,7 @@ def test_a_batch_trains_the_shared_and_its_own_parts(sharing: Sharing) -> None:
 
 def test_the_label_loss_is_that_of_both_states() -> None:
     model = network("sp")
-    shared, private = model.shared(*texts()), model.private[2](*texts())
+    shared, private = shared_of(model)(texts()), model.private[2](texts())
     logits = model.outputs[2](torch.cat([shared, private], dim=1))
     found = model(texts(), 2, LABELS, 0.0)["label"]
     torch.testing.assert_close(found.sum, F.cross_entropy(logits, LABELS, reduction="sum"))
@@ -52,20 +65,31 @@ def test_the_label_loss_is_that_of_both_states() -> None:
 
 
 def test_unlabelled_text_enters_the_adversarial_losses_alone() -> None:
-    model = network("asp")
-    found = model(texts(), 0, None, 0.05)
-    assert set(found) == {"adversary", "difference"}
-    assert network("sp")(texts(), 0, None, 0.05) == {}
+    found = network("asp")(texts(), 0, None, 0.05)
+    assert (found["label"].sum.item(), found["label"].count.item()) == (0, 0)
+    assert found["adversary"].count.item() == 3
+    assert found["difference"].sum.item() > 0
+
+
+@pytest.mark.parametrize("sharing", ["alone", "fs", "sp", "asp"])
+def test_every_parameter_gets_a_gradient_from_every_batch(sharing: Sharing) -> None:
+    model = network(sharing)
+    for labels in (LABELS, None):
+        model.zero_grad()
+        sum(one.sum for one in model(texts(), 1, labels, 0.05).values()).backward()
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
 def test_the_encoder_is_pushed_against_the_discriminator() -> None:
     """The shared encoder's gradient is -lambda times that of recognising the task."""
     model = network("asp")
     model(texts(), 1, LABELS, 0.05)["adversary"].sum.backward()
-    pushed = [one.grad.clone() for one in model.shared.parameters() if one.grad is not None]
-    logits = model.discriminator.output(model.shared(*texts()))
+    pushed = [one.grad.clone() for one in shared_of(model).parameters() if one.grad is not None]
+    logits = model.discriminator.output(shared_of(model)(texts()))
     plain = F.cross_entropy(logits, torch.tensor([1, 1, 1]), reduction="sum")
-    gradients = torch.autograd.grad(plain, list(model.shared.parameters()))
+    trained = [one for one in shared_of(model).parameters() if one.requires_grad]
+    gradients = torch.autograd.grad(plain, trained)
     for found, gradient in zip(pushed, gradients, strict=True):
         torch.testing.assert_close(found, -0.05 * gradient)
     assert not reached(model.private)
@@ -73,15 +97,15 @@ def test_the_encoder_is_pushed_against_the_discriminator() -> None:
 
 def test_the_difference_is_equation_14() -> None:
     model = network("asp")
-    shared, private = model.shared(*texts()), model.private[1](*texts())
+    shared, private = shared_of(model)(texts()), model.private[1](texts())
     expected = torch.linalg.matrix_norm(shared.T @ private) ** 2
     torch.testing.assert_close(model(texts(), 1, None, 0.05)["difference"].sum, expected)
 
 
 def test_a_new_task_leaves_the_shared_encoder_as_it_is() -> None:
     model = network("asp")
-    for private in (None, WordLstm(5, 4)):
-        transfer = Transfer(model.shared, 2, private)
+    for private in (None, encoder()):
+        transfer = Transfer(shared_of(model), 2, private)
         logits: Tensor = transfer(texts())
         assert logits.shape == (3, 2)
         logits.sum().backward()

@@ -1,0 +1,152 @@
+"""What a step of a system sees: micro-batches of one task each, from a stream a task."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import torch
+
+from data_pipeline.order import StreamState
+from data_pipeline.packing import PackedBatch
+from data_pipeline.stream import BatchMaker, TrainStream
+
+Sampling = Literal["all", "alternating", "uniform", "proportional", "episodes"]
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """Texts of one task.
+
+    Attributes:
+        task: its number.
+        texts: S of them.
+        labelled: whether their labels are known.
+        counts: loss -> what its sum is to be divided by.
+    """
+
+    task: int
+    texts: PackedBatch
+    labelled: bool
+    counts: Mapping[str, int]
+
+    @property
+    def tokens(self) -> int:
+        """Words or pieces."""
+        return self.texts.tokens
+
+    def count(self, name: str) -> int:
+        """Of a loss that this batch has no part in, 0."""
+        return self.counts.get(name, 0)
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with every tensor on a device."""
+        return replace(self, texts=self.texts.to(device))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A task's share of a step.
+
+    Attributes:
+        task: its number.
+        batches: this rank's micro-batches; all ranks have the same number of them.
+        labelled: whether their labels are known.
+    """
+
+    task: int
+    batches: tuple[PackedBatch, ...]
+    labelled: bool
+
+
+class TaskStreams:
+    """Endless steps over several tasks; a context manager.
+
+    Every task has a stream of its own, so that its order is that of its own clips, whatever the
+    others are.
+
+    Args:
+        labelled: of each task, what makes its batches.
+        unlabelled: of each task, likewise, or None; they come along with the labelled ones.
+        global_batch: texts of a task's share of a step, over all ranks.
+        sampling: `all`: a share of every task; else of one: `alternating` in turn, `uniform` and
+            `proportional` (to the number of texts) drawn; `episodes`: a share of one task, in turn,
+            and then `outer` shares of each other one.
+        seed: of order and draw.
+        outer: see `episodes`.
+
+    Raises:
+        UserError: see `TrainStream`.
+    """
+
+    def __init__(
+        self,
+        labelled: Sequence[BatchMaker],
+        unlabelled: Sequence[BatchMaker | None],
+        global_batch: int,
+        sampling: Sampling,
+        seed: int,
+        outer: int = 1,
+    ) -> None:
+        self._sampling = sampling
+        self._outer = outer
+        self._seed = seed
+        self._sizes = [len(maker.split) for maker in labelled]
+        self._batch = global_batch
+        self._open = ExitStack()
+        with ExitStack() as opening:
+            self._labelled = [opening.enter_context(self._stream(maker)) for maker in labelled]
+            self._unlabelled = [
+                None if maker is None else opening.enter_context(self._stream(maker))
+                for maker in unlabelled
+            ]
+            self._open = opening.pop_all()
+
+    def _stream(self, maker: BatchMaker) -> TrainStream:
+        state = StreamState.start(self._seed, maker.split.fingerprint)
+        return TrainStream(maker, state, self._batch, prefetch=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in which the largest task, or, where a step is of one task, all are seen once."""
+        together = self._sampling in ("all", "episodes")
+        texts = max(self._sizes) if together else sum(self._sizes)
+        return max(round(texts / self._batch), 1)
+
+    def step(self, number: int) -> list[Drawn]:
+        """The shares of a step, from 0; they are to be taken in turn."""
+        drawn = []
+        for task in self._tasks(number):
+            drawn.append(Drawn(task, next(self._labelled[task]).micro_batches, labelled=True))
+            others = self._unlabelled[task]
+            if others is not None:
+                drawn.append(Drawn(task, next(others).micro_batches, labelled=False))
+        return drawn
+
+    def _tasks(self, number: int) -> list[int]:
+        tasks = len(self._sizes)
+        if self._sampling == "all":
+            return list(range(tasks))
+        turn = number % tasks
+        if self._sampling == "alternating":
+            return [turn]
+        if self._sampling == "episodes":
+            others = [task for task in range(tasks) if task != turn]
+            return [turn, *others * self._outer]
+        rng = np.random.default_rng((self._seed, number))
+        shares = np.array(self._sizes, dtype=np.float64)
+        even = self._sampling == "uniform"
+        return [int(rng.choice(tasks, p=None if even else shares / shares.sum()))]

@@ -1,0 +1,104 @@
+"""Settings of the systems that learn several tasks at once."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from memo.config import Settings
+from memo.heads.gates import GateName
+from memo.heads.sog import Place
+
+
+class WordSettings(Settings):
+    """Texts as whole words with vectors, for the original backbones.
+
+    Attributes:
+        vectors: GloVe, word2vec or fastText file; null trains vectors on the texts of the training
+            parts and on unlabelled ones.
+        width: of vectors that are trained.
+        most: words of the vocabulary, the most frequent ones.
+        fewest: times that a word of the vocabulary occurs.
+        spread: a word without a vector gets one from -spread..spread (0.25 in SoG, 0.1 in ASP-MTL).
+        frozen: leave the vectors as they are.
+    """
+
+    vectors: Path | None = None
+    width: int = Field(200, ge=1)
+    most: int = Field(50_000, ge=1)
+    fewest: int = Field(2, ge=1)
+    spread: float = Field(0.25, ge=0)
+    frozen: bool = True
+
+
+class MamlSettings(Settings):
+    """The MAML-like step (`memo/heads/maml.py`).
+
+    Attributes:
+        rate: of the inner step.
+        weight: of the other task's loss at the place that the inner step leads to.
+        batches: k, of the other task.
+        first_order: take the inner gradient for a constant.
+    """
+
+    rate: float = Field(1e-2, gt=0)
+    weight: float = Field(3.0, gt=0)
+    batches: int = Field(1, ge=1)
+    first_order: bool = False
+
+
+class SogSettings(Settings):
+    """SoG (Li et al., 2022).
+
+    Attributes:
+        gate: `none` lets nothing through.
+        places: where gates stand.
+        published_dense: the form of the dense gate in the published code.
+        training: `joint`: every step sees a batch of each task; `alternating`: one task's, in turn;
+            `maml`: see `MamlSettings`. A single task is trained with `members=[NAME]`.
+        widths: words that a filter sees; null: 3, 4 and 5 on words, 1 on a backbone's states.
+        filters: of each width.
+        dropout: of the dense vector.
+    """
+
+    gate: GateName | Literal["none"] = "sog"
+    places: tuple[Place, ...] = ("convolution", "pooling", "dense")
+    published_dense: bool = False
+    training: Literal["joint", "alternating", "maml"] = "joint"
+    maml: MamlSettings = MamlSettings()
+    widths: tuple[int, ...] | None = None
+    filters: int = Field(256, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class AspSettings(Settings):
+    """ASP-MTL (Liu, Qiu and Huang, 2017).
+
+    Attributes:
+        sharing: `alone`: a network a task; `fs`, `sp`, `asp` (`memo/heads/asp_mtl.py`).
+        encoder: of words: `lstm`, `bilstm`, `stacked` (two layers), `cnn` (MT-CNN), `dnn` (means of
+            vectors, MT-DNN). A backbone has adapters instead: one shared, one a task.
+        hidden: width of an encoder's state, of one direction.
+        adversary: lambda, weight of the gradient reversal.
+        difference: gamma, weight of the orthogonality.
+        normalised: form of the orthogonality.
+        steepness: of the reversal's growth; 0 has it whole from the beginning, as in the paper.
+        unlabelled: let unlabelled texts enter the adversarial losses.
+        sampling: `uniform`: a step is of one task, drawn; `proportional`: drawn by the tasks'
+            sizes; `all`: a step has a batch of each.
+        weights: task -> alpha, factor of its loss; 1 where it is not named.
+        dropout: before the output layer.
+    """
+
+    sharing: Literal["alone", "fs", "sp", "asp"] = "asp"
+    encoder: Literal["lstm", "bilstm", "stacked", "cnn", "dnn"] = "lstm"
+    hidden: int = Field(200, ge=1)
+    adversary: float = Field(0.05, ge=0)
+    difference: float = Field(0.01, ge=0)
+    normalised: bool = False
+    steepness: float = Field(0.0, ge=0)
+    unlabelled: bool = False
+    sampling: Literal["uniform", "proportional", "all"] = "uniform"
+    weights: Mapping[str, float] = {}
+    dropout: float = Field(0.0, ge=0, lt=1)

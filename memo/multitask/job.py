@@ -1,0 +1,197 @@
+"""A run of a system, and what it leaves: records fold by fold, and `results.json` of them all."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from data_pipeline.quarantine import Quarantine
+from memo.evaluation.scores import majority_scores
+from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
+from memo.evaluation.systems import MAIN, main_name
+from memo.evaluation.traits import score_traits
+from memo.multitask.artifact import SystemArtifact
+from memo.multitask.fold import Answers, SystemResult, scores_of, train_system
+from memo.multitask.members import Member
+from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_system
+from memo.training.distributed import Ranks
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.job import Job, Record
+
+
+class SystemJob(Job):
+    """Learning several tasks at once.
+
+    Args:
+        setup: opened and checked.
+    """
+
+    def __init__(self, setup: SystemSetup) -> None:
+        self.setup = setup
+        self.config = setup.config
+
+    @classmethod
+    def open(cls, config: FinetuneConfig) -> "SystemJob":
+        """Open and check; nothing is written.
+
+        Raises:
+            UserError: anything that does not fit.
+        """
+        return cls(set_up_system(config))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds to run."""
+        return self.config.folds or tuple(range(self.setup.fold_count))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Each fold is learned once with each."""
+        return self.config.seeds or self.setup.system.seeds
+
+    def origin(self) -> dict[str, Any]:
+        """Backbone, corpora and tasks."""
+        setup, members = self.setup, self.setup.members
+        return {
+            "backbone": setup.backbone and setup.backbone.sha256,
+            "dataset": [one.corpus.samples.fingerprint for one in members],
+            "task": [
+                setup.system.model_dump(mode="json"),
+                *(one.corpus.task.model_dump(mode="json") for one in members),
+            ],
+        }
+
+    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[SystemArtifact]]:
+        """See the base class."""
+        config = self.config
+        quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
+        opened = open_fold(self.setup, fold, seed, ranks, quarantine)
+        result = train_system(opened, ranks.first)
+        tensors = dict(result.trained)
+        if opened.vocabulary is not None:  # vectors that were not trained are nowhere else
+            for name, one in result.model.named_parameters():
+                tensors.setdefault(name, one.detach().half().cpu())
+        return _record(opened, result), [SystemArtifact("system", opened, tensors)]
+
+    def summarise(self, records: Sequence[Record]) -> Record:
+        """See the base class."""
+        setup, members = self.setup, self.setup.members
+        numbers = sorted({one["fold"] for one in records})
+        return {
+            "task": setup.system.name,
+            "system": setup.system.system,
+            "mode": self.config.mode,
+            "backbone": self.config.backbone,
+            "members": {
+                one.name: {
+                    "answers": list(one.answers),
+                    "multi_label": bool(one.traits),
+                    "scores": _summaries(records, one.name),
+                    "majority": float(np.mean([_majority(one, fold) for fold in numbers])),
+                }
+                for one in members
+            },
+            "average": _average(records, [one.name for one in members]),
+            "folds": len(numbers),
+            "seeds": sorted({one["seed"] for one in records}),
+            "runs": len(records),
+            "trained_parameters": records[0]["trained_parameters"],
+            "seconds": round(sum(one["seconds"] for one in records), 1),
+        }
+
+    def tables(self, results: Record) -> list[Table]:
+        """Every task's scores, and their average."""
+        title = f"{results['task']}, {results['backbone']}: {results['runs']} runs"
+        table = Table(
+            "task", "accuracy", "error", "95 % interval of accuracy", "majority", title=title
+        )
+        for name, one in results["members"].items():
+            accuracy = one["scores"][main_name(one)]
+            table.add_row(name, *_cells(accuracy), f"{one['majority']:.4f}")
+        table.add_row("average", *_cells(results["average"]), "")
+        return [table]
+
+
+def _cells(accuracy: Mapping[str, Any]) -> list[str]:
+    mean = accuracy["mean"]
+    return [f"{mean:.4f} ± {accuracy['std']:.4f}", f"{100 * (1 - mean):.2f} %", interval(accuracy)]
+
+
+def _record(fold: SystemFold, result: SystemResult) -> dict[str, Any]:
+    """The content of a fold's `result.json`."""
+    return {
+        "fold": fold.number,
+        "seed": fold.seed,
+        "epoch": result.epoch,
+        "seconds": round(result.seconds, 2),
+        "trained_parameters": sum(one.numel() for one in result.trained.values()),
+        "traces": list(result.traces),
+        "tasks": {
+            member.name: {
+                "texts": {
+                    part: len(getattr(fold.part(task), part)) for part in ("train", "valid", "test")
+                },
+                "valid": result.valid[task],
+                "scores": scores_of(fold, task, result.test[task]),
+                "answers": _answers(member, result.test[task]),
+            }
+            for task, member in enumerate(fold.setup.members)
+        },
+    }
+
+
+def _answers(member: Member, answers: Answers) -> dict[str, Any]:
+    """Every test text's targets and probabilities."""
+    numbers = answers.samples.tolist()
+    return {
+        "keys": [member.corpus.samples.location(one)[1] for one in numbers],
+        "targets": member.targets[answers.samples].tolist(),
+        "probabilities": [[round(float(one), 5) for one in row] for row in answers.probabilities],
+    }
+
+
+def _summaries(records: Sequence[Record], name: str) -> dict[str, Any]:
+    """Every score of one task over folds and seeds."""
+    tests = [one["tasks"][name]["scores"] for one in records]
+    found: dict[str, Any] = {}
+    for score, first in tests[0].items():
+        if isinstance(first, float):
+            values = [
+                (one["fold"], one["seed"], test[score])
+                for one, test in zip(records, tests, strict=True)
+            ]
+            found[score] = summarise(by_fold_and_seed(values)).to_json()
+    if "of_trait" in tests[0]:
+        found["of_trait"] = np.mean([one["of_trait"] for one in tests], axis=0).tolist()
+    else:
+        found["confusion"] = np.sum([one["confusion"] for one in tests], axis=0).tolist()
+    return found
+
+
+def _average(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
+    """Mean accuracy of the tasks."""
+    values = [
+        (
+            one["fold"],
+            one["seed"],
+            float(np.mean([_accuracy(one["tasks"][name]["scores"]) for name in names])),
+        )
+        for one in records
+    ]
+    return summarise(by_fold_and_seed(values)).to_json()
+
+
+def _accuracy(scores: Mapping[str, Any]) -> float:
+    return float(next(scores[name] for name in MAIN.values() if name in scores))
+
+
+def _majority(member: Member, number: int) -> float:
+    """Accuracy of the most frequent answer of the training part."""
+    fold, targets = member.folds[number], member.targets
+    if not member.traits:
+        train, test = targets[fold.train, 0], targets[fold.test, 0]
+        return majority_scores(train, test, member.outputs).wa
+    usual = targets[fold.train].mean(axis=0) > 0.5  # (K,)
+    test = targets[fold.test].astype(bool)
+    return score_traits(test, np.broadcast_to(usual, test.shape)).accuracy

@@ -1,0 +1,159 @@
+"""The tasks of a system: which corpora, which of their texts, which folds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field
+
+from data_pipeline.errors import UserError
+from memo.config import Numbers, Settings, load_config
+from memo.evaluation.folds import Fold
+from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
+
+UNLABELLED = "unlabelled"
+"""Split of texts without labels."""
+
+
+class MemberSettings(Settings):
+    """A corpus of a system.
+
+    Attributes:
+        task: name of its task, or its YAML file.
+        longest: what of a text is read: its first words, or of a backbone pieces.
+    """
+
+    task: str
+    longest: int = Field(ge=1)
+
+
+class SystemSettings(Settings):
+    """A task file of several tasks that are learned at once.
+
+    Attributes:
+        name: of the whole.
+        system: what learns them.
+        members: their corpora; fold f of the whole is fold f of each.
+        each_session: every session of a corpus is a task of its own.
+        seeds: every fold is trained once with each.
+    """
+
+    name: str
+    system: Literal["sog", "asp_mtl"]
+    members: tuple[MemberSettings, ...] = Field(min_length=1)
+    each_session: bool = False
+    seeds: Numbers = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One task of a system.
+
+    Attributes:
+        name: of the task, or of its session.
+        corpus: its clips, and others that are not its own.
+        folds: sample numbers of its clips.
+        unlabelled: int64 (u,), its clips without a label that may be read.
+        longest: what of a text is read: its first words, or of a backbone pieces.
+    """
+
+    name: str
+    corpus: LabelledCorpus
+    folds: Sequence[Fold]
+    unlabelled: NDArray[np.int64]
+    longest: int
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What is told of each clip; () of a task with one class a clip."""
+        return self.corpus.task.traits
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network answers with: a class's or a trait's each."""
+        return len(self.traits) or len(self.corpus.classes)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+        return self.traits or self.corpus.classes
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """int64 (n, T): the class of every clip of the corpus, or the class of every trait."""
+        return self.corpus.traits if self.traits else self.corpus.labels[:, None]
+
+
+def is_system(name: str) -> bool:
+    """Whether a task file describes a system.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        found = yaml.safe_load(task_file(name).read_text("utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False  # the reader of tasks says what is wrong
+    return isinstance(found, Mapping) and "system" in found
+
+
+def load_system(name: str) -> SystemSettings:
+    """The system of this name in `configs/tasks/`, or in a file of one's own.
+
+    Raises:
+        UserError: the file has a mistake.
+    """
+    return load_config(SystemSettings, task_file(name), [])
+
+
+def open_members(system: SystemSettings, chosen: Sequence[str] | None) -> list[Member]:
+    """Open and check the corpora.
+
+    Args:
+        system: which.
+        chosen: names of the tasks that are learned; None takes all.
+
+    Raises:
+        UserError: anything that does not fit.
+    """
+    members = [one for settings in system.members for one in _open(settings, system.each_session)]
+    names = [one.name for one in members]
+    for name in chosen or ():
+        if name not in names:
+            raise UserError(f"members: {system.name} has no {name!r}, only {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise UserError(f"task {system.name}: two members have the same name")
+    return [one for one in members if chosen is None or one.name in chosen]
+
+
+def _open(settings: MemberSettings, each_session: bool) -> list[Member]:
+    task = load_task(settings.task)
+    corpus = open_task(task)
+    free = np.array([split == UNLABELLED for split in corpus.groups.split]) & (corpus.labels < 0)
+    whole = Member(task.name, corpus, corpus.folds, np.flatnonzero(free), settings.longest)
+    if not each_session:
+        return [whole]
+    sessions = np.array(corpus.groups.session)
+    if "" in sessions:
+        raise UserError(f"each_session: clips of {task.dataset} have no session")
+    order = dict.fromkeys(sessions.tolist())  # as they stand in the corpus
+    return [_of_session(whole, name, sessions == name) for name in order]
+
+
+def _of_session(whole: Member, name: str, own: NDArray[np.bool_]) -> Member:
+    """The clips of one session as a task."""
+    folds = [
+        Fold(*(part[own[part]] for part in (fold.train, fold.valid, fold.test)))
+        for fold in whole.folds
+    ]
+    for number, fold in enumerate(folds):
+        labels = whole.corpus.labels[fold.train]
+        if not len(fold.valid) or not len(fold.test) or len(np.unique(labels)) < 2:
+            raise UserError(
+                f"task {whole.name}: session {name!r} has no clips to validate or test in fold "
+                f"{number}, or one class alone to train on"
+            )
+    return Member(name, whole.corpus, folds, whole.unlabelled[own[whole.unlabelled]], whole.longest)

@@ -1,0 +1,142 @@
+"""SoG on words with vectors or on a backbone's tokens."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from data_pipeline.packing import PackedBatch
+from memo.heads.maml import maml_loss
+from memo.heads.sog import SogNetwork, SogOutput
+from memo.multitask.base import System, TaskKind, task_loss
+from memo.multitask.batches import TaskBatch
+from memo.multitask.config import MamlSettings, SogSettings
+from memo.multitask.texts import TextStates
+from memo.objectives.base import LossSum
+
+MAML = "maml"
+"""The one loss of a MAML-like step."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A MAML-like step: one task's batch, and k batches of each other task.
+
+    Attributes:
+        inner: whose step is judged.
+        outer: by these.
+    """
+
+    inner: TaskBatch
+    outer: tuple[TaskBatch, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Words or pieces."""
+        return sum(one.tokens for one in (self.inner, *self.outer))
+
+    def count(self, name: str) -> int:
+        """One episode."""
+        return int(name == MAML)
+
+    def to(self, device: torch.device) -> Self:
+        """The batches with every tensor on a device."""
+        outer = tuple(one.to(device) for one in self.outer)
+        return replace(self, inner=self.inner.to(device), outer=outer)
+
+
+class SogSystem(System):
+    """Gated branches, all of which read the text in question.
+
+    Args:
+        tasks: K of them.
+        texts: gives the states of words or tokens.
+        settings: gate, places, training.
+        widths: words that a filter sees, unless the settings say.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskKind],
+        texts: TextStates,
+        settings: SogSettings,
+        widths: Sequence[int],
+    ) -> None:
+        super().__init__(tasks)
+        self.texts = texts
+        self.network = SogNetwork(
+            texts.width,
+            [one.outputs for one in tasks],
+            None if settings.gate == "none" else settings.gate,
+            settings.places,
+            settings.published_dense,
+            settings.widths or widths,
+            settings.filters,
+            settings.dropout,
+        )
+        self._maml = settings.maml if settings.training == "maml" else None
+        self.weights = {MAML: 1.0} if self._maml else {one.name: 1.0 for one in tasks}
+
+    def output(self, texts: PackedBatch) -> SogOutput:
+        """Answers of every branch."""
+        found: SogOutput = self.network([self.texts(texts)] * len(self.tasks))
+        return found
+
+    def logits(self, texts: PackedBatch, task: int) -> Tensor:
+        """See the base class."""
+        return self.output(texts).logits[task][: len(texts.seqlens)]
+
+    def traces(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
+        """Cosine similarity of the branches behind each place."""
+        del task
+        return {f"cosine/{place}": one for place, one in self.output(texts).cosines.items()}
+
+    def forward(self, batch: TaskBatch | Episode) -> dict[str, LossSum]:
+        """See the base class; of an episode the MAML-like loss."""
+        if isinstance(batch, Episode):
+            assert self._maml is not None, "episodes are for it alone"
+            return {MAML: self._episode(batch, self._maml)}
+        logits = [one[: len(batch.texts.seqlens)] for one in self.output(batch.texts).logits]
+        found = self.loss_of(lambda _, task: logits[task], batch)
+        # Every parameter gets a gradient from every batch, so that all ZeRO stages do the same.
+        idle = torch.stack([one.sum() * 0 for one in logits]).sum()
+        found = found._replace(sum=found.sum + idle)
+        return self.all_losses({self.tasks[batch.task].name: found}, found.sum)
+
+    def loss_of(self, logits: Callable[..., Tensor], batch: TaskBatch) -> LossSum:
+        """Loss of a batch by what gives its logits."""
+        kind = self.tasks[batch.task]
+        return task_loss(logits(batch.texts, batch.task), batch.texts, kind.multi_label)
+
+    def _episode(self, episode: Episode, settings: MamlSettings) -> LossSum:
+        def mean_loss(batch: TaskBatch) -> Callable[[Callable[..., object]], Tensor]:
+            def of(model: Callable[..., object]) -> Tensor:
+                logits = model(batch.texts, batch.task)
+                assert isinstance(logits, Tensor), "`_Logits` gives them"
+                found = self.loss_of(lambda *_: logits, batch)
+                return found.sum / max(float(found.count), 1.0)
+
+            return of
+
+        loss = maml_loss(
+            _Logits(self),
+            mean_loss(episode.inner),
+            [mean_loss(one) for one in episode.outer],
+            settings.rate,
+            settings.weight,
+            settings.first_order,
+        )
+        return LossSum(loss, loss.new_ones(()), loss.detach())
+
+
+class _Logits(torch.nn.Module):
+    """A system as a function of a text batch and a task, for `functional_call`."""
+
+    def __init__(self, system: SogSystem) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, texts: PackedBatch, task: int) -> Tensor:
+        return self.system.logits(texts, task)

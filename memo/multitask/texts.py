@@ -1,0 +1,180 @@
+"""Texts of any length as the systems read them: whole words with vectors, or a backbone's tokens.
+
+Both come as packed batches, all texts end to end. A text that is longer than a backbone's positions
+is read in windows, `[CLS] pieces [SEP]` each, and its states are those of all windows.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from data_pipeline.clip import BadSampleError, Clip
+from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec
+from memo.heads.base import LABEL
+from memo.heads.gates import States
+from memo.model.inputs import cut_text
+from memo.model.memobert import MemoBert
+from memo.tokenizer import Tokenizer
+from memo.words.encoders import WordEmbedding
+from memo.words.vocabulary import Vocabulary
+
+Cut = Callable[[str], NDArray[np.int64]]
+"""Text -> numbers of its words or pieces, int64 (L,), L > 0."""
+
+
+def cut_words(vocabulary: Vocabulary, longest: int) -> Cut:
+    """The first words of a text."""
+    return lambda text: np.array(vocabulary.encode(text, longest), dtype=np.int64)
+
+
+def cut_pieces(tokenizer: Tokenizer, longest: int, window: int) -> Cut:
+    """The first pieces of a text, in windows of `[CLS] pieces [SEP]`.
+
+    Args:
+        tokenizer: the backbone's.
+        longest: pieces, without [CLS] and [SEP].
+        window: pieces of a window.
+    """
+
+    def cut(text: str) -> NDArray[np.int64]:
+        pieces = cut_text(tokenizer, text, longest).ids
+        starts = range(0, max(len(pieces), 1), window)
+        parts = [
+            [tokenizer.cls_id, *pieces[at : at + window].tolist(), tokenizer.sep_id]
+            for at in starts
+        ]
+        return np.concatenate(parts).astype(np.int64)
+
+    return cut
+
+
+def label_specs(targets: int) -> dict[str, TargetSpec]:
+    """Form of the targets of a task: T numbers a text."""
+    return {LABEL: TargetSpec(torch.int64, (targets,))}
+
+
+class TextTransform:
+    """The stream's transform of texts.
+
+    Args:
+        cut: text -> numbers.
+        targets: int64 (n, T), of each sample by its number in the stream.
+        face_dim, speech_dim: columns of the rows that there are none of.
+    """
+
+    def __init__(
+        self, cut: Cut, targets: NDArray[np.int64], face_dim: int, speech_dim: int
+    ) -> None:
+        self._cut = cut
+        self._targets = targets
+        self._dims = face_dim, speech_dim
+
+    def __call__(self, clip: Clip, sample: int, epoch: int) -> Example:
+        """The example of a text.
+
+        Raises:
+            BadSampleError: there is no text.
+        """
+        del epoch
+        if not clip.text or not clip.text.strip():
+            raise BadSampleError("json", "has no text")
+        face, speech = (np.zeros((0, dim), np.float32) for dim in self._dims)
+        nothing = np.zeros(0, dtype=bool)
+        return Example(
+            sample=sample,
+            key=clip.key,
+            text_ids=self._cut(clip.text),
+            face=face,
+            face_masked=nothing,
+            speech=speech,
+            speech_masked=nothing,
+            targets={LABEL: Targets(np.array([0]), self._targets[sample][None])},
+        )
+
+
+class TextStates(nn.Module):
+    """Packed texts -> states of their words or tokens.
+
+    Attributes:
+        width: D.
+    """
+
+    width: int
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """(L, D), end to end."""
+        raise NotImplementedError
+
+    def forward(self, batch: PackedBatch) -> States:
+        """(S, T, D), filled up; of a batch without texts one empty text stands there."""
+        rows = self.rows(batch)
+        if not batch.seqlens:
+            nothing = rows.new_zeros(1, 1, self.width) + rows.sum()
+            return States(nothing, torch.ones(1, dtype=torch.int64, device=rows.device))
+        texts = pad_sequence(list(rows.split(batch.seqlens)), batch_first=True)
+        return States(texts, batch.cu_seqlens.diff().long())
+
+
+class WordStates(TextStates):
+    """Vectors of words.
+
+    Args:
+        embedding: the vectors.
+    """
+
+    def __init__(self, embedding: WordEmbedding) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.width = embedding.width
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """See the base class."""
+        vectors: Tensor = self.embedding(batch.text_ids)
+        return vectors
+
+
+class TokenStates(TextStates):
+    """The last hidden states of a backbone.
+
+    Args:
+        backbone: of the model.
+        cls_id: number of the piece that begins a window.
+    """
+
+    def __init__(self, backbone: MemoBert, cls_id: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.width = backbone.spec.hidden
+        self._cls_id = cls_id
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """See the base class."""
+        hidden: Tensor = self.backbone(in_windows(batch, self._cls_id))
+        return hidden
+
+
+def in_windows(batch: PackedBatch, cls_id: int) -> PackedBatch:
+    """The same tokens; a sequence begins at every [CLS].
+
+    Args:
+        batch: of texts alone.
+        cls_id: number of [CLS].
+    """
+    starts = torch.nonzero(batch.text_ids == cls_id)[:, 0].tolist()  # (windows,)
+    ends = [*starts, len(batch.text_ids)] if starts else [0]
+    seqlens = tuple(end - start for start, end in pairwise(ends))
+    positions = [torch.arange(length) for length in seqlens]
+    device = batch.text_ids.device
+    empty = torch.zeros(0, dtype=torch.int64)
+    return replace(
+        batch,
+        text_positions=torch.cat([empty, *positions]).to(device),
+        cu_seqlens=torch.tensor(ends, dtype=torch.int32, device=device),
+        seqlens=seqlens,
+    )

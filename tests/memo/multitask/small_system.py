@@ -1,0 +1,170 @@
+"""Tiny corpora, word numbers and settings for the tests of systems."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from data_pipeline.clip import Clip
+from data_pipeline.packing import Example, PackedBatch, Targets, pack
+from data_pipeline.shards.dataset import FeatureSchema
+from data_pipeline.shards.writer import ShardWriter
+from memo.config import load_config
+from memo.heads.base import LABEL
+from memo.multitask.texts import label_specs
+from memo.tuning.config import FinetuneConfig
+
+
+def pack_texts(
+    numbers: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None
+) -> PackedBatch:
+    """Word numbers of some texts as a batch, with targets (zeros unless given)."""
+    given = [[0]] * len(numbers) if targets is None else targets
+    nothing = np.zeros(0, dtype=bool)
+    rows = np.zeros((0, 0), np.float32)
+    examples = [
+        Example(
+            sample=at,
+            key=f"text-{at}",
+            text_ids=np.array(text, dtype=np.int64),
+            face=rows,
+            face_masked=nothing,
+            speech=rows,
+            speech_masked=nothing,
+            targets={LABEL: Targets(np.array([0]), np.array([own], dtype=np.int64))},
+        )
+        for at, (text, own) in enumerate(zip(numbers, given, strict=True))
+    ]
+    return pack(examples, label_specs(len(given[0]) if len(given) else 1), 0, 0)
+
+
+MOODS = {"good": "sunny warm", "bad": "cold grey"}
+TRAITS = {"calm": "slowly", "loud": "shouting"}
+FILLERS = ("the", "a", "cat", "dog", "went", "home", "today", "again")
+
+
+def write_moods(folder: Path, sessions: Sequence[str] = ("",), each: int = 60) -> Path:
+    """Short texts whose two classes have words of their own, in parts train, test, unlabelled."""
+    rng = np.random.default_rng(0)
+    with _writer(folder) as writer:
+        for session in sessions:
+            for at in range(each):
+                mood = list(MOODS)[at % 2]
+                split = "unlabelled" if at % 6 == 5 else "test" if at % 3 == 2 else "train"
+                labels = {"mood": mood} if split != "unlabelled" else {}
+                text = " ".join([*rng.choice(FILLERS, 4), *MOODS[mood].split(), session])
+                clip = Clip(
+                    key=f"mood-{session}-{at:03}",
+                    text=text,
+                    session=session,
+                    speaker=f"writer-{session}-{at:03}",
+                    labels=dict(labels),
+                )
+                writer.write(split, clip)
+    return folder
+
+
+def write_people(folder: Path, count: int = 120) -> Path:
+    """Longer texts whose two traits have words of their own."""
+    rng = np.random.default_rng(1)
+    with _writer(folder) as writer:
+        for at in range(count):
+            has = {"calm": bool(at & 1), "loud": bool(at & 2)}
+            cues = [TRAITS[name] for name, there in has.items() if there]
+            words = rng.permutation([*rng.choice(FILLERS, 20), *cues])
+            clip = Clip(
+                key=f"person-{at:03}",
+                text=" ".join(words.tolist()),
+                speaker=f"person-{at:03}",
+                labels={name: "yes" if there else "no" for name, there in has.items()},
+            )
+            writer.write("train", clip)
+    return folder
+
+
+def _writer(folder: Path) -> ShardWriter:
+    features = FeatureSchema(face=None, speech=None)
+    return ShardWriter(folder, name=folder.name, corpus="own", licence="own", features=features)
+
+
+def write_sog(folder: Path) -> Path:
+    """Corpora, tasks and the system of two tasks: traits and moods."""
+    write_people(folder / "people_data")
+    write_moods(folder / "moods_data")
+    by_speaker = {"by": "speaker", "count": 3, "valid_groups": 8}
+    _write_task(
+        folder / "people.yaml",
+        dataset=str(folder / "people_data"),
+        traits=list(TRAITS),
+        classes=["no", "yes"],
+        folds=by_speaker,
+    )
+    _write_task(
+        folder / "moods.yaml",
+        dataset=str(folder / "moods_data"),
+        label="mood",
+        classes=list(MOODS),
+        folds=by_speaker,
+    )
+    members = [
+        {"task": str(folder / "people.yaml"), "longest": 30},
+        {"task": str(folder / "moods.yaml"), "longest": 10},
+    ]
+    return _write(folder / "sog.yaml", name="sog", system="sog", members=members, seeds=[1])
+
+
+def write_asp(folder: Path) -> Path:
+    """A corpus of three sessions, each a task of its own."""
+    write_moods(folder / "reviews_data", ("books", "films", "music"), 36)
+    task = _write_task(
+        folder / "reviews.yaml",
+        dataset=str(folder / "reviews_data"),
+        label="mood",
+        classes=list(MOODS),
+        folds={"by": "official", "valid_share": 0.2},
+    )
+    members = [{"task": str(task), "longest": 10}]
+    return _write(
+        folder / "asp.yaml",
+        name="asp",
+        system="asp_mtl",
+        members=members,
+        each_session=True,
+        seeds=[1],
+    )
+
+
+def _write_task(path: Path, **settings: object) -> Path:
+    return _write(path, name=path.stem, modalities=["text"], **settings)
+
+
+def _write(path: Path, **settings: object) -> Path:
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
+    """A few epochs of small networks on words."""
+    return load_config(
+        FinetuneConfig,
+        None,
+        [
+            f"task={task}",
+            f"run_dir={run}",
+            "backbone=original",
+            "threads=1",
+            "folds=[0]",
+            "training.epochs=2",
+            "batch.global_batch=8",
+            "words.width=8",
+            "words.fewest=1",
+            "words.frozen=false",
+            "sog.filters=6",
+            "sog.widths=[1,2]",
+            "asp_mtl.hidden=6",
+            "optimizer.lr=1e-2",
+            "optimizer.warmup_steps=1",
+            *changes,
+        ],
+    )

@@ -1,0 +1,243 @@
+"""Whole runs of systems: what they learn, what they leave, other ranks, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from data_pipeline.errors import UserError
+from memo.evaluation.compare import compare_runs
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from tests.distributed import run_ranks
+from tests.memo.multitask.small_system import system_config, write_asp, write_sog
+from tests.memo.tuning.small_tuning import write_backbone, write_corpus
+
+
+@pytest.fixture(scope="module")
+def sog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sog(tmp_path_factory.mktemp("sog"))
+
+
+@pytest.fixture(scope="module")
+def asp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_asp(tmp_path_factory.mktemp("asp"))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone")
+    return write_backbone(write_corpus(folder / "demo"), folder / "run")
+
+
+def results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
+
+
+def record(run: Path, fold: int = 0, seed: int = 1) -> dict[str, Any]:
+    """A fold's record without its time."""
+    found: dict[str, Any] = json.loads((fold_folder(run, fold, seed) / "result.json").read_text())
+    return {name: value for name, value in found.items() if name != "seconds"}
+
+
+SOG = [
+    ("sog.gate=none",),
+    ("sog.gate=cag", "sog.places=[convolution]"),
+    ("sog.gate=silg", "sog.published_dense=true", "sog.training=alternating"),
+    ("sog.training=maml", "sog.maml.batches=2"),
+    ("sog.training=maml", "sog.maml.first_order=true"),
+]
+
+
+@pytest.mark.parametrize("changes", SOG, ids=lambda changes: changes[-1])
+def test_sog_learns_both_tasks(changes: tuple[str, ...], sog: Path, tmp_path: Path) -> None:
+    config = system_config(
+        sog,
+        tmp_path / "run",
+        "training.epochs=12",
+        "sog.dropout=0.2",
+        "optimizer.lr=3e-2",
+        *changes,
+    )
+    assert finetune(config) == 0
+    found = results(tmp_path / "run")
+    assert list(found["members"]) == ["people", "moods"]
+    people, moods = (one["scores"] for one in found["members"].values())
+    assert moods["wa"]["mean"] > 0.9 > 0.6 > found["members"]["moods"]["majority"]
+    assert people["accuracy"]["mean"] > found["members"]["people"]["majority"] + 0.1
+    traces = record(tmp_path / "run")["traces"]
+    assert [one["epoch"] for one in traces] == list(range(1, 13))
+    for one in traces:
+        assert {"people/cosine/convolution", "moods/cosine/dense", "conflict"} <= set(one)
+        assert all(-1.001 <= one[name] <= 1.001 for name in one if name != "epoch")
+
+
+SHARINGS = [
+    ("asp_mtl.sharing=alone",),
+    ("asp_mtl.sharing=fs", "asp_mtl.encoder=cnn"),
+    ("asp_mtl.sharing=sp", "asp_mtl.encoder=bilstm", "asp_mtl.sampling=all"),
+    ("asp_mtl.sharing=asp", "asp_mtl.unlabelled=true", "asp_mtl.sampling=proportional"),
+    ("asp_mtl.sharing=asp", "asp_mtl.encoder=dnn", "asp_mtl.normalised=true", "optimizer.lr=0.1"),
+]
+
+
+@pytest.mark.parametrize("changes", SHARINGS, ids="-".join)
+def test_asp_learns_every_session(changes: tuple[str, ...], asp: Path, tmp_path: Path) -> None:
+    config = system_config(
+        asp, tmp_path / "run", "training.epochs=12", "optimizer.lr=3e-2", *changes
+    )
+    assert finetune(config) == 0
+    found = results(tmp_path / "run")
+    assert list(found["members"]) == ["books", "films", "music"]
+    assert found["average"]["mean"] > 0.85
+    traced = set(record(tmp_path / "run")["traces"][0])
+    recognised = {f"{name}/recognised" for name in found["members"]}
+    assert (recognised <= traced) == ("asp_mtl.sharing=asp" in changes)
+
+
+@pytest.mark.parametrize("system", ["sog", "asp"])
+@pytest.mark.parametrize("mode", ["full", "adapter", "linear"])
+def test_a_backbone_can_be_below(
+    system: str, mode: str, backbone: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    changes = ["backbone=memo", f"pretrained={backbone}", f"mode={mode}", "adapter.size=4"]
+    config = system_config(request.getfixturevalue(system), tmp_path / "run", *changes)
+    assert finetune(config) == 0
+    trained = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    inside = [name for name in trained if "backbone." in name]
+    of_the_body = [name for name in inside if "adapter" not in name and "norm." not in name]
+    assert bool(of_the_body) == (mode == "full")
+    adapters = [name for name in inside if "adapter" in name]
+    assert bool(adapters) == (mode == "adapter" or (system == "asp" and mode == "full"))
+
+
+def test_the_scores_are_those_of_the_written_answers(sog: Path, tmp_path: Path) -> None:
+    finetune(system_config(sog, tmp_path / "run"))
+    found = record(tmp_path / "run")["tasks"]
+    people, moods = found["people"], found["moods"]
+    told = np.array(people["answers"]["probabilities"]) > 0.5
+    assert people["scores"]["accuracy"] == pytest.approx(
+        (told == np.array(people["answers"]["targets"])).mean()
+    )
+    best = np.array(moods["answers"]["probabilities"]).argmax(axis=1)
+    targets = np.array(moods["answers"]["targets"])[:, 0]
+    assert moods["scores"]["wa"] == pytest.approx((best == targets).mean())
+    assert len(people["answers"]["keys"]) == people["texts"]["test"] == 40
+
+
+def test_the_same_seed_gives_the_same_run(asp: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        finetune(system_config(asp, tmp_path / name, "asp_mtl.unlabelled=true"))
+    assert record(tmp_path / "one") == record(tmp_path / "two")
+
+
+def two_ranks(argument: str) -> None:
+    task, run, stage, system = argument.split("|")
+    settings = json.loads(system)
+    finetune(system_config(Path(task), Path(run), f"distribution.zero_stage={stage}", *settings))
+
+
+@pytest.mark.parametrize(
+    ("system", "stage", "changes"),
+    [
+        ("sog", 2, ["sog.dropout=0", "sog.training=maml"]),
+        ("asp", 3, ["asp_mtl.sharing=sp"]),
+    ],
+)
+def test_two_ranks_give_what_one_gives(
+    system: str,
+    stage: int,
+    changes: list[str],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    task = request.getfixturevalue(system)
+    finetune(system_config(task, tmp_path / "one", *changes))
+    argument = f"{task}|{tmp_path / 'two'}|{stage}|{json.dumps(changes)}"
+    run_ranks(two_ranks, argument, 2)
+    one, two = record(tmp_path / "one"), record(tmp_path / "two")
+    assert one["epoch"] == two["epoch"]
+    for name, of_task in one["tasks"].items():
+        other = two["tasks"][name]["answers"]
+        assert other["keys"] == of_task["answers"]["keys"]
+        np.testing.assert_allclose(
+            other["probabilities"], of_task["answers"]["probabilities"], atol=2e-4
+        )
+
+
+def test_runs_are_compared_text_by_text(asp: Path, tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("fs", "sp")]
+    for run in runs:
+        finetune(system_config(asp, run, f"asp_mtl.sharing={run.name}"))
+    compare_runs(runs, tmp_path / "out")
+    first, second = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    averages = [results(run)["average"]["mean"] for run in runs]
+    assert float(first["average"]) == pytest.approx(averages[0], abs=1e-4)
+    difference = float(second["difference to the first (95 %)"].split()[0])
+    assert difference == pytest.approx(averages[1] - averages[0], abs=2e-4)
+
+
+def test_one_member_is_the_single_task(sog: Path, tmp_path: Path) -> None:
+    finetune(system_config(sog, tmp_path / "run", "members=[moods]"))
+    assert list(results(tmp_path / "run")["members"]) == ["moods"]
+
+
+def test_a_text_that_is_none_is_counted(sog: Path, tmp_path: Path) -> None:
+    task = yaml.safe_load(sog.read_text())
+    task["members"][1]["longest"] = 1
+    short = tmp_path / "short.yaml"
+    short.write_text(yaml.safe_dump(task))
+    assert finetune(system_config(short, tmp_path / "run", "training.epochs=1")) == 0
+
+
+REFUSED = [
+    (["members=[people,weather]"], "sog has no 'weather', only people, moods"),
+    (["mode=prompt"], "a system's backbone is tuned by full, linear, adapter"),
+    (["folds=[7]"], "there are the folds 0 to 2"),
+    (["modalities=[text]"], "modalities is for a single task"),
+    (["training.fraction=0.5"], "training.fraction is for a single task"),
+    (["words.vectors=nowhere.txt"], "there is no nowhere.txt"),
+    (
+        ["sog.training=maml", "distribution.zero_stage=3"],
+        "sog.training=maml needs whole parameters",
+    ),
+    (["batch.token_budget=20"], "batch.token_budget"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_does_not_fit_is_refused(
+    changes: list[str], reason: str, sog: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=reason.replace("(", r"\(")):
+        finetune(system_config(sog, tmp_path / "run", *changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_is_needed_for_one_task_alone(sog: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="backbone=original is for systems"):
+        finetune(system_config(sog.parent / "moods.yaml", tmp_path / "run"))
+    config = system_config(sog.parent / "people.yaml", tmp_path / "run")
+    with pytest.raises(UserError, match="make it a part of --task sog"):
+        finetune(config)
+
+
+def test_word_vectors_of_a_file_are_taken(sog: Path, tmp_path: Path) -> None:
+    words = ["sunny", "warm", "cold", "grey", "slowly", "shouting"]
+    rows = [
+        f"{word} {' '.join(str(float(at == n)) for n in range(6))}" for at, word in enumerate(words)
+    ]
+    (tmp_path / "vectors.txt").write_text("\n".join(rows))
+    changes = [f"words.vectors={tmp_path / 'vectors.txt'}", "words.frozen=true"]
+    finetune(system_config(sog, tmp_path / "run", *changes))
+    saved = fold_folder(tmp_path / "run", 0, 1) / "system"
+    vocabulary = (saved / "words.txt").read_text().split("\n")
+    table = load_file(saved / "system.safetensors")["texts.embedding.table.weight"]
+    for at, word in enumerate(words):
+        torch.testing.assert_close(table[vocabulary.index(word) + 2].float(), torch.eye(6)[at])

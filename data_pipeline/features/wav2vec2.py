@@ -14,7 +14,6 @@ waveform; one with a single group norm goes with neither. A `preprocessor_config
 Hugging Face's network wants its waveform normalised; without it the same rule holds.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,13 +25,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.speech import register
+from data_pipeline.features.tensors import read_tensors
 from data_pipeline.shards.index import file_sha256
 
 RATE = 16_000
@@ -110,7 +108,7 @@ class Wav2Vec2Encoder:
 
     def __init__(self, weights: Path) -> None:
         file = _weights_file(weights)
-        tensors = _read_tensors(file)
+        tensors = _state(file)
         try:
             architecture = _guess_architecture(tensors)
             if (file.parent / "config.json").exists():
@@ -154,18 +152,9 @@ def _weights_file(weights: Path) -> Path:
     return files[0]
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def _state(file: Path) -> dict[str, Tensor]:
     """The state dict, float32, under torchaudio's names; tensors outside the encoder left out."""
-    try:
-        if file.suffix == ".safetensors":
-            content: Any = load_file(file)
-        else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UserError(f"{file} cannot be read as weights ({reason})") from None
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(x) for x in content.values()):
-        raise UserError(f"{file} holds no state dict (names and tensors)")
+    content = read_tensors(file)
     in_hf_form = not any(name.startswith("encoder.transformer.") for name in content)
     table = (*_HF_TO_TORCHAUDIO, *_RENAMED) if in_hf_form else _RENAMED
     renamed = {_rename(name, table): tensor.float() for name, tensor in content.items()}

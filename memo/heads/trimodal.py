@@ -29,12 +29,19 @@ class TrimodalNetwork(nn.Module):
         modalities: their names.
         width: of each modality's state.
         classes: C.
+        chosen: subsets that have a classifier; None for all.
     """
 
-    def __init__(self, modalities: Sequence[str], width: int, classes: int) -> None:
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        width: int,
+        classes: int,
+        chosen: Sequence[tuple[int, ...]] | None = None,
+    ) -> None:
         super().__init__()
         self.modalities = tuple(modalities)
-        self.subsets = subsets(len(modalities))
+        self.subsets = subsets(len(modalities)) if chosen is None else list(chosen)
         self.classifiers = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(len(subset) * width, 256),
@@ -51,7 +58,7 @@ class TrimodalNetwork(nn.Module):
         return "+".join(self.modalities[one] for one in subset)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Of every classifier for every sample, whatever it has: (7, B, C).
+        """Of every classifier for every sample, whatever it has: (7, B, C), or fewer than 7.
 
         Args:
             states: (B, modalities, width); what a sample lacks may hold anything finite.
@@ -80,7 +87,7 @@ class TrimodalNetwork(nn.Module):
         return losses
 
     def predict(self, states: Tensor, present: Tensor) -> Tensor:
-        """Probabilities (B, C), by the classifier of exactly what is there.
+        """Probabilities (B, C), by the classifier of exactly what is there, if all have one.
 
         Args:
             states: (B, modalities, width).

@@ -1,22 +1,29 @@
 """ASP-MTL on words with vectors, or on a backbone with an adapter for all and one for each task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from memo.heads.adversary import reversal_weight
 from memo.heads.asp_mtl import AspNetwork
 from memo.heads.base import LABEL
 from memo.model.encoder import Layer
 from memo.model.memobert import MemoBert
+from memo.multitask.backbones import word_states
 from memo.multitask.base import System, TaskKind
-from memo.multitask.batches import TaskBatch
+from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import AspSettings
+from memo.multitask.setup import Recipe, SystemFold, SystemSetup, register
 from memo.multitask.texts import TextStates, TokenStates
 from memo.objectives.base import LossSum
 from memo.tuning.adapter import Bottleneck
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.setup import pretrained_parts
 from memo.words.encoders import MeanWords, PooledCnn, WordLstm, pool_words
 
 ADVERSARY, DIFFERENCE = "adversary", "difference"
@@ -175,3 +182,69 @@ class AdapterEncoder(nn.Module):
         """(S, d)."""
         state: Tensor = self.adapted(batch, self.number)
         return state
+
+
+@register
+class AspMtl(Recipe):
+    """Many tasks of one class a text."""
+
+    name: ClassVar[str] = "asp_mtl"
+
+    def check(self, setup: SystemSetup) -> None:
+        """See the base class."""
+        if setup.config.distribution.activation_checkpointing:
+            raise UserError(
+                "distribution.activation_checkpointing does not go with changing adapters"
+            )
+        for member in setup.members:
+            if member.traits:
+                raise UserError(f"asp_mtl: task {member.name} has several labels a text")
+        names = [one.name for one in setup.members]
+        unknown = [name for name in setup.config.asp_mtl.weights if name not in names]
+        if unknown:
+            raise UserError(f"asp_mtl.weights: there is no task {unknown[0]!r}")
+
+    def build(self, fold: SystemFold) -> System:
+        """See the base class."""
+        setup, settings = fold.setup, fold.setup.config.asp_mtl
+        encoder = _word_encoders(fold) if setup.backbone is None else _adapter_encoders(fold)
+        outputs = [one.outputs for one in setup.kinds]
+        network = AspNetwork(
+            encoder, outputs, settings.sharing, settings.normalised, settings.dropout
+        )
+        system = AspSystem(setup.kinds, network, settings)
+        if setup.backbone is not None:
+            _freeze_backbone(system, setup.config.mode)
+        return system
+
+    def sampling(self, config: FinetuneConfig) -> Sampling:
+        """See the base class."""
+        return config.asp_mtl.sampling
+
+    def reads_unlabelled(self, config: FinetuneConfig) -> bool:
+        """See the base class."""
+        return config.asp_mtl.unlabelled and config.asp_mtl.sharing == "asp"
+
+
+def _word_encoders(fold: SystemFold) -> Callable[[], nn.Module]:
+    words, settings = word_states(fold), fold.setup.config.asp_mtl
+    return lambda: WordEncoder(words, settings)
+
+
+def _adapter_encoders(fold: SystemFold) -> Callable[[], nn.Module]:
+    setup, sharing = fold.setup, fold.setup.config.asp_mtl.sharing
+    assert setup.backbone is not None, "that is asked for"
+    body, _ = pretrained_parts(setup.backbone, setup.config)
+    sets = (sharing != "alone") + (sharing != "fs") * len(setup.members)
+    cls_id = setup.backbone.tokenizer.cls_id
+    adapted = AdaptedBackbone(body, cls_id, sets, setup.config.adapter.size)
+    numbers = count()
+    return lambda: AdapterEncoder(adapted, next(numbers))
+
+
+def _freeze_backbone(system: AspSystem, mode: str) -> None:
+    """`full` trains all, `adapter` adapters and LayerNorms, `linear` neither."""
+    for name, parameter in system.named_parameters():
+        added = ".adapters." in name or "norm." in name
+        trained = mode == "full" or (mode == "adapter" and added)
+        parameter.requires_grad_(trained or ".backbone." not in name)

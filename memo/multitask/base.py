@@ -1,7 +1,7 @@
 """What a system is to its trainer: losses of a task's batch, and answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -57,6 +57,18 @@ class System(nn.Module, ABC):
     def counts(self, task: int, texts: PackedBatch, labelled: bool) -> dict[str, int]:
         """What the sums of a batch's losses are to be divided by."""
         return {self.tasks[task].name: len(texts.seqlens)} if labelled else {}
+
+    def answers(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
+        """Probabilities (S, C) or (S, K) by the name of what is asked: the task's.
+
+        A row of NaN means that the text cannot be answered.
+        """
+        kind = self.tasks[task]
+        return {kind.name: probabilities(self.logits(texts, task).float(), kind.multi_label)}
+
+    def calibrate(self, batches: Iterable[PackedBatch]) -> None:
+        """Measure what answers need to know of the first task's training texts."""
+        del batches
 
     def traces(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
         """What is watched during training: name -> scalar, a mean over the texts."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from memo.config import Settings
 from memo.heads.gates import GateName
@@ -102,3 +102,49 @@ class AspSettings(Settings):
     sampling: Literal["uniform", "proportional", "all"] = "uniform"
     weights: Mapping[str, float] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ImageSettings(Settings):
+    """The network that reads images.
+
+    Attributes:
+        model: a name of timm's.
+        weights: safetensors or torch file; null draws them anew.
+        size: height and width of the images, in pixels.
+        frozen: leave the network as it is; images are then read once.
+    """
+
+    model: str = "densenet121"
+    weights: Path | None = None
+    size: int = Field(160, ge=32)
+    frozen: bool = False
+
+    @model_validator(mode="after")
+    def _frozen_weights(self) -> Self:
+        if self.frozen and self.weights is None:
+            raise ValueError("frozen=true needs weights that are worth keeping: give weights")
+        return self
+
+
+class TrimodalSettings(Settings):
+    """Three modalities (Page Fortin and Chaib-draa, 2019).
+
+    Attributes:
+        fusion: `seven`, `concat`, `mean`, `late` (`memo/multitask/trimodal.py`).
+        lost: share of the training samples that lose one of their modalities.
+        image: reads images, of an original backbone.
+        width: of each modality's state.
+        tag_width: of a tag's vector.
+        longest_tags: tags of a post that are read.
+        filters: of each width of the text's convolutions.
+        dropout: of the word vectors.
+    """
+
+    fusion: Literal["seven", "concat", "mean", "late"] = "seven"
+    lost: float = Field(0.0, ge=0, le=1)
+    image: ImageSettings = ImageSettings()
+    width: int = Field(300, ge=1)
+    tag_width: int = Field(250, ge=1)
+    longest_tags: int = Field(10, ge=1)
+    filters: int = Field(100, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)

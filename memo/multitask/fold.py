@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data_pipeline.errors import AgreedError, UserError
-from data_pipeline.stream import BatchMaker, eval_batches
+from data_pipeline.packing import PackedBatch
+from data_pipeline.stream import eval_batches
 from memo.evaluation.scores import score
 from memo.evaluation.traits import score_traits
 from memo.heads.maml import conflict
-from memo.multitask.base import System, probabilities
-from memo.multitask.batches import Drawn, Sampling, TaskBatch, TaskStreams
-from memo.multitask.setup import SystemFold, build_system
+from memo.multitask.base import System
+from memo.multitask.batches import Drawn, TaskBatch, TaskStreams
+from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
 from memo.training.engine import Batch, Engine
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
 from memo.tuning.fold import BAD_STEPS
 
+CALIBRATED = 512
+"""Training texts of the first task from which a system measures what its answers need."""
 WATCHED = 64
 """Validation texts of each task on which cosines and the conflict of gradients are measured."""
 
@@ -47,17 +50,17 @@ class SystemResult:
 
     Attributes:
         epoch: the chosen one, from 1.
-        valid: of each task, the score by which it was chosen.
-        test: of each task, answers on its test part.
+        valid: of each view, the score by which it was chosen.
+        test: of each view, answers on its test part.
         traces: of each epoch, what was watched.
         trained: the trained tensors of the chosen epoch, on every rank.
-        model: with these.
+        model: with these, and with the buffers of that epoch.
         seconds: of training, without the test.
     """
 
     epoch: int
-    valid: Sequence[float]
-    test: Sequence[Answers]
+    valid: Mapping[str, float]
+    test: Mapping[str, Answers]
     traces: Sequence[Mapping[str, float]]
     trained: Mapping[str, Tensor]
     model: System
@@ -75,26 +78,42 @@ def train_system(fold: SystemFold, show: bool) -> SystemResult:
         UserError: too many non-finite steps or bad texts, or more ranks than texts.
     """
     config, begin = fold.setup.config, perf_counter()
-    system = build_system(fold).to(fold.ranks.device)
+    torch.manual_seed(fold.seed)
+    system = fold.setup.recipe.build(fold).to(fold.ranks.device)
     engine = Engine(
         system, system.weights, config.optimizer, config.distribution, fold.ranks, fold.seed
     )
-    best: tuple[int, list[float], Mapping[str, Tensor]] | None = None
+    best: tuple[int, dict[str, float], Mapping[str, Tensor]] | None = None
+    buffers: list[Tensor] = []
     traces = []
     for number in _epochs(fold, system, engine, show):
-        reached = [_reached(fold, system, task) for task in range(len(system.tasks))]
+        _agree_on_buffers(fold, system)
+        reached = _reached(fold, answer(fold, system, "valid"))
         traces.append({"epoch": number, **_watch(fold, system)})
-        if best is None or np.mean(reached) > np.mean(best[1]):
+        if best is None or _mean(reached) > _mean(best[1]):
             best = number, reached, engine.trained()
+            buffers = [one.clone() for one in system.buffers()]
         if config.training.patience and number - best[0] >= config.training.patience:
             break
     assert best is not None, "there is at least one epoch"
     seconds = perf_counter() - begin
     engine.predict_with(best[2])
-    tasks = range(len(system.tasks))
-    test = [answer(fold, system, task, fold.part(task).test) for task in tasks]
+    for buffer, value in zip(system.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+    test = answer(fold, system, "test")
     engine.close()
     return SystemResult(best[0], best[1], test, traces, best[2], system, seconds)
+
+
+def _agree_on_buffers(fold: SystemFold, system: System) -> None:
+    """Let the statistics of batch normalisation be the ranks' mean."""
+    for buffer in system.buffers():
+        if buffer.is_floating_point():
+            buffer.copy_(fold.ranks.sum(buffer) / fold.ranks.count)
+
+
+def _mean(reached: Mapping[str, float]) -> float:
+    return float(np.mean(list(reached.values())))
 
 
 def _epochs(fold: SystemFold, system: System, engine: Engine, show: bool) -> Iterator[int]:
@@ -123,36 +142,28 @@ def _epochs(fold: SystemFold, system: System, engine: Engine, show: bool) -> Ite
 
 def _streams(fold: SystemFold) -> TaskStreams:
     """The training texts of all tasks."""
-    config, tasks = fold.setup.config, range(len(fold.setup.members))
-    maml = _is_maml(fold)
-    labelled = [fold.maker(task, fold.part(task).train, alone=maml) for task in tasks]
-    unlabelled: list[BatchMaker | None] = [None] * len(labelled)
-    if fold.setup.system.system == "asp_mtl" and config.asp_mtl.unlabelled:
-        free = [member.unlabelled for member in fold.setup.members]
-        unlabelled = [
-            fold.maker(task, part) if len(part) else None for task, part in enumerate(free)
-        ]
+    setup, config, members = fold.setup, fold.setup.config, fold.setup.members
+    sampling = setup.recipe.sampling(config)
+    alone = sampling == "episodes"  # each rank takes the whole step: gradients inside it are local
+    labelled = [
+        fold.maker(task, fold.part(task).train, training=True, alone=alone)
+        for task in range(len(members))
+    ]
+    reads = setup.recipe.reads_unlabelled(config)
+    unlabelled = [
+        fold.maker(task, member.unlabelled, training=True)
+        if reads and len(member.unlabelled)
+        else None
+        for task, member in enumerate(members)
+    ]
     return TaskStreams(
         labelled,
         unlabelled,
         config.batch.global_batch,
-        _sampling(fold),
+        sampling,
         fold.seed,
         config.sog.maml.batches,
     )
-
-
-def _is_maml(fold: SystemFold) -> bool:
-    setup = fold.setup
-    return setup.system.system == "sog" and setup.config.sog.training == "maml"
-
-
-def _sampling(fold: SystemFold) -> Sampling:
-    setup = fold.setup
-    if setup.system.system == "asp_mtl":
-        return setup.config.asp_mtl.sampling
-    samplings: dict[str, Sampling] = {"joint": "all", "maml": "episodes"}
-    return samplings.get(setup.config.sog.training, "alternating")
 
 
 def _batches(fold: SystemFold, system: System, drawn: Sequence[Drawn]) -> Sequence[Batch]:
@@ -162,7 +173,7 @@ def _batches(fold: SystemFold, system: System, drawn: Sequence[Drawn]) -> Sequen
         for one in drawn
         for texts in one.batches
     ]
-    if not _is_maml(fold):
+    if fold.setup.recipe.sampling(fold.setup.config) != "episodes":
         return batches
     if len(batches) != len(drawn):
         raise UserError("sog.training=maml: raise batch.token_budget, so that it holds a batch")
@@ -170,31 +181,51 @@ def _batches(fold: SystemFold, system: System, drawn: Sequence[Drawn]) -> Sequen
 
 
 @torch.no_grad()
-def answer(fold: SystemFold, system: System, task: int, part: NDArray[np.int64]) -> Answers:
-    """Probabilities for every text of a part, the same on every rank.
+def answer(fold: SystemFold, system: System, part: Literal["valid", "test"]) -> dict[str, Answers]:
+    """Answers to every text of a part of every task, by view; the same on every rank.
 
     Raises:
         UserError: no text, or too many texts, cannot be used.
     """
-    multi_label = system.tasks[task].multi_label
     system.eval()
-    samples, rows = [], []
-    for batch in eval_batches(fold.maker(task, part)):
-        logits = system.logits(batch.to(fold.ranks.device), task).float()
-        samples.append(batch.samples.numpy())
-        rows.append(probabilities(logits, multi_label).cpu().numpy())
+    system.calibrate(_calibration(fold))
+    found: dict[str, Answers] = {}
+    for task in sorted({view.task for view in fold.setup.views}):
+        found |= _answer_task(fold, system, task, getattr(fold.part(task), part))
     system.train()
+    return {view.name: found[view.name] for view in fold.setup.views}
+
+
+def _calibration(fold: SystemFold) -> Iterator[PackedBatch]:
+    """Some training texts of the first task, whole on every rank."""
+    part = fold.part(0).train[:CALIBRATED]
+    for batch in eval_batches(fold.maker(0, part, alone=True)):
+        yield batch.to(fold.ranks.device)
+
+
+def _answer_task(
+    fold: SystemFold, system: System, task: int, part: NDArray[np.int64]
+) -> dict[str, Answers]:
+    """By view; texts that a view has no answer to are left out."""
+    here: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
+    for batch in eval_batches(fold.maker(task, part)):
+        for name, told in system.answers(batch.to(fold.ranks.device), task).items():
+            here.setdefault(name, []).append((batch.samples.numpy(), told.cpu().numpy()))
     with fold.ranks.together():
         fold.quarantine.check()
-    empty = np.zeros((0, system.tasks[task].outputs), np.float32)
-    here = np.concatenate([*samples, np.zeros(0, np.int64)]), np.concatenate([empty, *rows])
-    gathered = fold.ranks.gather(here)
-    numbers = np.concatenate([numbers for numbers, _ in gathered])
-    if not len(numbers):
-        raise UserError(f"{fold.name}: no text can be used; see quarantine.jsonl")
-    order = np.argsort(numbers)
-    table = np.concatenate([found for _, found in gathered])
-    return Answers(part[numbers[order]], table[order])
+    found = {}
+    for name in [view.name for view in fold.setup.views if view.task == task]:
+        gathered = [one for rank in fold.ranks.gather(here.get(name, [])) for one in rank]
+        numbers = np.concatenate([np.zeros(0, np.int64), *(one for one, _ in gathered)])
+        rows = [one.reshape(-1, system.tasks[task].outputs) for _, one in gathered]
+        table = np.concatenate([np.zeros((0, system.tasks[task].outputs), np.float32), *rows])
+        answered = ~np.isnan(table).any(axis=1)
+        if not answered.any():
+            raise UserError(f"{fold.name}: nothing of {name} can be used; see quarantine.jsonl")
+        numbers, table = numbers[answered], table[answered]
+        order = np.argsort(numbers)
+        found[name] = Answers(part[numbers[order]], table[order])
+    return found
 
 
 def scores_of(fold: SystemFold, task: int, answers: Answers) -> dict[str, Any]:
@@ -212,9 +243,13 @@ def main_score(scores: Mapping[str, Any], select: str) -> float:
     return float(scores["accuracy"] if "of_trait" in scores else scores[select])
 
 
-def _reached(fold: SystemFold, system: System, task: int) -> float:
-    found = answer(fold, system, task, fold.part(task).valid)
-    return main_score(scores_of(fold, task, found), fold.setup.config.training.select)
+def _reached(fold: SystemFold, answers: Mapping[str, Answers]) -> dict[str, float]:
+    """The score of each view by which epochs are chosen."""
+    select = fold.setup.config.training.select
+    return {
+        view.name: main_score(scores_of(fold, view.task, answers[view.name]), select)
+        for view in fold.setup.views
+    }
 
 
 def _watch(fold: SystemFold, system: System) -> dict[str, float]:
@@ -239,7 +274,7 @@ def _watch(fold: SystemFold, system: System) -> dict[str, float]:
     return found
 
 
-def _gradients(system: SogSystem, texts: Any, task: int) -> list[Tensor | None]:  # noqa: ANN401
+def _gradients(system: SogSystem, texts: PackedBatch, task: int) -> list[Tensor | None]:
     """Of a task's mean loss, by every trained parameter."""
     trained = [one for one in system.parameters() if one.requires_grad]
     batch = TaskBatch(task, texts, labelled=True, counts={})

@@ -70,13 +70,13 @@ class SystemJob(Job):
         result = train_system(opened, ranks.first)
         tensors = dict(result.trained)
         if opened.vocabulary is not None:  # vectors that were not trained are nowhere else
-            for name, one in result.model.named_parameters():
+            for name, one in result.model.state_dict().items():
                 tensors.setdefault(name, one.detach().half().cpu())
         return _record(opened, result), [SystemArtifact("system", opened, tensors)]
 
     def summarise(self, records: Sequence[Record]) -> Record:
         """See the base class."""
-        setup, members = self.setup, self.setup.members
+        setup = self.setup
         numbers = sorted({one["fold"] for one in records})
         return {
             "task": setup.system.name,
@@ -84,15 +84,17 @@ class SystemJob(Job):
             "mode": self.config.mode,
             "backbone": self.config.backbone,
             "members": {
-                one.name: {
-                    "answers": list(one.answers),
-                    "multi_label": bool(one.traits),
-                    "scores": _summaries(records, one.name),
-                    "majority": float(np.mean([_majority(one, fold) for fold in numbers])),
+                view.name: {
+                    "answers": list(setup.members[view.task].answers),
+                    "multi_label": bool(setup.members[view.task].traits),
+                    "scores": _summaries(records, view.name),
+                    "majority": float(
+                        np.mean([_majority(setup.members[view.task], fold) for fold in numbers])
+                    ),
                 }
-                for one in members
+                for view in setup.views
             },
-            "average": _average(records, [one.name for one in members]),
+            "average": _average(records, [view.name for view in setup.views]),
             "folds": len(numbers),
             "seeds": sorted({one["seed"] for one in records}),
             "runs": len(records),
@@ -128,15 +130,16 @@ def _record(fold: SystemFold, result: SystemResult) -> dict[str, Any]:
         "trained_parameters": sum(one.numel() for one in result.trained.values()),
         "traces": list(result.traces),
         "tasks": {
-            member.name: {
+            view.name: {
                 "texts": {
-                    part: len(getattr(fold.part(task), part)) for part in ("train", "valid", "test")
+                    part: len(getattr(fold.part(view.task), part))
+                    for part in ("train", "valid", "test")
                 },
-                "valid": result.valid[task],
-                "scores": scores_of(fold, task, result.test[task]),
-                "answers": _answers(member, result.test[task]),
+                "valid": result.valid[view.name],
+                "scores": scores_of(fold, view.task, result.test[view.name]),
+                "answers": _answers(fold.setup.members[view.task], result.test[view.name]),
             }
-            for task, member in enumerate(fold.setup.members)
+            for view in fold.setup.views
         },
     }
 

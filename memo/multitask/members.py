@@ -1,11 +1,9 @@
 """The tasks of a system: which corpora, which of their texts, which folds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -42,7 +40,7 @@ class SystemSettings(Settings):
     """
 
     name: str
-    system: Literal["sog", "asp_mtl"]
+    system: str
     members: tuple[MemberSettings, ...] = Field(min_length=1)
     each_session: bool = False
     seeds: Numbers = (1, 2, 3)
@@ -85,19 +83,6 @@ class Member:
     def targets(self) -> NDArray[np.int64]:
         """int64 (n, T): the class of every clip of the corpus, or the class of every trait."""
         return self.corpus.traits if self.traits else self.corpus.labels[:, None]
-
-
-def is_system(name: str) -> bool:
-    """Whether a task file describes a system.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    try:
-        found = yaml.safe_load(task_file(name).read_text("utf8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False  # the reader of tasks says what is wrong
-    return isinstance(found, Mapping) and "system" in found
 
 
 def load_system(name: str) -> SystemSettings:

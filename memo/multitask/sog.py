@@ -1,20 +1,24 @@
-"""SoG on words with vectors or on a backbone's tokens."""
+"""SoG on words with vectors or on a backbone's tokens (Li et al., 2022)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from memo.heads.maml import maml_loss
 from memo.heads.sog import SogNetwork, SogOutput
+from memo.multitask.backbones import freeze, token_states, word_states
 from memo.multitask.base import System, TaskKind, task_loss
-from memo.multitask.batches import TaskBatch
+from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
+from memo.multitask.setup import Recipe, SystemFold, SystemSetup, register
 from memo.multitask.texts import TextStates
 from memo.objectives.base import LossSum
+from memo.tuning.config import FinetuneConfig
 
 MAML = "maml"
 """The one loss of a MAML-like step."""
@@ -140,3 +144,35 @@ class _Logits(torch.nn.Module):
 
     def forward(self, texts: PackedBatch, task: int) -> Tensor:
         return self.system.logits(texts, task)
+
+
+@register
+class Sog(Recipe):
+    """Emotion and personality, or any other tasks of texts."""
+
+    name: ClassVar[str] = "sog"
+
+    def check(self, setup: SystemSetup) -> None:
+        """See the base class."""
+        maml = setup.config.sog.training == "maml"
+        if maml and setup.config.distribution.zero_stage == 3:
+            raise UserError(
+                "sog.training=maml needs whole parameters: distribution.zero_stage=2 or less"
+            )
+        if maml and len(setup.members) < 2:
+            raise UserError("sog.training=maml needs two tasks or more")
+
+    def build(self, fold: SystemFold) -> System:
+        """See the base class."""
+        setup = fold.setup
+        if setup.backbone is None:
+            return SogSystem(setup.kinds, word_states(fold), setup.config.sog, (3, 4, 5))
+        tokens, modes = token_states(fold)
+        system = SogSystem(setup.kinds, tokens, setup.config.sog, (1,))
+        freeze(system, "texts.backbone.", modes)
+        return system
+
+    def sampling(self, config: FinetuneConfig) -> Sampling:
+        """See the base class."""
+        samplings: dict[str, Sampling] = {"joint": "all", "maml": "episodes"}
+        return samplings.get(config.sog.training, "alternating")

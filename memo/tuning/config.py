@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from memo.config import Batch, Distribution, Limits, Numbers, Optimizer, Settings
-from memo.multitask.config import AspSettings, SogSettings, WordSettings
+from memo.multitask.config import AspSettings, SogSettings, TrimodalSettings, WordSettings
 from memo.objectives.base import Modality
 
 
@@ -138,6 +138,7 @@ class FinetuneConfig(Settings):
     words: WordSettings = WordSettings()
     sog: SogSettings = SogSettings()
     asp_mtl: AspSettings = AspSettings()
+    trimodal: TrimodalSettings = TrimodalSettings()
     limits: Limits = Limits(text=120)
     batch: Batch = Batch(global_batch=32)
     optimizer: Optimizer = Optimizer(lr=5e-5, warmup_steps=20)

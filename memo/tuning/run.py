@@ -14,13 +14,13 @@ from data_pipeline.errors import UserError
 from memo.config import parse_config
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
-from memo.multitask.members import is_system
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
 from memo.tuning.job import Artifact, Job, Record
 from memo.tuning.results import RESULTS, TaskJob, fold_folder, read_records
+from memo.tuning.task import is_system
 
 CONFIG = "config.yaml"
 ORIGIN = "origin.json"

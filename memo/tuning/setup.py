@@ -130,7 +130,7 @@ def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) 
     folds = data.folds
     if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")
-    _check_features(data, backbone)
+    check_features(data, backbone)
     return data
 
 
@@ -171,8 +171,12 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
     )
 
 
-def _check_features(data: LabelledCorpus, backbone: Backbone) -> None:
-    """The corpus must have the task's modalities, encoded as the pretraining corpus was."""
+def check_features(data: LabelledCorpus, backbone: Backbone) -> None:
+    """The corpus must have the task's modalities, encoded as the pretraining corpus was.
+
+    Raises:
+        UserError: it lacks one, or another encoder was used.
+    """
     found, folder = data.features, data.task.dataset
     rows = [name for name in data.task.modalities if name != "text"]
     for name in rows:

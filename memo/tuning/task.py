@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -164,6 +165,19 @@ def task_file(name: str) -> Path:
     return path
 
 
+def is_system(name: str) -> bool:
+    """Whether a task file describes a system.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        found = yaml.safe_load(task_file(name).read_text("utf8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False  # the reader of tasks says what is wrong
+    return isinstance(found, Mapping) and "system" in found
+
+
 def load_task(name: str) -> TaskSettings:
     """The task of this name; see `task_file`.
 
@@ -177,8 +191,10 @@ def load_single_task(name: str) -> TaskSettings:
     """A task with one class a clip; see `task_file`.
 
     Raises:
-        UserError: there is none, the file has a mistake, or the task has several labels a clip.
+        UserError: there is none, the file has a mistake, or it is of several tasks or labels.
     """
+    if is_system(name):
+        raise UserError(f"task {name} is a system of several tasks: give it alone, by --task")
     task = load_task(name)
     if task.traits:
         raise UserError(f"task {task.name} has several labels a clip: make it a part of --task sog")

@@ -1,20 +1,26 @@
 """Word vectors: of GloVe, word2vec and fastText files, or trained on the task's own texts."""
 
+import json
 import struct
 from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
+from data_pipeline.lengths import cache_folder
 from memo.words.vocabulary import UNKNOWN, Vocabulary, split_words
 
 Lookup = Callable[[str], NDArray[np.float32] | None]
 """Word -> its vector (D,), or None."""
 
 FASTTEXT_MAGIC = 793_712_314
+FORMAT = "skip-gram-1"
+"""Of trained vectors in the cache; another way to train them gets another name."""
 
 
 def read_vectors(path: Path) -> Lookup:
@@ -72,22 +78,35 @@ def _lookup(vectors: Any) -> Lookup:  # noqa: ANN401  (gensim has no types)
     return lambda word: np.asarray(vectors[word], np.float32) if word in vectors else None
 
 
-def train_vectors(texts: Iterable[str], width: int, seed: int, epochs: int = 5) -> Lookup:
+def train_vectors(texts: Iterable[str], width: int, epochs: int = 5) -> Lookup:
     """Skip-gram vectors of the words of some texts (Mikolov et al., 2013); the same at every call.
+
+    They are kept in the cache's folder, under a hash of the texts.
 
     Args:
         texts: without labels, of any part but the test part.
         width: D.
-        seed: of the first vectors and the negative samples.
         epochs: passes over the texts.
     """
+    sentences = [split_words(text) for text in texts]
+    content = json.dumps([FORMAT, width, epochs, sentences]).encode()
+    path = cache_folder() / "vectors" / f"{sha256(content).hexdigest()}.bin"
+    if not path.is_file():
+        _train(sentences, width, epochs, path)
+    return read_vectors(path)
+
+
+def _train(sentences: list[list[str]], width: int, epochs: int, path: Path) -> None:
+    """Write the vectors, whole or not at all."""
     from gensim.models import Word2Vec  # noqa: PLC0415  (slow to import)
 
-    sentences = [split_words(text) for text in texts]
     model = Word2Vec(
-        sentences, vector_size=width, sg=1, min_count=2, workers=1, seed=seed, epochs=epochs
+        sentences, vector_size=width, sg=1, min_count=2, workers=1, seed=1, epochs=epochs
     )
-    return _lookup(model.wv)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+    model.wv.save_word2vec_format(str(temporary), binary=True)
+    temporary.replace(path)
 
 
 def vector_table(

@@ -4,7 +4,9 @@ import pytest
 
 from data_pipeline.errors import UserError
 from memo.config import PretrainConfig, load_config
-from memo.tuning.task import TASKS, load_task
+from memo.multitask.members import load_system
+from memo.multitask.setup import find_recipe
+from memo.tuning.task import TASKS, is_system, load_task
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml"))
 
@@ -80,7 +82,21 @@ def test_one_objective_is_changed_and_another_taken_out() -> None:
     assert again.objectives == objectives, "what was taken out stays out"
 
 
-@pytest.mark.parametrize("path", sorted(TASKS.glob("*.yaml")), ids=lambda path: path.stem)
+SYSTEMS = {path for path in TASKS.glob("*.yaml") if is_system(path.stem)}
+
+
+@pytest.mark.parametrize("path", sorted(SYSTEMS), ids=lambda path: path.stem)
+def test_every_shipped_system_has_a_recipe_and_known_members(path: Path) -> None:
+    system = load_system(path.stem)
+    assert system.name == path.stem
+    find_recipe(system.system)
+    for member in system.members:
+        load_task(member.task)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(TASKS.glob("*.yaml")) - SYSTEMS), ids=lambda path: path.stem
+)
 def test_every_shipped_task_is_valid_and_has_words_for_its_classes(path: Path) -> None:
     task = load_task(path.stem)
     assert task.name == path.stem

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import yaml
 
@@ -81,6 +82,50 @@ def write_people(folder: Path, count: int = 120) -> Path:
             )
             writer.write("train", clip)
     return folder
+
+
+COLOURS = {"good": (250, 200, 40), "bad": (20, 30, 90)}
+
+
+def write_posts(folder: Path, count: int = 90) -> Path:
+    """Posts of two classes, told by the picture's colour, the words and the tags.
+
+    Every third has no tags, every tenth no text, every fifteenth no picture.
+    """
+    rng = np.random.default_rng(2)
+    with _writer(folder) as writer:
+        for at in range(count):
+            mood = list(MOODS)[at % 2]
+            pixels = rng.integers(0, 30, (24, 30, 3)) + np.array(COLOURS[mood]) - 15
+            image = cv2.imencode(".jpg", pixels.clip(0, 255).astype(np.uint8))[1].tobytes()
+            words = [*rng.choice(FILLERS, 4), f"w{at}", *MOODS[mood].split()]
+            clip = Clip(
+                key=f"post-{at:03}",
+                text=None if at % 10 == 9 else " ".join(words),
+                tags=() if at % 3 == 2 else (f"tag{mood}",),
+                image=None if at % 15 == 14 else image,
+                labels={"mood": mood},
+            )
+            writer.write("train", clip)
+    return folder
+
+
+def write_trimodal(folder: Path) -> Path:
+    """A corpus of posts and a system of them."""
+    task = _write_task(
+        folder / "posts.yaml",
+        dataset=str(write_posts(folder / "posts_data")),
+        label="mood",
+        classes=list(MOODS),
+        folds={"by": "text", "count": 3},
+    )
+    return write_system(folder / "trimodal.yaml", "trimodal", task)
+
+
+def write_system(path: Path, system: str, task: Path) -> Path:
+    """A system of one member."""
+    members = [{"task": str(task), "longest": 12}]
+    return _write(path, name=path.stem, system=system, members=members, seeds=[1])
 
 
 def _writer(folder: Path) -> ShardWriter:
@@ -163,6 +208,11 @@ def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
             "sog.filters=6",
             "sog.widths=[1,2]",
             "asp_mtl.hidden=6",
+            "trimodal.width=8",
+            "trimodal.tag_width=4",
+            "trimodal.filters=4",
+            "trimodal.image.model=test_resnet",
+            "trimodal.image.size=32",
             "optimizer.lr=1e-2",
             "optimizer.warmup_steps=1",
             *changes,

@@ -82,11 +82,23 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         read_vectors(tmp_path / "absent")
 
 
-def test_trained_vectors_are_the_same_at_every_call() -> None:
+def test_trained_vectors_are_the_same_at_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = ["the glad cat sat", "the sad cat sat", "a glad dog ran"] * 20
-    one, other = train_vectors(texts, 8, seed=3), train_vectors(texts, 8, seed=3)
-    np.testing.assert_array_equal(one("glad"), other("glad"))
-    assert not np.array_equal(one("glad"), train_vectors(texts, 8, seed=4)("glad"))  # type: ignore[arg-type]
+    found = []
+    for name in ("one", "one", "other"):  # the second call reads what the first has written
+        monkeypatch.setenv("MEMO_CACHE", str(tmp_path / name))
+        found.append([train_vectors(texts, 8)(word) for word in ("glad", "cat", "unheard")])
+    for again in found[1:]:
+        np.testing.assert_array_equal(again[0], found[0][0])
+        np.testing.assert_array_equal(again[1], found[0][1])
+    assert found[0][2] is None
+    assert len(list((tmp_path / "one" / "vectors").iterdir())) == 1
+    other = train_vectors([*texts, "glad dog sat"], 8)("glad")
+    assert other is not None
+    assert found[0][0] is not None
+    assert not np.array_equal(other, found[0][0])
 
 
 def test_the_table_has_a_vector_for_every_number() -> None:

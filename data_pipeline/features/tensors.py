@@ -1,0 +1,32 @@
+"""Files of tensors that a user hands in; nothing in them is ever executed."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from data_pipeline.errors import UserError
+
+
+def read_tensors(file: Path) -> Mapping[str, Tensor]:
+    """The state dict in a safetensors or torch file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{file} cannot be read as weights ({reason})") from None
+    if not isinstance(content, Mapping) or not all(torch.is_tensor(x) for x in content.values()):
+        raise UserError(f"{file} holds no state dict (names and tensors)")
+    return content

@@ -1,0 +1,126 @@
+"""Images as the original trimodal network reads them: through a network of timm's."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data_pipeline import cpu_torch
+from data_pipeline.clip import BadSampleError
+from data_pipeline.errors import UserError
+from data_pipeline.features.tensors import read_tensors
+from data_pipeline.lengths import cache_folder
+from data_pipeline.shards.index import file_sha256
+from data_pipeline.shards.reader import Split
+from memo.multitask.config import ImageSettings
+
+BATCH = 32
+"""Images encoded at a time."""
+
+
+def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
+    """An image file as RGB (3, size, size).
+
+    Raises:
+        BadSampleError: it cannot be decoded.
+    """
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise BadSampleError("jpg", "does not decode")
+    square = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+    rgb = cv2.cvtColor(square, cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.uint8)
+
+
+class ImageNetwork(nn.Module):
+    """Any of timm's networks, without its classifier.
+
+    Args:
+        settings: which, and its weights; without these they are drawn from torch's generator.
+
+    Attributes:
+        width: D.
+
+    Raises:
+        UserError: timm has no such network, or the file does not hold its weights.
+    """
+
+    def __init__(self, settings: ImageSettings) -> None:
+        super().__init__()
+        cpu_torch.install()
+        import timm  # noqa: PLC0415  (slow to import)
+
+        if not timm.is_model(settings.model):
+            raise UserError(f"trimodal.image.model: timm has no {settings.model!r}")
+        self.body: Any = timm.create_model(settings.model, pretrained=False, num_classes=0)
+        self.width = int(self.body.num_features)
+        if settings.weights is not None:
+            _load(self.body, settings.weights)
+        for name in ("mean", "std"):
+            values = torch.tensor(self.body.pretrained_cfg[name]) * 255
+            self.register_buffer(name, values[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (I, 3, H, W) -> (I, D)."""
+        if not len(images):
+            return images.new_zeros(0, self.width, dtype=torch.float32)
+        mean, std = cast("Tensor", self.mean), cast("Tensor", self.std)
+        rows: Tensor = self.body((images.float() - mean) / std)
+        return rows
+
+
+def _load(body: nn.Module, path: Path) -> None:
+    """Weights of a safetensors or torch file; those of a classifier are left out."""
+    try:
+        missing, _ = body.load_state_dict(read_tensors(path), strict=False)
+    except RuntimeError as error:  # other shapes
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"trimodal.image.weights: {path} is of another network ({reason})"
+        ) from None
+    if missing:
+        raise UserError(f"trimodal.image.weights: {path} lacks {missing[0]} ({len(missing)} such)")
+
+
+def image_rows(split: Split, settings: ImageSettings) -> NDArray[np.float32]:
+    """What a frozen network says of each sample's image, (n, D); kept in the cache's folder.
+
+    Rows of samples without an image, or with one that does not decode, are NaN.
+    """
+    assert settings.weights is not None, "a frozen network has weights"
+    name = f"{split.fingerprint} {settings.model} {settings.size} {file_sha256(settings.weights)}"
+    path = cache_folder() / "images" / f"{hashlib.sha256(name.encode()).hexdigest()}.npy"
+    if not path.is_file():
+        rows = _encode(split, settings)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+        with temporary.open("wb") as file:
+            np.save(file, rows, allow_pickle=False)
+        temporary.replace(path)
+    found: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    return found
+
+
+@torch.no_grad()
+def _encode(split: Split, settings: ImageSettings) -> NDArray[np.float32]:
+    network = ImageNetwork(settings).eval()
+    rows = np.full((len(split), network.width), np.nan, np.float32)
+    for first in range(0, len(split), BATCH):
+        numbers, images = [], []
+        for sample in range(first, min(first + BATCH, len(split))):
+            try:
+                content = split.read(sample).image
+                if content is not None:
+                    images.append(decode_image(content, settings.size))
+                    numbers.append(sample)
+            except BadSampleError:
+                continue  # it is named when it is trained on
+        if numbers:
+            rows[numbers] = network(torch.from_numpy(np.stack(images))).numpy()
+    return rows

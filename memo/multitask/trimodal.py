@@ -1,0 +1,230 @@
+"""The trimodal system: seven classifiers, and what they are compared with.
+
+- `seven`: a classifier for every subset, all trained; that of exactly what is there answers.
+- `concat`: one classifier of all three, trained on all samples; what is absent is zero.
+- `mean`: the same, trained on complete samples; what is absent is the mean of the training part.
+- `late`: a classifier of each modality; the mean of the answers of what is there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from data_pipeline.errors import UserError
+from data_pipeline.packing import PackedBatch, TargetSpec
+from data_pipeline.stream import Transform
+from memo.heads.base import LABEL
+from memo.heads.trimodal import TrimodalNetwork
+from memo.multitask.backbones import freeze, token_states, word_states
+from memo.multitask.base import System, TaskKind
+from memo.multitask.batches import TaskBatch
+from memo.multitask.config import TrimodalSettings
+from memo.multitask.images import ImageNetwork, image_rows
+from memo.multitask.members import Member
+from memo.multitask.posts import (
+    CLIP,
+    POST,
+    PRESENT,
+    ClipEncoder,
+    ClipTransform,
+    Losing,
+    PostEncoder,
+    PostTransform,
+    clip_specs,
+    post_specs,
+)
+from memo.multitask.setup import Recipe, SystemFold, SystemSetup, View, register
+from memo.objectives.base import LossSum
+from memo.tuning.setup import check_features
+
+
+def pattern_names(modalities: Sequence[str]) -> list[str]:
+    """Names of the seven patterns, the complete one first."""
+    sizes = range(len(modalities), 0, -1)
+    return ["+".join(one) for size in sizes for one in combinations(modalities, size)]
+
+
+class TrimodalSystem(System):
+    """Encoders and classifiers.
+
+    Args:
+        tasks: the first is asked for; others give it training samples.
+        encoder: batch -> (S, 3, width).
+        modalities: their names.
+        settings: how they are fused.
+    """
+
+    means: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskKind],
+        encoder: nn.Module,
+        modalities: Sequence[str],
+        settings: TrimodalSettings,
+    ) -> None:
+        super().__init__(tasks)
+        self.encoder = encoder
+        self.fusion = settings.fusion
+        chosen: dict[str, list[tuple[int, ...]]] = {
+            "concat": [(0, 1, 2)],
+            "mean": [(0, 1, 2)],
+            "late": [(0,), (1,), (2,)],
+        }
+        self.network = TrimodalNetwork(
+            modalities, settings.width, tasks[0].outputs, chosen.get(self.fusion)
+        )
+        self.register_buffer("means", torch.zeros(3, settings.width))
+        self.weights: Mapping[str, float] = {
+            self.network.name(one): 1.0 for one in self.network.subsets
+        }
+
+    def counts(self, task: int, texts: PackedBatch, labelled: bool) -> dict[str, int]:
+        """See the base class: samples that have what a classifier needs."""
+        del task, labelled
+        needs = self._trained_on(texts.targets[PRESENT].values)
+        return {
+            self.network.name(one): int(needs[:, list(one)].all(dim=1).sum())
+            for one in self.network.subsets
+        }
+
+    def forward(self, batch: TaskBatch) -> dict[str, LossSum]:
+        """See the base class."""
+        present = self._trained_on(batch.texts.targets[PRESENT].values)
+        labels = batch.texts.targets[LABEL].values[:, 0]
+        found: dict[str, LossSum] = self.network(self.encoder(batch.texts), present, labels)
+        return found
+
+    def _trained_on(self, present: Tensor) -> Tensor:
+        """What counts as present in training: of `concat` all, for zeros stand for the rest."""
+        return torch.ones_like(present) if self.fusion == "concat" else present
+
+    def logits(self, texts: PackedBatch, task: int) -> Tensor:
+        """Of the complete classifier, or the first one."""
+        del task
+        return self.network.logits(self.encoder(texts))[-1]
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[PackedBatch]) -> None:
+        """See the base class: the mean states of what is there."""
+        if self.fusion != "mean":
+            return
+        sums = torch.zeros_like(self.means)
+        counts = torch.zeros(3, 1, device=self.means.device)
+        for batch in batches:
+            present = batch.targets[PRESENT].values[:, :, None].float()  # (S, 3, 1)
+            sums += (self.encoder(batch) * present).sum(dim=0)
+            counts += present.sum(dim=0)
+        self.means.copy_(sums / counts.clamp(min=1))
+
+    def answers(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
+        """See the base class: under every pattern of visible modalities."""
+        del task
+        states, there = self.encoder(texts), texts.targets[PRESENT].values
+        names = self.network.modalities
+        found = {}
+        for pattern in pattern_names(names):
+            seen = torch.tensor([name in pattern.split("+") for name in names])
+            present = there & seen.to(there.device)
+            answers = self._answer(states, present)
+            found[pattern] = answers.masked_fill(~present.any(dim=1, keepdim=True), torch.nan)
+        return found
+
+    def _answer(self, states: Tensor, present: Tensor) -> Tensor:
+        """Probabilities (S, C) from what is present, bool (S, 3)."""
+        if self.fusion == "seven":
+            return self.network.predict(states, present)
+        if self.fusion == "late":
+            each = self.network.logits(states).softmax(dim=2)  # (3, S, C)
+            shares = present.T[:, :, None].float()
+            return (each * shares).sum(dim=0) / shares.sum(dim=0).clamp(min=1)
+        absent = self.means if self.fusion == "mean" else torch.zeros_like(self.means)
+        filled = torch.where(present[:, :, None], states, absent)
+        return self.network.logits(filled)[0].softmax(dim=1)
+
+
+@register
+class Trimodal(Recipe):
+    """Image, text and tags of posts, or text, face and speech of clips with a backbone."""
+
+    name: ClassVar[str] = "trimodal"
+
+    def check(self, setup: SystemSetup) -> None:
+        """See the base class."""
+        first, *others = setup.members
+        for member in setup.members:
+            if member.traits:
+                raise UserError(f"trimodal: task {member.name} has several labels a sample")
+        for member in others:
+            unknown = set(member.corpus.classes) - set(first.corpus.classes)
+            if unknown:
+                raise UserError(
+                    f"trimodal: task {member.name} has the class {min(unknown)!r}, {first.name} "
+                    f"has only {', '.join(first.corpus.classes)}"
+                )
+        if setup.backbone is None:
+            ImageNetwork(setup.config.trimodal.image)
+            return
+        for member in setup.members:
+            check_features(member.corpus, setup.backbone)
+
+    def views(self, setup: SystemSetup) -> list[View]:
+        """The first task under each pattern of visible modalities."""
+        return [View(name, 0) for name in pattern_names(_modalities(setup))]
+
+    def samples(
+        self, fold: SystemFold, member: Member, part: NDArray[np.int64], training: bool
+    ) -> tuple[Transform, Mapping[str, TargetSpec]]:
+        """See the base class."""
+        setup, settings = fold.setup, fold.setup.config.trimodal
+        classes = setup.members[0].corpus.classes
+        number = np.array([classes.index(name) for name in member.corpus.classes])
+        labels = number[member.corpus.labels[part]]
+        losing = Losing(settings.lost if training else 0.0, fold.seed)
+        if setup.backbone is not None:
+            limits, spec = setup.config.limits, setup.backbone.spec
+            return ClipTransform(fold.cut(member), limits, spec, labels, losing), clip_specs()
+        rows, image = None, settings.image
+        form = TargetSpec(torch.uint8, (3, image.size, image.size))
+        if image.frozen:
+            with fold.ranks.together():  # the first one writes what the others read
+                if fold.ranks.first:
+                    image_rows(member.corpus.split, image)
+            rows = image_rows(member.corpus.split, image)
+            form = TargetSpec(torch.float32, (rows.shape[1],))
+            rows = rows[part]
+        transform = PostTransform(
+            fold.cut(member), fold.tags, settings.longest_tags, labels, rows, image.size, losing
+        )
+        return transform, post_specs(form)
+
+    def build(self, fold: SystemFold) -> System:
+        """See the base class."""
+        setup, settings = fold.setup, fold.setup.config.trimodal
+        if setup.backbone is not None:
+            tokens, modes = token_states(fold)
+            encoder: nn.Module = ClipEncoder(tokens.backbone, settings.width)
+            system = TrimodalSystem(setup.kinds, encoder, CLIP, settings)
+            freeze(system, "encoder.backbone.", modes)
+            return system
+        images = ImageNetwork(settings.image)
+        encoder = PostEncoder(
+            images=None if settings.image.frozen else images,
+            image_width=images.width,
+            words=word_states(fold),
+            tags=len(fold.tags),
+            tag_width=settings.tag_width,
+            filters=settings.filters,
+            width=settings.width,
+            dropout=settings.dropout,
+        )
+        return TrimodalSystem(setup.kinds, encoder, POST, settings)
+
+
+def _modalities(setup: SystemSetup) -> tuple[str, ...]:
+    return POST if setup.backbone is None else CLIP

@@ -1,0 +1,141 @@
+"""Whole runs of the trimodal system: patterns, fusions, losses of data, and broken images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data_pipeline.clip import Clip
+from data_pipeline.errors import UserError
+from data_pipeline.packing import pack
+from memo.config import Limits
+from memo.model.memobert import MemoBert
+from memo.multitask.config import ImageSettings
+from memo.multitask.images import ImageNetwork
+from memo.multitask.posts import CLIP, ClipTransform, Losing, clip_specs, only
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from tests.memo.model.packed import random_batch, small_spec
+from tests.memo.multitask.small_system import system_config, write_system, write_trimodal
+from tests.memo.tuning.small_tuning import write_backbone, write_corpus, write_task
+
+PATTERNS = [
+    "image+text+tags", "image+text", "image+tags", "text+tags", "image", "text", "tags",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_trimodal(tmp_path_factory.mktemp("posts"))
+
+
+def record(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((fold_folder(run, 0, 1) / "result.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize("fusion", ["seven", "concat", "mean", "late"])
+def test_every_pattern_is_answered(fusion: str, posts: Path, tmp_path: Path) -> None:
+    changes = [f"trimodal.fusion={fusion}", "training.epochs=8", "optimizer.lr=5e-3"]
+    finetune(system_config(posts, tmp_path / "run", *changes))
+    found = record(tmp_path / "run")["tasks"]
+    assert list(found) == PATTERNS
+    keys = {name: set(one["answers"]["keys"]) for name, one in found.items()}
+    numbers = {name: {int(key[5:]) for key in of} for name, of in keys.items()}
+    assert numbers["text"] == {at for at in numbers[PATTERNS[0]] if at % 10 != 9}
+    assert numbers["tags"] == {at for at in numbers[PATTERNS[0]] if at % 3 != 2}
+    assert numbers["image"] == {at for at in numbers[PATTERNS[0]] if at % 15 != 14}
+    assert numbers["text+tags"] == numbers["text"] | numbers["tags"]
+    assert found[PATTERNS[0]]["scores"]["wa"] > 0.8
+    if fusion == "seven":
+        assert found["tags"]["scores"]["wa"] > 0.8
+
+
+def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:
+    finetune(system_config(posts, tmp_path / "run", "trimodal.lost=0.75"))
+    rng = np.random.default_rng(0)
+    has = rng.random((2000, 3)) < 0.8
+    losing = Losing(0.5, seed=3)
+    kept = np.array([losing.keep(row, at) for at, row in enumerate(has)])
+    several = has.sum(axis=1) > 1
+    assert (kept[~several] == has[~several]).all()
+    lost = (has & ~kept).sum(axis=1)
+    assert not (kept & ~has).any()
+    assert set(lost[several].tolist()) == {0, 1}
+    assert lost[several].mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_array_equal(kept[7], losing.keep(has[7], 7))
+
+
+def test_a_frozen_network_reads_every_image_once(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pt"
+    torch.save(ImageNetwork(ImageSettings(model="test_resnet")).body.state_dict(), weights)
+    frozen = ["trimodal.image.frozen=true", f"trimodal.image.weights={weights}"]
+    finetune(system_config(posts, tmp_path / "run", *frozen))
+    (rows,) = (tmp_path / "cache" / "images").glob("*.npy")
+    table = np.load(rows)
+    assert len(table) == 90
+    missing = [at for at in range(90) if at % 15 == 14]
+    assert np.flatnonzero(np.isnan(table).any(axis=1)).tolist() == missing
+
+
+def test_a_modality_of_the_backbone_is_read_alone() -> None:
+    """The states are those of a batch that has never had anything else."""
+    clips = [(3, 2, 4), (0, 5, 1), (4, 0, 0), (2, 3, 0)]
+    spec = small_spec()
+    batch = random_batch(spec, clips)
+    model = MemoBert(spec).eval()
+    for number in range(len(CLIP)):
+        lengths = [clip[number] for clip in clips]
+        alone, owner = only(batch, number)
+        expected = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
+        assert owner.tolist() == expected.tolist()
+        assert alone.seqlens == tuple(length for length in lengths if length)
+        names = ("text_ids", "face", "speech")
+        bare = random_batch(spec, [(0, 0, 0)])
+        kept = [name for name in names if name == names[number]]
+        for name in kept:
+            assert torch.equal(getattr(alone, name), getattr(batch, name))
+        assert all(len(getattr(alone, name)) == 0 for name in names if name not in kept)
+        assert len(model(alone)) == len(owner) > len(bare.order)
+
+
+def test_what_is_refused(posts: Path, tmp_path: Path) -> None:
+    for changes, reason in (
+        (["trimodal.image.frozen=true"], "frozen=true needs weights"),
+        (["trimodal.image.model=nonsense"], "timm has no 'nonsense'"),
+        ([f"trimodal.image.weights={posts}"], "cannot be read as weights"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            finetune(system_config(posts, tmp_path / "run", *changes))
+
+
+def test_clips_of_the_backbone_are_trimodal_too(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "demo")
+    backbone = write_backbone(corpus, tmp_path / "backbone")
+    task = write_task(tmp_path / "emotion.yaml", corpus)
+    system = write_system(tmp_path / "clips.yaml", "trimodal", task)
+    changes = ["backbone=memo", f"pretrained={backbone}", "mode=full", "trimodal.lost=0.25"]
+    finetune(system_config(system, tmp_path / "run", *changes))
+    found = record(tmp_path / "run")["tasks"]
+    assert list(found) == [
+        "text+face+speech", "text+face", "text+speech", "face+speech", "text", "face", "speech",
+    ]  # fmt: skip
+    assert found["text+face+speech"]["scores"]["wa"] > 1.5 / 7
+
+
+def test_a_clip_keeps_what_it_has() -> None:
+    spec = small_spec()
+    transform = ClipTransform(
+        lambda text: np.array([2, len(text), 3]), Limits(), spec, np.array([4]), Losing(0, 0)
+    )
+    clip = Clip("a", text="hello", speech=np.ones((5, spec.speech_dim), np.float16))
+    batch = pack([transform(clip, 0, 0)], clip_specs(), spec.face_dim, spec.speech_dim)
+    assert batch.targets["present"].values.tolist() == [[True, False, True]]
+    assert (batch.text_ids.tolist(), len(batch.face), len(batch.speech)) == ([2, 5, 3], 0, 5)

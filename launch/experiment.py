@@ -6,6 +6,8 @@ Of one task (`--task A`):
   full, linear, prompt, adapter
 - `fractions`: direct, full and prompt tuning on shares of the training part
 - `objectives`: pretraining without each of the objectives, then full tuning
+- `grid`: every combination of the settings that `--vary KEY=A,B` gives values of, e.g. of a system
+  of several tasks `--vary sog.gate=none,sog --vary "sog.places=[convolution],[dense]"`
 
 Of several (`--tasks A,B`):
 
@@ -17,9 +19,11 @@ is done is not repeated; `cross_corpus` takes what `continual` has left in the s
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 
 from data_pipeline.errors import UserError
@@ -43,7 +47,8 @@ class Experiment:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.tasks: Sequence[str] = arguments.tasks
-        self.pretrained: str = arguments.pretrained
+        self.pretrained: str | None = arguments.pretrained
+        self.varied: Sequence[tuple[str, Sequence[str]]] = arguments.vary
         self.settings: Sequence[str] = arguments.settings
         self.folder: Path = arguments.out
         self.launcher: Sequence[str] = (
@@ -83,11 +88,12 @@ class Experiment:
         self, what: str, place: Path, mode: str, settings: Sequence[str], pretrained: str | None
     ) -> Path:
         run = self.folder / place
+        start = pretrained or self.pretrained
         self.start(
             "finetune.py",
             what,
             f"--mode={mode}",
-            f"--pretrained={pretrained or self.pretrained}",
+            *([f"--pretrained={start}"] if start else []),
             f"run_dir={run}",
             *self._settings_of(mode),
             *settings,
@@ -129,6 +135,22 @@ def objectives(experiment: Experiment) -> None:
     compare_runs(runs, experiment.folder)
 
 
+def grid(experiment: Experiment) -> None:
+    """Every combination of the varied settings; the first is what the others are compared with."""
+    names = [name for name, _ in experiment.varied]
+    runs = []
+    for values in product(*(values for _, values in experiment.varied)):
+        chosen = list(zip(names, values, strict=True))
+        label = "_".join(f"{name.split('.')[-1]}-{_plain(value)}" for name, value in chosen)
+        runs.append(experiment.tune(label, "full", *(f"{name}={value}" for name, value in chosen)))
+    compare_runs(runs, experiment.folder)
+
+
+def _plain(value: str) -> str:
+    """A value as a part of a folder's name."""
+    return re.sub(r"[^\w.-]+", "+", value).strip("+")
+
+
 def continual(experiment: Experiment) -> None:
     """Every strategy, forwards and backwards."""
     for tasks in (experiment.tasks, experiment.tasks[::-1]):
@@ -147,11 +169,19 @@ def cross_corpus(experiment: Experiment) -> None:
 
 
 OF_ONE: dict[str, Callable[[Experiment], None]] = {
-    one.__name__: one for one in (baselines, fractions, objectives)
+    one.__name__: one for one in (baselines, fractions, objectives, grid)
 }
 OF_SEVERAL: dict[str, Callable[[Experiment], None]] = {
     one.__name__: one for one in (continual, cross_corpus)
 }
+
+
+def _varied(text: str) -> tuple[str, Sequence[str]]:
+    """`sog.places=[convolution],[pooling,dense]` -> the setting and its values."""
+    name, equals, values = text.partition("=")
+    if not equals or not name or not values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=A,B")
+    return name, re.findall(r"\[[^\]]*\]|[^,\[\]]+", values)
 
 
 def main() -> None:
@@ -161,13 +191,20 @@ def main() -> None:
     tasks = parser.add_mutually_exclusive_group(required=True)
     tasks.add_argument("--task", dest="tasks", type=lambda name: (name,))
     tasks.add_argument("--tasks", type=lambda names: tuple(names.split(",")))
-    parser.add_argument("--pretrained", required=True, help="run, or for objectives a YAML file")
+    parser.add_argument("--pretrained", help="run, or for objectives a YAML file")
+    parser.add_argument(
+        "--vary", type=_varied, action="append", default=[], metavar="KEY=A,B", help="of grid"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of tuning runs")
     arguments = parser.parse_intermixed_args()
     if (len(arguments.tasks) > 1) != (arguments.kind in OF_SEVERAL):
         parser.error(f"{arguments.kind} needs --task{'s A,B' * (arguments.kind in OF_SEVERAL)}")
+    if (arguments.kind == "grid") != bool(arguments.vary):
+        parser.error("grid needs --vary KEY=A,B, and nothing else does")
+    if arguments.pretrained is None and arguments.kind != "grid":
+        parser.error(f"{arguments.kind} needs --pretrained")
     try:
         (OF_ONE | OF_SEVERAL)[arguments.kind](Experiment(arguments))
     except UserError as error:

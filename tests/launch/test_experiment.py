@@ -73,6 +73,29 @@ def test_fractions_grow_to_the_whole(
     assert sum("direct=true" in command for command in started) == len(experiment.FRACTIONS)
 
 
+def test_a_grid_is_every_combination(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = "sog.places=[convolution],[pooling,dense]"
+    run(monkeypatch, "grid", "--vary=sog.gate=none,sog", f"--vary={places}", "seeds=[1]")
+    *tuned, compared = started
+    names = [
+        f"gate-{g}_places-{p}" for g in ("none", "sog") for p in ("convolution", "pooling+dense")
+    ]
+    assert compared == [str(Path("x") / name) for name in names]
+    assert "sog.gate=sog" in tuned[3]
+    assert "sog.places=[pooling,dense]" in tuned[3]
+    assert all("seeds=[1]" in command for command in tuned)
+
+
+@pytest.mark.parametrize(
+    "words", [("grid",), ("grid", "--vary=sog.gate"), ("baselines", "--vary=a=b")]
+)
+def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, *words)
+
+
 def test_every_strategy_runs_in_both_orders(
     started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

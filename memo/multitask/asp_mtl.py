@@ -1,8 +1,10 @@
 """ASP-MTL on words with vectors, or on a backbone with an adapter for all and one for each task."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import count
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +14,25 @@ from data_pipeline.packing import PackedBatch
 from memo.heads.adversary import reversal_weight
 from memo.heads.asp_mtl import AspNetwork
 from memo.heads.base import LABEL
-from memo.model.encoder import Layer
-from memo.model.memobert import MemoBert
 from memo.multitask.backbones import word_states
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import AspSettings
-from memo.multitask.setup import Recipe, SystemFold, SystemSetup, register
-from memo.multitask.texts import TextStates, TokenStates
+from memo.multitask.encoders import AdaptedBackbone, AdapterEncoder, WordEncoder
+from memo.multitask.probes import told_tasks, typical_words
+from memo.multitask.setup import (
+    Blueprint,
+    Followup,
+    Recipe,
+    SystemFold,
+    SystemSetup,
+    View,
+    register,
+)
+from memo.multitask.transfer import CHANNELS, Learner, TransferSystem
 from memo.objectives.base import LossSum
-from memo.tuning.adapter import Bottleneck
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.setup import pretrained_parts
-from memo.words.encoders import MeanWords, PooledCnn, WordLstm, pool_words
 
 ADVERSARY, DIFFERENCE = "adversary", "difference"
 
@@ -81,109 +89,6 @@ class AspSystem(System):
         return {"recognised": found.metric_sum / found.count.clamp(min=1)}
 
 
-class WordEncoder(nn.Module):
-    """Vectors of words, then one of the encoders.
-
-    Args:
-        texts: the vectors, the same for all encoders.
-        settings: which encoder.
-    """
-
-    def __init__(self, texts: TextStates, settings: AspSettings) -> None:
-        super().__init__()
-        self.texts = texts
-        self.encoder = _word_encoder(texts.width, settings)
-        self.width = self.encoder.width
-
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """(S, d)."""
-        state: Tensor = self.encoder(*self.texts(batch))
-        return state[: len(batch.seqlens)]
-
-
-def _word_encoder(width: int, settings: AspSettings) -> WordLstm | PooledCnn | MeanWords:
-    hidden = settings.hidden
-    if settings.encoder == "cnn":
-        return PooledCnn(width, (3, 4, 5), hidden)
-    if settings.encoder == "dnn":
-        return MeanWords(width, hidden)
-    layers = 2 if settings.encoder == "stacked" else 1
-    return WordLstm(width, hidden, layers, both=settings.encoder == "bilstm")
-
-
-class ManyAdapters(nn.Module):
-    """A module whose output passes one of several bottlenecks.
-
-    Args:
-        inner: gives (N, D).
-        adapters: of the shared encoder and of each private one.
-
-    Attributes:
-        chosen: number of the one that is passed.
-    """
-
-    def __init__(self, inner: nn.Module, adapters: Sequence[Bottleneck]) -> None:
-        super().__init__()
-        self.inner = inner
-        self.adapters = nn.ModuleList(adapters)
-        self.chosen = 0
-
-    def forward(self, *arguments: object) -> Tensor:
-        """As the inner module."""
-        adapted: Tensor = self.adapters[self.chosen](self.inner(*arguments))
-        return adapted
-
-
-class AdaptedBackbone(nn.Module):
-    """A backbone with several sets of adapters; a text's state is the mean of its tokens'.
-
-    Args:
-        backbone: gets the adapters, in place.
-        cls_id: number of the piece that begins a window.
-        encoders: how many sets.
-        size: of the bottlenecks.
-    """
-
-    def __init__(self, backbone: MemoBert, cls_id: int, encoders: int, size: int) -> None:
-        super().__init__()
-        self.tokens = TokenStates(backbone, cls_id)
-        self.width = self.tokens.width
-        for layer in backbone.encoder.layers:
-            assert isinstance(layer, Layer), "the encoder is made of them"
-            for name in ("attention", "feed_forward"):
-                adapters = [Bottleneck(self.width, size) for _ in range(encoders)]
-                layer.add_module(name, ManyAdapters(layer.get_submodule(name), adapters))
-        self._many = [one for one in backbone.modules() if isinstance(one, ManyAdapters)]
-
-    def forward(self, batch: PackedBatch, number: int) -> Tensor:
-        """(S, d), through one set of adapters."""
-        for one in self._many:
-            one.chosen = number
-        states = self.tokens(batch)
-        pooled = pool_words(states.vectors, states.lengths, "mean")
-        return pooled[: len(batch.seqlens)]
-
-
-class AdapterEncoder(nn.Module):
-    """One set of adapters of a backbone.
-
-    Args:
-        adapted: the backbone, the same for all encoders.
-        number: of the set.
-    """
-
-    def __init__(self, adapted: AdaptedBackbone, number: int) -> None:
-        super().__init__()
-        self.adapted = adapted
-        self.number = number
-        self.width = adapted.width
-
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """(S, d)."""
-        state: Tensor = self.adapted(batch, self.number)
-        return state
-
-
 @register
 class AspMtl(Recipe):
     """Many tasks of one class a text."""
@@ -200,22 +105,68 @@ class AspMtl(Recipe):
             if member.traits:
                 raise UserError(f"asp_mtl: task {member.name} has several labels a text")
         names = [one.name for one in setup.members]
+        left = setup.config.asp_mtl.leave_out
+        if left is not None and (left not in names or len(names) < 3):
+            raise UserError(f"asp_mtl.leave_out: {left!r} is none of three or more tasks")
+        if left is not None and setup.config.asp_mtl.sharing == "alone":
+            raise UserError("asp_mtl.leave_out: nothing is shared with sharing=alone")
+        if left is not None and setup.config.distribution.zero_stage == 3:
+            raise UserError("asp_mtl.leave_out needs whole parameters: zero_stage=2 or less")
         unknown = [name for name in setup.config.asp_mtl.weights if name not in names]
         if unknown:
             raise UserError(f"asp_mtl.weights: there is no task {unknown[0]!r}")
 
-    def build(self, fold: SystemFold) -> System:
+    def views(self, setup: SystemSetup) -> list[View]:
+        """See the base class; of a task that is left out, both ways to learn it."""
+        left = _left_out(setup)
+        return super().views(setup) if left is None else [View(name, left) for name in CHANNELS]
+
+    def build(self, blueprint: Blueprint) -> System:
         """See the base class."""
-        setup, settings = fold.setup, fold.setup.config.asp_mtl
-        encoder = _word_encoders(fold) if setup.backbone is None else _adapter_encoders(fold)
-        outputs = [one.outputs for one in setup.kinds]
+        config, settings = blueprint.config, blueprint.config.asp_mtl
+        words = blueprint.backbone is None
+        encoder = _word_encoders(blueprint) if words else _adapter_encoders(blueprint)
+        outputs = [one.outputs for one in blueprint.kinds]
         network = AspNetwork(
             encoder, outputs, settings.sharing, settings.normalised, settings.dropout
         )
-        system = AspSystem(setup.kinds, network, settings)
-        if setup.backbone is not None:
-            _freeze_backbone(system, setup.config.mode)
+        system = AspSystem(blueprint.kinds, network, settings)
+        if not words:
+            _freeze_backbone(system, config.mode)
         return system
+
+    def first(self, setup: SystemSetup) -> SystemSetup:
+        """See the base class: the tasks that are not left out."""
+        left = _left_out(setup)
+        if left is None:
+            return setup
+        others = [one for number, one in enumerate(setup.members) if number != left]
+        return replace(setup, members=others)
+
+    def then(self, fold: SystemFold, trained: System) -> Sequence[Followup]:
+        """See the base class: the left-out task, single-channel and bi-channel."""
+        setup, left = fold.setup, _left_out(fold.setup)
+        if left is None:
+            return ()
+        assert isinstance(trained, AspSystem), "that was built"
+        assert trained.network.shared is not None, "see `check`"
+        alone = replace(setup, members=[setup.members[left]], recipe=Learner())
+        build = partial(TransferSystem, alone.kinds[0], trained.network.shared)
+        return [
+            Followup(name, replace(fold, setup=alone), partial(build, both))
+            for name, both in CHANNELS.items()
+        ]
+
+    def examine(self, fold: SystemFold, system: System) -> dict[str, Any]:
+        """See the base class: whether a linear probe tells the tasks by the shared states."""
+        assert isinstance(system, AspSystem), "that was built"
+        found: dict[str, Any] = {}
+        if system.network.shared is not None and len(fold.setup.members) > 1:
+            found["task told by shared states"] = told_tasks(fold, system.network.shared)
+        whole = fold.setup.config.distribution.zero_stage < 3
+        if fold.vocabulary is not None and whole:
+            found["typical"] = typical_words(fold, fold.vocabulary, system.network)
+        return found
 
     def sampling(self, config: FinetuneConfig) -> Sampling:
         """See the base class."""
@@ -226,18 +177,25 @@ class AspMtl(Recipe):
         return config.asp_mtl.unlabelled and config.asp_mtl.sharing == "asp"
 
 
-def _word_encoders(fold: SystemFold) -> Callable[[], nn.Module]:
-    words, settings = word_states(fold), fold.setup.config.asp_mtl
+def _left_out(setup: SystemSetup) -> int | None:
+    """Number of the task that is left out."""
+    name = setup.config.asp_mtl.leave_out
+    names = [one.name for one in setup.members]
+    return names.index(name) if name in names else None
+
+
+def _word_encoders(blueprint: Blueprint) -> Callable[[], nn.Module]:
+    words, settings = word_states(blueprint), blueprint.config.asp_mtl
     return lambda: WordEncoder(words, settings)
 
 
-def _adapter_encoders(fold: SystemFold) -> Callable[[], nn.Module]:
-    setup, sharing = fold.setup, fold.setup.config.asp_mtl.sharing
-    assert setup.backbone is not None, "that is asked for"
-    body, _ = pretrained_parts(setup.backbone, setup.config)
-    sets = (sharing != "alone") + (sharing != "fs") * len(setup.members)
-    cls_id = setup.backbone.tokenizer.cls_id
-    adapted = AdaptedBackbone(body, cls_id, sets, setup.config.adapter.size)
+def _adapter_encoders(blueprint: Blueprint) -> Callable[[], nn.Module]:
+    config, backbone = blueprint.config, blueprint.backbone
+    assert backbone is not None, "that is asked for"
+    sharing = config.asp_mtl.sharing
+    body, _ = pretrained_parts(backbone, config)
+    sets = (sharing != "alone") + (sharing != "fs") * len(blueprint.kinds)
+    adapted = AdaptedBackbone(body, backbone.tokenizer.cls_id, sets, config.adapter.size)
     numbers = count()
     return lambda: AdapterEncoder(adapted, next(numbers))
 

@@ -1,11 +1,11 @@
-"""What a system's texts are read with, built for one fold."""
+"""What a system's texts are read with, and the blueprint of a fold's model."""
 
 from collections.abc import Sequence
 
 import torch
 
 from memo.multitask.base import System
-from memo.multitask.setup import SystemFold
+from memo.multitask.setup import Blueprint, SystemFold
 from memo.multitask.texts import TextStates, TokenStates, WordStates
 from memo.tuning.base import Parts, TuningMode, parse_mode
 from memo.tuning.setup import pretrained_parts
@@ -13,27 +13,38 @@ from memo.words.encoders import WordEmbedding
 from memo.words.vectors import train_vectors, vector_table
 
 
-def word_states(fold: SystemFold) -> TextStates:
-    """Vectors of the vocabulary's words, from a file or trained on the fold's own texts."""
+def blueprint_of(fold: SystemFold) -> Blueprint:
+    """What a fold's model is built from.
+
+    Vectors are those of a file, or trained on the fold's own texts.
+    """
     setup, words, vocabulary = fold.setup, fold.setup.config.words, fold.vocabulary
-    assert vocabulary is not None, "words have one"
-    lookup = setup.lookup or train_vectors(fold.texts(), words.width)
-    table, _ = vector_table(vocabulary, lookup, words.spread, fold.seed)
-    # Vectors that stay as they are are saved in 16 bits, and are the same when they are read back.
-    vectors = torch.from_numpy(table).half().float() if words.frozen else torch.from_numpy(table)
-    return WordStates(WordEmbedding(vectors, words.frozen))
+    vectors = None
+    if vocabulary is not None:
+        lookup = setup.lookup or train_vectors(fold.texts(), words.width)
+        table, _ = vector_table(vocabulary, lookup, words.spread, fold.seed)
+        vectors = torch.from_numpy(table)
+        if words.frozen:  # they are saved in 16 bits, and shall be the same when read back
+            vectors = vectors.half().float()
+    return Blueprint(setup.config, setup.kinds, setup.backbone, vectors, len(fold.tags))
 
 
-def token_states(fold: SystemFold) -> tuple[TokenStates, Sequence[TuningMode]]:
+def word_states(blueprint: Blueprint) -> TextStates:
+    """Vectors of words."""
+    assert blueprint.table is not None, "words have vectors"
+    return WordStates(WordEmbedding(blueprint.table, blueprint.config.words.frozen))
+
+
+def token_states(blueprint: Blueprint) -> tuple[TokenStates, Sequence[TuningMode]]:
     """A backbone's tokens, and how it is trained."""
-    setup = fold.setup
-    assert setup.backbone is not None, "that is asked for"
-    body, mlm = pretrained_parts(setup.backbone, setup.config)
-    modes = parse_mode(setup.config.mode)
-    parts = Parts(setup.config, body, mlm, setup.backbone.tokenizer, 2, None)
+    config, backbone = blueprint.config, blueprint.backbone
+    assert backbone is not None, "that is asked for"
+    body, mlm = pretrained_parts(backbone, config)
+    modes = parse_mode(config.mode)
+    parts = Parts(config, body, mlm, backbone.tokenizer, 2, None)
     for mode in modes:
         mode.extend(parts)
-    return TokenStates(body, setup.backbone.tokenizer.cls_id), modes
+    return TokenStates(body, backbone.tokenizer.cls_id), modes
 
 
 def freeze(system: System, prefix: str, modes: Sequence[TuningMode]) -> None:

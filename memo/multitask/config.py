@@ -89,6 +89,8 @@ class AspSettings(Settings):
             sizes; `all`: a step has a batch of each.
         weights: task -> alpha, factor of its loss; 1 where it is not named.
         dropout: before the output layer.
+        leave_out: a task that the others are trained without; it is then learned on the frozen
+            shared encoder, alone and with a private one beside it.
     """
 
     sharing: Literal["alone", "fs", "sp", "asp"] = "asp"
@@ -102,6 +104,7 @@ class AspSettings(Settings):
     sampling: Literal["uniform", "proportional", "all"] = "uniform"
     weights: Mapping[str, float] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
+    leave_out: str | None = None
 
 
 class ImageSettings(Settings):

@@ -1,7 +1,7 @@
 """Train one fold of a system, choose the epoch on the validation parts, test that epoch once."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from data_pipeline.stream import eval_batches
 from memo.evaluation.scores import score
 from memo.evaluation.traits import score_traits
 from memo.heads.maml import conflict
+from memo.multitask.backbones import blueprint_of
 from memo.multitask.base import System
 from memo.multitask.batches import Drawn, TaskBatch, TaskStreams
 from memo.multitask.setup import SystemFold
@@ -53,6 +54,7 @@ class SystemResult:
         valid: of each view, the score by which it was chosen.
         test: of each view, answers on its test part.
         traces: of each epoch, what was watched.
+        examined: what was measured of the model in the end, beyond its scores.
         trained: the trained tensors of the chosen epoch, on every rank.
         model: with these, and with the buffers of that epoch.
         seconds: of training, without the test.
@@ -62,13 +64,14 @@ class SystemResult:
     valid: Mapping[str, float]
     test: Mapping[str, Answers]
     traces: Sequence[Mapping[str, float]]
+    examined: Mapping[str, Any]
     trained: Mapping[str, Tensor]
     model: System
     seconds: float
 
 
-def train_system(fold: SystemFold, show: bool) -> SystemResult:
-    """Train, choose, test.
+def learn(fold: SystemFold, show: bool) -> SystemResult:
+    """Train, choose, test; and what a system trains afterwards.
 
     Args:
         fold: with its parts.
@@ -77,9 +80,24 @@ def train_system(fold: SystemFold, show: bool) -> SystemResult:
     Raises:
         UserError: too many non-finite steps or bad texts, or more ranks than texts.
     """
+    recipe = fold.setup.recipe
+    first = replace(fold, setup=recipe.first(fold.setup))
+    result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
+    valid, test, trained = dict[str, float](), dict[str, Answers](), dict(result.trained)
+    for later in recipe.then(fold, result.model):
+        found = train_system(later.fold, later.build, show)
+        ((_, valid[later.view]),) = found.valid.items()
+        ((_, test[later.view]),) = found.test.items()
+        trained |= {f"{later.view}.{name}": one for name, one in found.trained.items()}
+        result = replace(result, seconds=result.seconds + found.seconds)
+    return replace(result, valid=valid, test=test, trained=trained) if test else result
+
+
+def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> SystemResult:
+    """Train a model, choose the epoch, test it; see `learn`."""
     config, begin = fold.setup.config, perf_counter()
     torch.manual_seed(fold.seed)
-    system = fold.setup.recipe.build(fold).to(fold.ranks.device)
+    system = build().to(fold.ranks.device)
     engine = Engine(
         system, system.weights, config.optimizer, config.distribution, fold.ranks, fold.seed
     )
@@ -101,8 +119,9 @@ def train_system(fold: SystemFold, show: bool) -> SystemResult:
     for buffer, value in zip(system.buffers(), buffers, strict=True):
         buffer.copy_(value)
     test = answer(fold, system, "test")
+    examined = fold.setup.recipe.examine(fold, system)
     engine.close()
-    return SystemResult(best[0], best[1], test, traces, best[2], system, seconds)
+    return SystemResult(best[0], best[1], test, traces, examined, best[2], system, seconds)
 
 
 def _agree_on_buffers(fold: SystemFold, system: System) -> None:

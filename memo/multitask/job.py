@@ -12,7 +12,7 @@ from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 from memo.evaluation.systems import MAIN, main_name
 from memo.evaluation.traits import score_traits
 from memo.multitask.artifact import SystemArtifact
-from memo.multitask.fold import Answers, SystemResult, scores_of, train_system
+from memo.multitask.fold import Answers, SystemResult, learn, scores_of
 from memo.multitask.members import Member
 from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_system
 from memo.training.distributed import Ranks
@@ -67,10 +67,11 @@ class SystemJob(Job):
         config = self.config
         quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
         opened = open_fold(self.setup, fold, seed, ranks, quarantine)
-        result = train_system(opened, ranks.first)
+        result = learn(opened, ranks.first)
         tensors = dict(result.trained)
         if opened.vocabulary is not None:  # vectors that were not trained are nowhere else
-            for name, one in result.model.state_dict().items():
+            frozen = {**dict(result.model.named_parameters()), **dict(result.model.named_buffers())}
+            for name, one in frozen.items():
                 tensors.setdefault(name, one.detach().half().cpu())
         return _record(opened, result), [SystemArtifact("system", opened, tensors)]
 
@@ -95,6 +96,7 @@ class SystemJob(Job):
                 for view in setup.views
             },
             "average": _average(records, [view.name for view in setup.views]),
+            "examined": _examined(records),
             "folds": len(numbers),
             "seeds": sorted({one["seed"] for one in records}),
             "runs": len(records),
@@ -129,6 +131,7 @@ def _record(fold: SystemFold, result: SystemResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 2),
         "trained_parameters": sum(one.numel() for one in result.trained.values()),
         "traces": list(result.traces),
+        "examined": dict(result.examined),
         "tasks": {
             view.name: {
                 "texts": {
@@ -183,6 +186,12 @@ def _average(records: Sequence[Record], names: Sequence[str]) -> dict[str, Any]:
         for one in records
     ]
     return summarise(by_fold_and_seed(values)).to_json()
+
+
+def _examined(records: Sequence[Record]) -> dict[str, float]:
+    """Means of what was measured of the trained models."""
+    names = [name for name, one in records[0]["examined"].items() if isinstance(one, float)]
+    return {name: float(np.mean([one["examined"][name] for one in records])) for name in names}
 
 
 def _accuracy(scores: Mapping[str, Any]) -> float:

@@ -6,13 +6,14 @@ A recipe is one file of this package: its model, what its samples are like, and 
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 import memo.multitask
 from data_pipeline.clip import BadSampleError
@@ -48,6 +49,25 @@ class View(NamedTuple):
 
     name: str
     task: int
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a system's model is built from; its values are loaded, or trained, afterwards.
+
+    Attributes:
+        config: the settings.
+        kinds: what each task asks.
+        backbone: what tuning starts from; None for words.
+        table: float32 (V, D), vectors of the vocabulary's words; None with a backbone.
+        tags: numbers of tags in use.
+    """
+
+    config: FinetuneConfig
+    kinds: Sequence[TaskKind]
+    backbone: Backbone | None
+    table: Tensor | None
+    tags: int
 
 
 @dataclass(frozen=True)
@@ -178,6 +198,21 @@ class SystemFold:
             yield from _own_texts(member, self.number)
 
 
+@dataclass(frozen=True)
+class Followup:
+    """A training that follows another.
+
+    Attributes:
+        view: name of what is reported of it.
+        fold: of one task.
+        build: makes its model.
+    """
+
+    view: str
+    fold: SystemFold
+    build: Callable[[], System]
+
+
 class Recipe(ABC):
     """One system: its model, its samples, its training."""
 
@@ -207,8 +242,22 @@ class Recipe(ABC):
         return transform, label_specs(targets.shape[1])
 
     @abstractmethod
-    def build(self, fold: SystemFold) -> System:
+    def build(self, blueprint: Blueprint) -> System:
         """The model with its initial weights, drawn from torch's generator; frozen is marked so."""
+
+    def first(self, setup: SystemSetup) -> SystemSetup:
+        """What is trained first; all of it, unless a system knows better."""
+        return setup
+
+    def then(self, fold: SystemFold, trained: System) -> Sequence[Followup]:
+        """What is trained afterwards, upon the model that was trained first."""
+        del fold, trained
+        return ()
+
+    def examine(self, fold: SystemFold, system: System) -> Mapping[str, Any]:
+        """What is measured of a trained model beyond its scores, as JSON has it."""
+        del fold, system
+        return {}
 
     def sampling(self, config: FinetuneConfig) -> Sampling:
         """What a step sees."""

@@ -15,7 +15,7 @@ from memo.multitask.backbones import freeze, token_states, word_states
 from memo.multitask.base import System, TaskKind, task_loss
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
-from memo.multitask.setup import Recipe, SystemFold, SystemSetup, register
+from memo.multitask.setup import Blueprint, Recipe, SystemSetup, register
 from memo.multitask.texts import TextStates
 from memo.objectives.base import LossSum
 from memo.tuning.config import FinetuneConfig
@@ -162,13 +162,13 @@ class Sog(Recipe):
         if maml and len(setup.members) < 2:
             raise UserError("sog.training=maml needs two tasks or more")
 
-    def build(self, fold: SystemFold) -> System:
+    def build(self, blueprint: Blueprint) -> System:
         """See the base class."""
-        setup = fold.setup
-        if setup.backbone is None:
-            return SogSystem(setup.kinds, word_states(fold), setup.config.sog, (3, 4, 5))
-        tokens, modes = token_states(fold)
-        system = SogSystem(setup.kinds, tokens, setup.config.sog, (1,))
+        kinds, settings = blueprint.kinds, blueprint.config.sog
+        if blueprint.backbone is None:
+            return SogSystem(kinds, word_states(blueprint), settings, (3, 4, 5))
+        tokens, modes = token_states(blueprint)
+        system = SogSystem(kinds, tokens, settings, (1,))
         freeze(system, "texts.backbone.", modes)
         return system
 

@@ -38,7 +38,7 @@ from memo.multitask.posts import (
     clip_specs,
     post_specs,
 )
-from memo.multitask.setup import Recipe, SystemFold, SystemSetup, View, register
+from memo.multitask.setup import Blueprint, Recipe, SystemFold, SystemSetup, View, register
 from memo.objectives.base import LossSum
 from memo.tuning.setup import check_features
 
@@ -203,27 +203,27 @@ class Trimodal(Recipe):
         )
         return transform, post_specs(form)
 
-    def build(self, fold: SystemFold) -> System:
+    def build(self, blueprint: Blueprint) -> System:
         """See the base class."""
-        setup, settings = fold.setup, fold.setup.config.trimodal
-        if setup.backbone is not None:
-            tokens, modes = token_states(fold)
-            encoder: nn.Module = ClipEncoder(tokens.backbone, settings.width)
-            system = TrimodalSystem(setup.kinds, encoder, CLIP, settings)
+        kinds, settings = blueprint.kinds, blueprint.config.trimodal
+        if blueprint.backbone is not None:
+            tokens, modes = token_states(blueprint)
+            clips = ClipEncoder(tokens.backbone, settings.width)
+            system = TrimodalSystem(kinds, clips, CLIP, settings)
             freeze(system, "encoder.backbone.", modes)
             return system
         images = ImageNetwork(settings.image)
-        encoder = PostEncoder(
+        posts = PostEncoder(
             images=None if settings.image.frozen else images,
             image_width=images.width,
-            words=word_states(fold),
-            tags=len(fold.tags),
+            words=word_states(blueprint),
+            tags=blueprint.tags,
             tag_width=settings.tag_width,
             filters=settings.filters,
             width=settings.width,
             dropout=settings.dropout,
         )
-        return TrimodalSystem(setup.kinds, encoder, POST, settings)
+        return TrimodalSystem(kinds, posts, POST, settings)
 
 
 def _modalities(setup: SystemSetup) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from data_pipeline.packing import PackedBatch
 from memo.heads.asp_mtl import AspNetwork, Sharing, Transfer
-from memo.multitask.asp_mtl import WordEncoder
 from memo.multitask.config import AspSettings
+from memo.multitask.encoders import WordEncoder
 from memo.multitask.texts import WordStates
 from memo.words.encoders import WordEmbedding
 from tests.memo.multitask.small_system import pack_texts

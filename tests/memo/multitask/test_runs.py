@@ -11,7 +11,9 @@ import yaml
 from safetensors.torch import load_file
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.reader import open_dataset
 from memo.evaluation.compare import compare_runs
+from memo.multitask.artifact import open_system
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks
@@ -208,6 +210,7 @@ REFUSED = [
         "sog.training=maml needs whole parameters",
     ),
     (["batch.token_budget=20"], "batch.token_budget"),
+    (["sog.training=maml", "members=[moods]"], "sog.training=maml needs two tasks"),
 ]
 
 
@@ -220,12 +223,82 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+REFUSED_OF_ASP = [
+    (["asp_mtl.leave_out=weather"], "'weather' is none of three or more tasks"),
+    (["asp_mtl.leave_out=books", "asp_mtl.sharing=alone"], "nothing is shared"),
+    (["asp_mtl.weights={weather: 2}"], "there is no task 'weather'"),
+    (["distribution.activation_checkpointing=true"], "does not go with changing adapters"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), REFUSED_OF_ASP, ids=lambda value: str(value)[:40])
+def test_what_asp_cannot_do_is_refused(
+    changes: list[str], reason: str, asp: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        finetune(system_config(asp, tmp_path / "run", *changes))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_backbone_is_needed_for_one_task_alone(sog: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="backbone=original is for systems"):
         finetune(system_config(sog.parent / "moods.yaml", tmp_path / "run"))
     config = system_config(sog.parent / "people.yaml", tmp_path / "run")
     with pytest.raises(UserError, match="make it a part of --task sog"):
         finetune(config)
+
+
+@pytest.mark.parametrize("system", ["sog", "asp"])
+@pytest.mark.parametrize("below", ["words", "backbone"])
+def test_a_saved_system_answers_as_it_did(
+    system: str, below: str, backbone: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    memo = ["backbone=memo", f"pretrained={backbone}", "mode=adapter", "adapter.size=4"]
+    changes = ["words.frozen=true"] if below == "words" else memo
+    finetune(system_config(request.getfixturevalue(system), tmp_path / "run", *changes))
+    found = open_system(fold_folder(tmp_path / "run", 0, 1) / "system")
+    for name, of_task in record(tmp_path / "run")["tasks"].items():
+        answers = of_task["answers"]
+        data = {"people": "people_data", "moods": "moods_data"}.get(name, "reviews_data")
+        folder = request.getfixturevalue(system).parent / data
+        split = open_dataset(folder).whole()
+        texts = {split.location(at)[1]: split.read_text(at) or "" for at in range(len(split))}
+        told = found.predict([texts[key] for key in answers["keys"][:5]], name)
+        rows = [list(one.values()) for one in told]
+        np.testing.assert_allclose(rows, answers["probabilities"][:5], atol=2e-5)
+        if system == "asp":
+            assert found.shared_states(["the cat went"], name).shape[0] == 1
+    with pytest.raises(UserError, match="there is no task 'weather'"):
+        found.predict(["a"], "weather")
+
+
+@pytest.mark.parametrize("below", ["words", "backbone"])
+def test_a_left_out_task_is_learned_on_what_the_others_share(
+    below: str, backbone: Path, asp: Path, tmp_path: Path
+) -> None:
+    memo = ["backbone=memo", f"pretrained={backbone}", "adapter.size=4"]
+    changes = memo if below == "backbone" else ["training.epochs=10", "optimizer.lr=3e-2"]
+    finetune(system_config(asp, tmp_path / "run", "asp_mtl.leave_out=films", *changes))
+    found = record(tmp_path / "run")["tasks"]
+    assert list(found) == ["single channel", "bi-channel"]
+    for one in found.values():
+        assert all("films" in key for key in one["answers"]["keys"])
+        assert below == "backbone" or one["scores"]["wa"] > 0.8
+    saved = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    later = [name for name in saved if name.startswith(("single channel.", "bi-channel."))]
+    assert not any("shared" in name for name in later), "the shared encoder is frozen"
+    assert any(name.startswith("bi-channel.network.private.") for name in later)
+
+
+def test_the_probe_and_the_typical_words(asp: Path, tmp_path: Path) -> None:
+    """The name of the session stands in every text, so that the probe must find it."""
+    changes = ["training.epochs=12", "optimizer.lr=3e-2", "asp_mtl.sharing=sp"]
+    finetune(system_config(asp, tmp_path / "run", *changes))
+    found = record(tmp_path / "run")["examined"]
+    assert found["task told by shared states"] > 0.5
+    assert set(found["typical"]) == {"shared", "private, books", "private, films", "private, music"}
+    named = found["typical"]["shared"]
+    assert {"sunny", "warm"} & set(named["against"][:2]) or {"cold", "grey"} & set(named["for"][:2])
 
 
 def test_word_vectors_of_a_file_are_taken(sog: Path, tmp_path: Path) -> None:

@@ -17,27 +17,24 @@ from memo.multitask.texts import label_specs
 from memo.tuning.config import FinetuneConfig
 
 
-def pack_texts(
-    numbers: Sequence[Sequence[int]], targets: Sequence[Sequence[int]] | None = None
-) -> PackedBatch:
-    """Word numbers of some texts as a batch, with targets (zeros unless given)."""
-    given = [[0]] * len(numbers) if targets is None else targets
+def pack_texts(numbers: Sequence[Sequence[int]], dims: tuple[int, int] = (0, 0)) -> PackedBatch:
+    """Word numbers of some texts as a batch, all of class 0; `dims` of rows that are not there."""
     nothing = np.zeros(0, dtype=bool)
-    rows = np.zeros((0, 0), np.float32)
+    face, speech = (np.zeros((0, dim), np.float32) for dim in dims)
     examples = [
         Example(
             sample=at,
             key=f"text-{at}",
             text_ids=np.array(text, dtype=np.int64),
-            face=rows,
+            face=face,
             face_masked=nothing,
-            speech=rows,
+            speech=speech,
             speech_masked=nothing,
-            targets={LABEL: Targets(np.array([0]), np.array([own], dtype=np.int64))},
+            targets={LABEL: Targets(np.array([0]), np.array([[0]], dtype=np.int64))},
         )
-        for at, (text, own) in enumerate(zip(numbers, given, strict=True))
+        for at, text in enumerate(numbers)
     ]
-    return pack(examples, label_specs(len(given[0]) if len(given) else 1), 0, 0)
+    return pack(examples, label_specs(1), *dims)
 
 
 MOODS = {"good": "sunny warm", "bad": "cold grey"}

@@ -1,0 +1,115 @@
+"""Which texts are a task's, and task files that cannot be learned."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from data_pipeline.errors import UserError
+from data_pipeline.quarantine import Quarantine
+from data_pipeline.stream import Placement
+from memo.multitask.batches import TaskStreams
+from memo.multitask.members import load_system, open_members
+from memo.multitask.setup import open_fold, set_up_system
+from memo.tuning.run import finetune
+from tests.memo.multitask.small_system import system_config, write_asp, write_sog
+from tests.memo.tuning.test_run import alone
+
+
+@pytest.fixture(scope="module")
+def sog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sog(tmp_path_factory.mktemp("sog"))
+
+
+@pytest.fixture(scope="module")
+def asp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_asp(tmp_path_factory.mktemp("asp"))
+
+
+def test_every_session_has_its_own_clips(asp: Path) -> None:
+    members = open_members(load_system(str(asp)), None)
+    assert [one.name for one in members] == ["books", "films", "music"]
+    seen: set[int] = set()
+    for member in members:
+        (fold,) = member.folds
+        parts = [fold.train, fold.valid, fold.test, member.unlabelled]
+        numbers = np.concatenate(parts).tolist()
+        sessions = {member.corpus.groups.session[at] for at in numbers}
+        assert sessions == {member.name}
+        assert len(set(numbers)) == len(numbers) == 36
+        assert not seen & set(numbers)
+        seen |= set(numbers)
+        assert (member.corpus.labels[member.unlabelled] == -1).all()
+
+
+def test_traits_and_classes_are_read(sog: Path) -> None:
+    people, moods = open_members(load_system(str(sog)), None)
+    assert (people.outputs, people.answers) == (2, ("calm", "loud"))
+    assert people.targets[:4].tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    assert (moods.outputs, moods.answers) == (2, ("good", "bad"))
+    assert set(moods.targets[:, 0].tolist()) == {-1, 0, 1}
+
+
+def changed(sog: Path, folder: Path, **settings: object) -> Path:
+    """The system with a change in the task of moods."""
+    task = yaml.safe_load((sog.parent / "moods.yaml").read_text()) | settings
+    (folder / "moods.yaml").write_text(yaml.safe_dump(task))
+    system = yaml.safe_load(sog.read_text())
+    system["members"][1]["task"] = str(folder / "moods.yaml")
+    (folder / "system.yaml").write_text(yaml.safe_dump(system))
+    return folder / "system.yaml"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"classes": ["good", "sad"]}, "clips are labelled 'bad', which is none of good, sad"),
+        ({"label": "weather"}, "no clip of .* has a label 'weather'"),
+        ({"classes": ["good"]}, "classes"),
+        ({"ignore": ["bad"]}, "no clip of .* is labelled 'bad'"),
+        ({"traits": ["mood"], "classes": ["good", "bad", "so"]}, "two answers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    settings: dict[str, object], reason: str, sog: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=reason):
+        finetune(system_config(changed(sog, tmp_path, **settings), tmp_path / "run"))
+
+
+def test_a_system_that_nobody_has_built_is_refused(sog: Path, tmp_path: Path) -> None:
+    system = yaml.safe_load(sog.read_text()) | {"system": "sok"}
+    (tmp_path / "system.yaml").write_text(yaml.safe_dump(system))
+    with pytest.raises(UserError, match="no system 'sok'; known are: asp_mtl, sog, trimodal"):
+        finetune(system_config(tmp_path / "system.yaml", tmp_path / "run"))
+
+
+def test_more_ranks_than_texts_of_a_task_are_refused(asp: Path, tmp_path: Path) -> None:
+    setup = set_up_system(system_config(asp, tmp_path / "run"))
+    fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
+    makers = [fold.maker(task, np.arange(3)) for task in range(3)]
+    crowd = [replace(maker, placement=Placement(0, 4)) for maker in makers]
+    with pytest.raises(UserError, match="4 ranks, but split 'books, fold 0, seed 1' has only 3"):
+        TaskStreams(crowd, [None] * 3, 8, "all", 1)
+
+
+def test_samplings(asp: Path, tmp_path: Path) -> None:
+    setup = set_up_system(system_config(asp, tmp_path / "run"))
+    fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
+    makers = [fold.maker(task, fold.part(task).train[: 4 + 8 * task]) for task in range(3)]
+
+    def drawn(sampling: str, steps: int = 6, outer: int = 1) -> list[list[int]]:
+        with TaskStreams(makers, [None] * 3, 4, sampling, 1, outer) as streams:  # type: ignore[arg-type]
+            return [[one.task for one in streams.step(step)] for step in range(steps)]
+
+    assert drawn("all", 2) == [[0, 1, 2], [0, 1, 2]]
+    assert drawn("alternating") == [[0], [1], [2], [0], [1], [2]]
+    assert drawn("episodes", 2, outer=2) == [[0, 1, 2, 1, 2], [1, 0, 2, 0, 2]]
+    counts = np.bincount([one for (one,) in drawn("proportional", 300)], minlength=3) / 300
+    np.testing.assert_allclose(counts, np.array([4, 12, 19]) / 35, atol=0.1)
+    even = np.bincount([one for (one,) in drawn("uniform", 300)], minlength=3) / 300
+    np.testing.assert_allclose(even, 1 / 3, atol=0.1)
+    with TaskStreams(makers, [None] * 3, 4, "all", 1) as streams:
+        assert streams.per_epoch == round(len(makers[2].split) / 4)

@@ -1,0 +1,86 @@
+"""Texts of any length: words, windows of a backbone, and states that come back in their places."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.clip import BadSampleError, Clip
+from memo.model.memobert import MemoBert
+from memo.multitask.texts import (
+    TextTransform,
+    TokenStates,
+    WordStates,
+    cut_pieces,
+    cut_words,
+    in_windows,
+)
+from memo.tokenizer import train_sentencepiece
+from memo.tokenizer.base import Tokenizer
+from memo.words.encoders import WordEmbedding
+from memo.words.vocabulary import Vocabulary
+from tests.memo.model.packed import small_spec
+from tests.memo.multitask.small_system import pack_texts
+
+DIMS = (6, 5)
+"""Of the small model's rows."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    texts = ["the glad cat sat on the mat and the sad dog ran home again"] * 5
+    return train_sentencepiece(texts, tmp_path_factory.mktemp("tokenizer"), 40)
+
+
+@given(words=st.integers(1, 60), longest=st.integers(1, 50), window=st.integers(1, 9))
+def test_windows_hold_the_first_pieces_in_order(
+    words: int, longest: int, window: int, tokenizer: Tokenizer
+) -> None:
+    text = " ".join(["cat", "dog", "home"][at % 3] for at in range(words))
+    found = cut_pieces(tokenizer, longest, window)(text)
+    inside = [one for one in found.tolist() if one not in (tokenizer.cls_id, tokenizer.sep_id)]
+    whole = tokenizer.encode(text).ids.tolist()
+    assert inside == whole[: len(inside)]
+    assert len(inside) <= longest
+    assert len(found) == len(inside) + 2 * -(-len(inside) // window)
+    starts = np.flatnonzero(found == tokenizer.cls_id)
+    assert (np.diff([*starts, len(found)]) <= window + 2).all()
+
+
+def test_a_text_in_windows_is_as_many_texts(tokenizer: Tokenizer) -> None:
+    """The states of a long text are those of its windows, each read on its own."""
+    spec = small_spec(vocab_size=tokenizer.vocab_size)
+    model = MemoBert(spec).eval()
+    texts = TokenStates(model, tokenizer.cls_id)
+    cut = cut_pieces(tokenizer, 30, 4)
+    long, short = cut("the glad cat sat on the mat again"), cut("dog")
+    states = texts(pack_texts([long.tolist(), short.tolist()], DIMS))
+    assert states.lengths.tolist() == [len(long), len(short)]
+    starts = [*np.flatnonzero(long == tokenizer.cls_id).tolist(), len(long)]
+    windows = [long[a:b].tolist() for a, b in pairwise(starts)]
+    assert len(windows) > 1
+    alone = torch.cat([texts(pack_texts([window], DIMS)).vectors[0] for window in windows])
+    torch.testing.assert_close(states.vectors[0], alone, atol=1e-5, rtol=1e-5)
+    assert not states.vectors[1, len(short) :].any()
+
+
+def test_no_texts_are_one_empty_text(tokenizer: Tokenizer) -> None:
+    embedding = WordStates(WordEmbedding(torch.randn(5, 3), frozen=False))
+    states = embedding(pack_texts([]))
+    assert (states.vectors.shape, states.lengths.tolist()) == ((1, 1, 3), [1])
+    states.vectors.sum().backward()
+    backbone = TokenStates(MemoBert(small_spec()), 2)
+    assert backbone(pack_texts([], DIMS)).vectors.shape == (1, 1, 32)
+    assert in_windows(pack_texts([]), tokenizer.cls_id).seqlens == ()
+
+
+def test_ten_thousand_words_are_cut_and_no_text_is_named() -> None:
+    vocabulary = Vocabulary(["cat"])
+    transform = TextTransform(cut_words(vocabulary, 50), np.array([[1]]), 0, 0)
+    assert len(transform(Clip("a", text="cat " * 10_000), 0, 0).text_ids) == 50
+    for text in (None, "", "  \n"):
+        with pytest.raises(BadSampleError, match="has no text"):
+            transform(Clip("a", text=text), 0, 0)

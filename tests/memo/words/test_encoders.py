@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from memo.words.encoders import (
     Pooling,
@@ -63,14 +65,18 @@ def test_pooling_takes_the_text_alone(how: Pooling, expected: float) -> None:
     assert pool_words(states, torch.tensor([3]), how).item() == expected
 
 
-def test_both_directions_of_an_lstm_meet_at_the_ends() -> None:
+def test_both_directions_are_those_of_torch_on_packed_texts() -> None:
     table, lstm = embedding(), WordLstm(6, 5, both=True)
+    reference = nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+    for suffix, direction in zip(("", "_reverse"), lstm.directions, strict=True):
+        for name, parameter in direction.named_parameters():
+            getattr(reference, name + suffix).data.copy_(parameter)
+    words = fill_up([[1, 2, 3, 4], [5], [6, 7]])
+    vectors = table(words.numbers)
+    packed = pack_padded_sequence(vectors, words.lengths, batch_first=True, enforce_sorted=False)
+    _, (last, _) = reference(packed)  # (2, 3, 5)
+    torch.testing.assert_close(lstm(vectors, words.lengths), torch.cat([*last], dim=1))
     assert lstm.width == 10
-    vectors = table(torch.tensor([[1, 2, 3]]))
-    states, _ = lstm.lstm(vectors)  # (1, 3, 10)
-    found = lstm(vectors, torch.tensor([3]))
-    torch.testing.assert_close(found[0, :5], states[0, -1, :5])
-    torch.testing.assert_close(found[0, 5:], states[0, 0, 5:])
 
 
 def test_frozen_vectors_stay() -> None:

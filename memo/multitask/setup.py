@@ -184,7 +184,9 @@ class SystemFold:
 
     @cached_property
     def tags(self) -> Vocabulary:
-        """Every tag that the training parts have twice or more."""
+        """Every tag that the training parts have twice or more, if the system reads tags."""
+        if not self.setup.recipe.reads_tags:
+            return Vocabulary([])
         tags = (
             " ".join(member.corpus.samples.read(sample).tags)
             for member in self.setup.members
@@ -218,6 +220,9 @@ class Recipe(ABC):
 
     name: ClassVar[str]
     """In task files."""
+
+    reads_tags: ClassVar[bool] = False
+    """Whether samples have tags besides their text."""
 
     def check(self, setup: SystemSetup) -> None:
         """Refuse settings that the system cannot honour.

@@ -153,6 +153,7 @@ class Trimodal(Recipe):
     """Image, text and tags of posts, or text, face and speech of clips with a backbone."""
 
     name: ClassVar[str] = "trimodal"
+    reads_tags: ClassVar[bool] = True
 
     def check(self, setup: SystemSetup) -> None:
         """See the base class."""

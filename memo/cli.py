@@ -54,6 +54,17 @@ def compare(
     compare_runs(runs, out)
 
 
+@app.command(name="import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A Hugging Face BERT, XLM-R or MiniLM folder.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make; must not exist.")],
+) -> None:
+    """Make a text model of others a checkpoint, to tune tasks of text alone from."""
+    from memo.training.import_text import import_text  # noqa: PLC0415
+
+    typer.echo(f"wrote {import_text(source, out)}")
+
+
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that `memo export` made.")],

@@ -194,8 +194,7 @@ def _batches(fold: SystemFold, system: System, drawn: Sequence[Drawn]) -> Sequen
     ]
     if fold.setup.recipe.sampling(fold.setup.config) != "episodes":
         return batches
-    if len(batches) != len(drawn):
-        raise UserError("sog.training=maml: raise batch.token_budget, so that it holds a batch")
+    assert len(batches) == len(drawn), "the recipe has checked the token budget"
     return [Episode(batches[0], tuple(batches[1:]))]
 
 

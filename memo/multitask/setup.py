@@ -111,12 +111,17 @@ class SystemSetup:
         spec = self.backbone.spec if self.backbone else None
         return (spec.face_dim, spec.speech_dim) if spec else (0, 0)
 
+    def limits(self, member: Member) -> LengthLimits:
+        """What of a task's samples is read."""
+        limits = self.config.limits
+        return LengthLimits(member.longest, limits.face, limits.speech)
+
     def longest(self, member: Member) -> int:
-        """Tokens of the longest possible text of a task."""
+        """Tokens of a task's longest possible sample, with [CLS] and [SEP] of all windows."""
+        length = self.limits(member).longest
         if self.backbone is None:
-            return member.longest + 2
-        windows = -(-member.longest // window(self.backbone))
-        return member.longest + 2 * windows
+            return length
+        return length + 2 * ((member.longest - 1) // window(self.backbone))
 
 
 @dataclass(frozen=True)
@@ -319,7 +324,7 @@ def set_up_system(config: FinetuneConfig) -> SystemSetup:
     folds = setup.fold_count
     if config.folds is not None and not set(config.folds) <= set(range(folds)):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {folds - 1}")
-    check_budget(max(_length_of(setup, one) for one in members), config.batch.token_budget)
+    check_budget(max(setup.longest(one) for one in members), config.batch.token_budget)
     return setup
 
 
@@ -358,23 +363,13 @@ def window(backbone: Backbone) -> int:
     return backbone.spec.max_positions - 2
 
 
-def _limits(setup: SystemSetup, member: Member) -> LengthLimits:
-    limits = setup.config.limits
-    return LengthLimits(member.longest, limits.face, limits.speech)
-
-
-def _length_of(setup: SystemSetup, member: Member) -> int:
-    """Tokens of the longest possible sample of a task, with [CLS] and [SEP] of all windows."""
-    return _limits(setup, member).longest + setup.longest(member) - member.longest - 2
-
-
 def _lengths(setup: SystemSetup, member: Member, part: NDArray[np.int64]) -> SubsetLengths:
     """Upper bounds of the samples' tokens."""
-    limits = _limits(setup, member)
+    limits = setup.limits(member)
     split, backbone = member.corpus.split, setup.backbone
     if backbone is None:
         lengths = TokenLengths(split, lambda text: len(split_words(text)), "words-1", limits)
     else:
         tokenizer = backbone.tokenizer
         lengths = TokenLengths(split, tokenizer.count, tokenizer.fingerprint, limits)
-    return SubsetLengths(lengths, part, _length_of(setup, member) - limits.longest)
+    return SubsetLengths(lengths, part, setup.longest(member) - limits.longest)

@@ -161,6 +161,13 @@ class Sog(Recipe):
             )
         if maml and len(setup.members) < 2:
             raise UserError("sog.training=maml needs two tasks or more")
+        batch = setup.config.batch
+        whole = batch.global_batch * max(setup.longest(one) for one in setup.members)
+        if maml and batch.token_budget < whole:
+            raise UserError(
+                f"sog.training=maml takes whole batches: batch.token_budget={whole} is needed, or "
+                "a smaller batch.global_batch"
+            )
 
     def build(self, blueprint: Blueprint) -> System:
         """See the base class."""

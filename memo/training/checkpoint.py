@@ -317,6 +317,8 @@ def check_encoders(
     """
     for name in modalities:
         ours, theirs = getattr(features, name), getattr(checkpoint.features, name)
+        if ours is not None and theirs is None:
+            raise UserError(f"{checkpoint.folder} has been trained on no {name}, {folder} has it")
         for field in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
             one, other = getattr(ours, field), getattr(theirs, field)
             if one != other:

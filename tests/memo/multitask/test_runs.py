@@ -211,6 +211,7 @@ REFUSED = [
     ),
     (["batch.token_budget=20"], "batch.token_budget"),
     (["sog.training=maml", "members=[moods]"], "sog.training=maml needs two tasks"),
+    (["sog.training=maml", "batch.token_budget=300"], "batch.token_budget=1056 is needed"),
 ]
 
 

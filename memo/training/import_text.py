@@ -1,0 +1,69 @@
+"""A text model of others as a checkpoint: what tasks of text alone are tuned from."""
+
+from pathlib import Path
+
+import torch
+
+from data_pipeline.errors import UserError
+from data_pipeline.order import StreamState
+from data_pipeline.shards.dataset import FeatureSchema
+from memo.config import ModelSpec, PretrainConfig, load_config
+from memo.model.memobert import MemoBert
+from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
+from memo.objectives import build_objectives
+from memo.objectives.pretraining_model import PretrainingModel
+from memo.tokenizer import load_tokenizer
+from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.setup import FACE_POSITIONS, SPEECH_POSITIONS
+from memo.training.state import TrainingState
+
+OTHERS = ("span_mafr", "span_mvfr", "span_mvfc_kl")
+"""Objectives of the modalities that a text model has not."""
+
+
+def import_text(source: Path, out: Path) -> Path:
+    """Write a checkpoint that has taken no step.
+
+    It has no face and no speech: a task with these refuses it.
+
+    Args:
+        source: folder of a Hugging Face BERT, XLM-R or MiniLM checkpoint.
+        out: run folder to make.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: `out` exists, or there is no such checkpoint in `source`.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; give a new folder or remove it")
+    sizes = spec_from_hf(source)
+    tokenizer = load_tokenizer(source)
+    spec = ModelSpec(
+        **{
+            "face_dim": 1,
+            "face_classes": 1,
+            "speech_dim": 1,
+            "max_face": FACE_POSITIONS,
+            "max_speech": SPEECH_POSITIONS,
+            **sizes,
+        }
+    )
+    absent = [f"objectives.{name}=null" for name in OTHERS]
+    named = [f"name={out.name}", f"model.init_from={source}", f"data.tokenizer={source}"]
+    config = load_config(PretrainConfig, None, [*named, *absent])
+    torch.manual_seed(config.seed)
+    model = PretrainingModel(MemoBert(spec), build_objectives(config.objectives, spec))
+    load_hf_weights(model.backbone, source)
+    if head := load_mlm_head(source):
+        model.objectives["wwmlm"].load_state_dict(head)
+    return write_checkpoint(
+        out / "checkpoints",
+        TrainingState(model.state_dict(), {}, 0),
+        Progress(0, 0, StreamState.start(config.seed, "")),
+        config,
+        spec,
+        FeatureSchema(face=None, speech=None),
+        tokenizer,
+    )

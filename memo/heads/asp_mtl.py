@@ -93,13 +93,14 @@ class AspNetwork(nn.Module):
         if self.shared is None:
             return AspStates(None, private)
         width = cast("Encoder", self.shared).width
-        return AspStates(torch.zeros(0, width, device=nothing.order.device), private)
+        weight = next(self.outputs.parameters())
+        return AspStates(weight.new_zeros(0, width), private)
 
     def logits(self, states: AspStates, task: int) -> Tensor:
         """(B, C_k)."""
         parts = [one for one in states if one is not None]
         logits: Tensor = self.outputs[task](self.dropout(torch.cat(parts, dim=1)))
-        return logits
+        return logits.float()
 
     def forward(
         self, texts: PackedBatch, task: int, labels: Tensor | None, weight: float
@@ -167,4 +168,4 @@ class Transfer(nn.Module):
         if self.private is not None:
             parts.append(self.private(texts))
         logits: Tensor = self.output(torch.cat(parts, dim=1))
-        return logits
+        return logits.float()

@@ -92,7 +92,7 @@ class SogNetwork(nn.Module):
         pooled = self._gated("pooling", 0, [_maxima(own) for own in zip(*levels, strict=True)])
         dense = self._gated("dense", 0, [_end_to_end(own) for own in pooled])
         logits = [
-            output(self.dropout(own.vectors[:, 0]))
+            output(self.dropout(own.vectors[:, 0])).float()
             for output, own in zip(self.outputs, dense, strict=True)
         ]
         if len(logits) == 1:

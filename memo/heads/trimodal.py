@@ -67,7 +67,7 @@ class TrimodalNetwork(nn.Module):
             classifier(states[:, list(subset)].flatten(1))
             for classifier, subset in zip(self.classifiers, self.subsets, strict=True)
         ]
-        return torch.stack(answers)
+        return torch.stack(answers).float()
 
     def forward(self, states: Tensor, present: Tensor, labels: Tensor) -> dict[str, LossSum]:
         """Loss and right answers of each classifier on the samples that have what it needs.

@@ -1,4 +1,4 @@
-"""A trained system, saved so that it can be used: answers for texts, and the shared states.
+"""A trained system, saved; one of texts can be used: for answers, and for its shared states.
 
 ```
 system/
@@ -62,14 +62,18 @@ class SystemArtifact(Artifact):
         folder.mkdir(parents=True)
         save_file(dict(self.tensors), folder / TENSORS)
         setup = self.fold.setup
+        words = None
         if self.fold.vocabulary is not None:
             (folder / WORDS).write_text("\n".join(self.fold.vocabulary.words), "utf8")
+            words = file_sha256(folder / WORDS)
         record = {
             "format": FORMAT,
             "config": setup.config.model_dump(mode="json"),
             "system": setup.system.system,
             "tasks": _tasks(setup.members),
             "tags": list(self.fold.tags.words),
+            "seed": self.fold.seed,
+            "words_sha256": words,
             "backbone_sha256": setup.backbone and setup.backbone.sha256,
             "tensors_sha256": file_sha256(folder / TENSORS),
         }
@@ -171,6 +175,7 @@ def open_system(folder: Path, pretrained: Path | None = None) -> TrainedSystem:
         )
     table = next((one.float() for name, one in tensors.items() if name.endswith(TABLE)), None)
     blueprint = Blueprint(config, kinds, backbone, table, len(record["tags"]))
+    torch.manual_seed(record["seed"])
     model = find_recipe(record["system"]).build(blueprint).eval()
     _load(model, tensors)
     longest = [one["longest"] for one in record["tasks"]]
@@ -192,8 +197,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{folder} holds no trained system ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{folder / RECORD} is not of the format {FORMAT}")
-    if file_sha256(folder / TENSORS) != record["tensors_sha256"]:
-        raise UserError(f"{folder / TENSORS} was altered: its sha256 is not that of {RECORD}")
+    words = folder / WORDS
+    for path, expected in (
+        (folder / TENSORS, record["tensors_sha256"]),
+        (words, record["words_sha256"]),
+    ):
+        if expected is not None and (not path.is_file() or file_sha256(path) != expected):
+            raise UserError(f"{path} was altered: its sha256 is not that of {RECORD}")
     return record, tensors
 
 

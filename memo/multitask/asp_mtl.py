@@ -15,7 +15,7 @@ from memo.heads.adversary import reversal_weight
 from memo.heads.asp_mtl import AspNetwork
 from memo.heads.base import LABEL
 from memo.multitask.backbones import word_states
-from memo.multitask.base import System, TaskKind
+from memo.multitask.base import System, TaskKind, TextSystem
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import AspSettings
 from memo.multitask.encoders import AdaptedBackbone, AdapterEncoder, WordEncoder
@@ -37,7 +37,7 @@ from memo.tuning.setup import pretrained_parts
 ADVERSARY, DIFFERENCE = "adversary", "difference"
 
 
-class AspSystem(System):
+class AspSystem(TextSystem):
     """The network, its weights, and the growth of the reversal.
 
     Args:
@@ -101,6 +101,13 @@ class AspMtl(Recipe):
             raise UserError(
                 "distribution.activation_checkpointing does not go with changing adapters"
             )
+        settings = setup.config.asp_mtl
+        if setup.backbone is not None and setup.config.adapter.kind != "houlsby":
+            raise UserError("asp_mtl: a backbone's adapters are adapter.kind=houlsby")
+        if settings.unlabelled and settings.sharing != "asp":
+            raise UserError("asp_mtl.unlabelled needs the adversary of asp_mtl.sharing=asp")
+        if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
+            raise UserError("asp_mtl.unlabelled: the corpus has no split 'unlabelled'")
         for member in setup.members:
             if member.traits:
                 raise UserError(f"asp_mtl: task {member.name} has several labels a text")
@@ -174,7 +181,7 @@ class AspMtl(Recipe):
 
     def reads_unlabelled(self, config: FinetuneConfig) -> bool:
         """See the base class."""
-        return config.asp_mtl.unlabelled and config.asp_mtl.sharing == "asp"
+        return config.asp_mtl.unlabelled
 
 
 def _left_out(setup: SystemSetup) -> int | None:

@@ -22,7 +22,7 @@ def blueprint_of(fold: SystemFold) -> Blueprint:
     vectors = None
     if vocabulary is not None:
         lookup = setup.lookup or train_vectors(fold.texts(), words.width)
-        table, _ = vector_table(vocabulary, lookup, words.spread, fold.seed)
+        table = vector_table(vocabulary, lookup, words.spread, fold.seed)
         vectors = torch.from_numpy(table)
         if words.frozen:  # they are saved in 16 bits, and shall be the same when read back
             vectors = vectors.half().float()

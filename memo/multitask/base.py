@@ -47,10 +47,6 @@ class System(nn.Module, ABC):
         self.progress = 0.0
 
     @abstractmethod
-    def logits(self, texts: PackedBatch, task: int) -> Tensor:
-        """Of S texts of a task, (S, C) or (S, K)."""
-
-    @abstractmethod
     def forward(self, batch: TaskBatch) -> dict[str, LossSum]:
         """Every loss of `weights`; those that the batch has no part in are zero."""
 
@@ -58,13 +54,12 @@ class System(nn.Module, ABC):
         """What the sums of a batch's losses are to be divided by."""
         return {self.tasks[task].name: len(texts.seqlens)} if labelled else {}
 
+    @abstractmethod
     def answers(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
-        """Probabilities (S, C) or (S, K) by the name of what is asked: the task's.
+        """Probabilities float32 (S, C) or (S, K) by the name of the view.
 
         A row of NaN means that the text cannot be answered.
         """
-        kind = self.tasks[task]
-        return {kind.name: probabilities(self.logits(texts, task).float(), kind.multi_label)}
 
     def calibrate(self, batches: Iterable[PackedBatch]) -> None:
         """Measure what answers need to know of the first task's training texts."""
@@ -84,6 +79,19 @@ class System(nn.Module, ABC):
         """
         zero = anchor.detach().new_zeros(())
         return {name: found.get(name, LossSum(zero, zero, zero)) for name in self.weights}
+
+
+class TextSystem(System):
+    """A system whose views are its tasks."""
+
+    @abstractmethod
+    def logits(self, texts: PackedBatch, task: int) -> Tensor:
+        """Of S texts of a task, (S, C) or (S, K)."""
+
+    def answers(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
+        """See the base class."""
+        kind = self.tasks[task]
+        return {kind.name: probabilities(self.logits(texts, task).float(), kind.multi_label)}
 
 
 def task_loss(logits: Tensor, texts: PackedBatch, multi_label: bool) -> LossSum:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,7 +67,7 @@ class SogSettings(Settings):
     published_dense: bool = False
     training: Literal["joint", "alternating", "maml"] = "joint"
     maml: MamlSettings = MamlSettings()
-    widths: tuple[int, ...] | None = None
+    widths: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
     filters: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
 
@@ -151,3 +151,9 @@ class TrimodalSettings(Settings):
     longest_tags: int = Field(10, ge=1)
     filters: int = Field(100, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _something_complete(self) -> Self:
+        if self.fusion == "mean" and self.lost == 1:
+            raise ValueError("fusion=mean is trained on complete samples: lost=1 leaves none")
+        return self

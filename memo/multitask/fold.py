@@ -56,7 +56,8 @@ class SystemResult:
         traces: of each epoch, what was watched.
         examined: what was measured of the model in the end, beyond its scores.
         trained: the trained tensors of the chosen epoch, on every rank.
-        model: with these, and with the buffers of that epoch.
+        kept: parameters that were not trained, and the buffers of that epoch.
+        model: with all of these.
         seconds: of training, without the test.
     """
 
@@ -66,6 +67,7 @@ class SystemResult:
     traces: Sequence[Mapping[str, float]]
     examined: Mapping[str, Any]
     trained: Mapping[str, Tensor]
+    kept: Mapping[str, Tensor]
     model: System
     seconds: float
 
@@ -83,14 +85,13 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
     recipe = fold.setup.recipe
     first = replace(fold, setup=recipe.first(fold.setup))
     result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
-    valid, test, trained = dict[str, float](), dict[str, Answers](), dict(result.trained)
+    valid, test = dict[str, float](), dict[str, Answers]()
     for later in recipe.then(fold, result.model):
         found = train_system(later.fold, later.build, show)
         ((_, valid[later.view]),) = found.valid.items()
         ((_, test[later.view]),) = found.test.items()
-        trained |= {f"{later.view}.{name}": one for name, one in found.trained.items()}
         result = replace(result, seconds=result.seconds + found.seconds)
-    return replace(result, valid=valid, test=test, trained=trained) if test else result
+    return replace(result, valid=valid, test=test) if test else result
 
 
 def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> SystemResult:
@@ -120,8 +121,9 @@ def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> S
         buffer.copy_(value)
     test = answer(fold, system, "test")
     examined = fold.setup.recipe.examine(fold, system)
+    kept = {**engine.frozen(), **{name: one.cpu() for name, one in system.named_buffers()}}
     engine.close()
-    return SystemResult(best[0], best[1], test, traces, examined, best[2], system, seconds)
+    return SystemResult(best[0], best[1], test, traces, examined, best[2], kept, system, seconds)
 
 
 def _agree_on_buffers(fold: SystemFold, system: System) -> None:
@@ -215,9 +217,10 @@ def answer(fold: SystemFold, system: System, part: Literal["valid", "test"]) -> 
 
 
 def _calibration(fold: SystemFold) -> Iterator[PackedBatch]:
-    """Some training texts of the first task, whole on every rank."""
-    part = fold.part(0).train[:CALIBRATED]
-    for batch in eval_batches(fold.maker(0, part, alone=True)):
+    """Some training texts of the first task as they are trained on, the same on every rank."""
+    rng = np.random.default_rng(fold.seed)
+    part = np.sort(rng.permutation(fold.part(0).train)[:CALIBRATED])
+    for batch in eval_batches(fold.maker(0, part, training=True, alone=True)):
         yield batch.to(fold.ranks.device)
 
 

@@ -59,20 +59,45 @@ class ImageNetwork(nn.Module):
         if not timm.is_model(settings.model):
             raise UserError(f"trimodal.image.model: timm has no {settings.model!r}")
         self.body: Any = timm.create_model(settings.model, pretrained=False, num_classes=0)
-        self.width = int(self.body.num_features)
+        self.size = settings.size
         if settings.weights is not None:
             _load(self.body, settings.weights)
         for name in ("mean", "std"):
             values = torch.tensor(self.body.pretrained_cfg[name]) * 255
             self.register_buffer(name, values[:, None, None], persistent=False)
+        self.width = self._width(settings)
+
+    def _width(self, settings: ImageSettings) -> int:
+        """Of what the network makes of a black image."""
+        training = self.body.training
+        try:
+            with torch.no_grad():
+                found = self.body.eval()(torch.zeros(1, 3, self.size, self.size))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"trimodal.image: {settings.model} cannot read images of {self.size} x {self.size} "
+                f"({reason})"
+            ) from None
+        self.body.train(training)
+        if found.dim() != 2:
+            raise UserError(f"trimodal.image.model: {settings.model} gives no row an image")
+        return int(found.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (I, 3, H, W) -> (I, D)."""
-        if not len(images):
-            return images.new_zeros(0, self.width, dtype=torch.float32)
+        """uint8 (I, 3, H, W) -> (I, D).
+
+        Of no image a black one is read and left out: every rank then uses every parameter. One
+        alone has no statistics, so that the running ones are taken.
+        """
         mean, std = cast("Tensor", self.mean), cast("Tensor", self.std)
-        rows: Tensor = self.body((images.float() - mean) / std)
-        return rows
+        read = images if len(images) else images.new_zeros(1, 3, self.size, self.size)
+        pixels = ((read.float() - mean.float()) / std.float()).to(mean.dtype)
+        training = self.body.training
+        self.body.train(training and len(images) > 1)
+        rows: Tensor = self.body(pixels)
+        self.body.train(training)
+        return rows[: len(images)]
 
 
 def _load(body: nn.Module, path: Path) -> None:

@@ -1,17 +1,19 @@
 """A run of a system, and what it leaves: records fold by fold, and `results.json` of them all."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.index import file_sha256
 from memo.evaluation.scores import majority_scores
 from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 from memo.evaluation.systems import MAIN, main_name
 from memo.evaluation.traits import score_traits
-from memo.multitask.artifact import SystemArtifact
+from memo.multitask.artifact import TABLE, SystemArtifact
 from memo.multitask.fold import Answers, SystemResult, learn, scores_of
 from memo.multitask.members import Member
 from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_system
@@ -53,9 +55,11 @@ class SystemJob(Job):
     def origin(self) -> dict[str, Any]:
         """Backbone, corpora and tasks."""
         setup, members = self.setup, self.setup.members
+        files = (self.config.words.vectors, self.config.trimodal.image.weights)
         return {
             "backbone": setup.backbone and setup.backbone.sha256,
             "dataset": [one.corpus.samples.fingerprint for one in members],
+            "word or image file": [path and file_sha256(path) for path in files],
             "task": [
                 setup.system.model_dump(mode="json"),
                 *(one.corpus.task.model_dump(mode="json") for one in members),
@@ -69,11 +73,13 @@ class SystemJob(Job):
         opened = open_fold(self.setup, fold, seed, ranks, quarantine)
         result = learn(opened, ranks.first)
         tensors = dict(result.trained)
-        if opened.vocabulary is not None:  # vectors that were not trained are nowhere else
-            frozen = {**dict(result.model.named_parameters()), **dict(result.model.named_buffers())}
-            for name, one in frozen.items():
-                tensors.setdefault(name, one.detach().half().cpu())
-        return _record(opened, result), [SystemArtifact("system", opened, tensors)]
+        if opened.vocabulary is not None:  # nowhere else to be had; half as precise and no worse
+            tensors |= {
+                name: one.half() if name.endswith(TABLE) else one
+                for name, one in result.kept.items()
+            }
+        first = replace(opened, setup=self.setup.recipe.first(self.setup))
+        return _record(opened, result), [SystemArtifact("system", first, tensors)]
 
     def summarise(self, records: Sequence[Record]) -> Record:
         """See the base class."""

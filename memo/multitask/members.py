@@ -136,7 +136,8 @@ def _of_session(whole: Member, name: str, own: NDArray[np.bool_]) -> Member:
     ]
     for number, fold in enumerate(folds):
         labels = whole.corpus.labels[fold.train]
-        if not len(fold.valid) or not len(fold.test) or len(np.unique(labels)) < 2:
+        single = not whole.traits and len(np.unique(labels)) < 2
+        if not len(fold.valid) or not len(fold.test) or single:
             raise UserError(
                 f"task {whole.name}: session {name!r} has no clips to validate or test in fold "
                 f"{number}, or one class alone to train on"

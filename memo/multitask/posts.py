@@ -93,7 +93,7 @@ class PostTransform:
         present = self._losing.keep(np.array(has), sample)
         words = self._cut(clip.text or "") if present[1] else np.array([PAD])
         tags = list(clip.tags[: self._longest_tags]) if present[2] else []
-        numbers = [self._tags.encode(tag, 1)[0] for tag in tags]
+        numbers = [self._tags.number(tag.lower()) for tag in tags]
         image = self._image(clip, sample) if present[0] else None
         beside = {
             LABEL: _beside(np.array([[self._labels[sample]]])),
@@ -122,6 +122,7 @@ class ClipTransform:
         limits: longest rows.
         spec: the model's sizes.
         labels: int64 (n,), by the sample's number in the stream.
+        modalities: those that the task has.
         losing: what is left out.
     """
 
@@ -131,12 +132,14 @@ class ClipTransform:
         limits: Limits,
         spec: ModelSpec,
         labels: NDArray[np.int64],
+        modalities: Sequence[str],
         losing: Losing,
     ) -> None:
         self._cut = cut
         self._limits = limits
         self._spec = spec
         self._labels = labels
+        self._has = np.array([name in modalities for name in CLIP])
         self._losing = losing
 
     def __call__(self, clip: Clip, sample: int, epoch: int) -> Example:
@@ -150,7 +153,7 @@ class ClipTransform:
         face = cut_rows(FACE, clip.face, limits.face, spec.face_dim)
         speech = cut_rows(SPEECH, clip.speech, limits.speech, spec.speech_dim)
         text = self._cut(clip.text) if clip.text and clip.text.strip() else np.zeros(0, np.int64)
-        present = np.array([len(part) > 0 for part in (text, face, speech)])
+        present = np.array([len(part) > 0 for part in (text, face, speech)]) & self._has
         if not present.any():
             raise BadSampleError("", "has no modality")
         present = self._losing.keep(present, sample)
@@ -248,14 +251,13 @@ class PostEncoder(nn.Module):
         samples = len(batch.seqlens)
         text = self.text(*self.words(batch))[:samples]
         parts = torch.stack([self._image(batch), text, self._tags(batch)], dim=1)
-        there = batch.targets[PRESENT].values[:, :, None].float()  # (S, 3, 1)
-        return parts * there
+        return parts * batch.targets[PRESENT].values[:, :, None].to(parts.dtype)
 
     def _image(self, batch: PackedBatch) -> Tensor:
         rows = batch.targets[IMAGE].values
         if self.images is not None:
             rows = self.images(rows)
-        states: Tensor = self.image_output(self.image_norm(rows))
+        states: Tensor = self.image_output(self.image_norm(rows.to(self.image_output.weight.dtype)))
         empty = states.new_zeros(len(batch.seqlens), states.shape[1])
         return empty.index_copy(0, owners(batch, IMAGE), states)
 
@@ -285,8 +287,8 @@ class ClipEncoder(nn.Module):
     def forward(self, batch: PackedBatch) -> Tensor:
         """See the class."""
         states = [output(self._mean(batch, at)) for at, output in enumerate(self.outputs)]
-        there = batch.targets[PRESENT].values[:, :, None].float()  # (S, 3, 1)
-        return torch.stack(states, dim=1) * there
+        parts = torch.stack(states, dim=1)  # (S, 3, width)
+        return parts * batch.targets[PRESENT].values[:, :, None].to(parts.dtype)
 
     def _mean(self, batch: PackedBatch, modality: int) -> Tensor:
         """Mean hidden state of one modality of each sample, (S, D)."""

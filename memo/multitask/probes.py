@@ -45,7 +45,9 @@ def told_tasks(fold: SystemFold, shared: nn.Module) -> float:
 def _states(fold: SystemFold, shared: nn.Module, task: int, part: str) -> NDArray[np.float32]:
     """(n, d), of all texts, on every rank."""
     maker = fold.maker(task, getattr(fold.part(task), part), alone=True)
-    rows = [shared(batch.to(fold.ranks.device)).cpu().numpy() for batch in eval_batches(maker)]
+    rows = [
+        shared(batch.to(fold.ranks.device)).float().cpu().numpy() for batch in eval_batches(maker)
+    ]
     return np.concatenate(rows)
 
 

@@ -6,9 +6,11 @@ A recipe is one file of this package: its model, what its samples are like, and 
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -113,8 +115,9 @@ class SystemSetup:
 
     def limits(self, member: Member) -> LengthLimits:
         """What of a task's samples is read."""
-        limits = self.config.limits
-        return LengthLimits(member.longest, limits.face, limits.speech)
+        limits, rows = self.config.limits, self.recipe.reads_rows and self.backbone is not None
+        face, speech = (limits.face, limits.speech) if rows else (0, 0)
+        return LengthLimits(member.longest, face, speech)
 
     def longest(self, member: Member) -> int:
         """Tokens of a task's longest possible sample, with [CLS] and [SEP] of all windows."""
@@ -134,7 +137,7 @@ class SystemFold:
         seed: of new weights, order, dropout.
         ranks: this process among the others.
         quarantine: takes the samples that cannot be used.
-        vocabulary: the words of the training parts; None with a backbone.
+        vocabulary: words of the training parts and of unlabelled texts; None with a backbone.
     """
 
     setup: SystemSetup
@@ -190,14 +193,10 @@ class SystemFold:
     @cached_property
     def tags(self) -> Vocabulary:
         """Every tag that the training parts have twice or more, if the system reads tags."""
-        if not self.setup.recipe.reads_tags:
+        if not self.setup.recipe.reads_tags or self.setup.backbone is not None:
             return Vocabulary([])
-        tags = (
-            " ".join(member.corpus.samples.read(sample).tags)
-            for member in self.setup.members
-            for sample in member.folds[self.number].train.tolist()
-        )
-        return Vocabulary.of(tags, fewest=2)
+        tags = (tag for member in self.setup.members for tag in _own_tags(member, self.number))
+        return Vocabulary.counted(Counter(tags), fewest=2)
 
     def texts(self) -> Iterator[str]:
         """Of all training parts, and unlabelled ones; broken ones are left to the quarantine."""
@@ -227,7 +226,10 @@ class Recipe(ABC):
     """In task files."""
 
     reads_tags: ClassVar[bool] = False
-    """Whether samples have tags besides their text."""
+    """Whether samples have tags besides their text, for an original's backbone."""
+
+    reads_rows: ClassVar[bool] = False
+    """Whether samples have face and speech rows besides their text, for the pretrained backbone."""
 
     def check(self, setup: SystemSetup) -> None:
         """Refuse settings that the system cannot honour.
@@ -332,10 +334,35 @@ def _check_settings(config: FinetuneConfig, system: SystemSettings) -> None:
     """Settings that no system can honour."""
     if config.mode not in MODES:
         raise UserError(f"--mode: a system's backbone is tuned by {', '.join(MODES)}")
-    if config.modalities is not None:
-        raise UserError(f"modalities is for a single task, {system.name} is a system")
-    if config.training.fraction != 1:
-        raise UserError("training.fraction is for a single task")
+    words = config.backbone == "original"
+    idle = {
+        **dict.fromkeys(_SINGLE, "for a single task"),
+        **{name: f"not for {system.system}" for name in _SYSTEMS if name != system.system},
+        **(dict.fromkeys(_BACKBONE, "not for backbone=original") if words else {}),
+        **({} if words else {"words": "for backbone=original"}),
+    }
+    default = FinetuneConfig(task="any", pretrained=Path())
+    for name, reason in idle.items():
+        if _setting(config, name) not in (_setting(default, name), None):
+            raise UserError(f"{name} is {reason}: {system.name} does not heed it")
+    if words and config.pretrained is not None:
+        raise UserError("--pretrained is for backbone=memo")
+
+
+_SINGLE = (
+    "modalities", "training.fraction", "training.class_weights", "training.patterns", "prompt",
+    "head", "continual",
+)  # fmt: skip
+_SYSTEMS = ("sog", "asp_mtl", "trimodal")
+_BACKBONE = ("mode", "direct", "adapter")
+
+
+def _setting(config: FinetuneConfig, name: str) -> object:
+    """The value of a setting, e.g. of `training.fraction`."""
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def open_fold(
@@ -356,6 +383,16 @@ def _own_texts(member: Member, fold: int) -> Iterator[str]:
             yield member.corpus.split.read_text(sample) or ""
         except BadSampleError:
             continue
+
+
+def _own_tags(member: Member, fold: int) -> Iterator[str]:
+    """Tags of the training part, in lower case."""
+    for sample in member.folds[fold].train.tolist():
+        try:
+            tags = member.corpus.split.read_record(sample).tags
+        except BadSampleError:
+            continue
+        yield from (tag.lower() for tag in tags)
 
 
 def window(backbone: Backbone) -> int:

@@ -12,7 +12,7 @@ from data_pipeline.packing import PackedBatch
 from memo.heads.maml import maml_loss
 from memo.heads.sog import SogNetwork, SogOutput
 from memo.multitask.backbones import freeze, token_states, word_states
-from memo.multitask.base import System, TaskKind, task_loss
+from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
 from memo.multitask.setup import Blueprint, Recipe, SystemSetup, register
@@ -51,7 +51,7 @@ class Episode:
         return replace(self, inner=self.inner.to(device), outer=outer)
 
 
-class SogSystem(System):
+class SogSystem(TextSystem):
     """Gated branches, all of which read the text in question.
 
     Args:
@@ -154,7 +154,16 @@ class Sog(Recipe):
 
     def check(self, setup: SystemSetup) -> None:
         """See the base class."""
-        maml = setup.config.sog.training == "maml"
+        config = setup.config
+        maml = config.sog.training == "maml"
+        if maml and config.distribution.activation_checkpointing:
+            raise UserError("sog.training=maml does not go with activation_checkpointing")
+        through = setup.backbone is not None and config.mode != "linear"
+        if maml and through and not config.sog.maml.first_order:
+            raise UserError(
+                "sog.training=maml through a backbone needs sog.maml.first_order=true, for its "
+                "attention has no second derivative"
+            )
         if maml and setup.config.distribution.zero_stage == 3:
             raise UserError(
                 "sog.training=maml needs whole parameters: distribution.zero_stage=2 or less"

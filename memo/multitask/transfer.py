@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from data_pipeline.packing import PackedBatch
 from memo.heads.asp_mtl import Transfer
-from memo.multitask.base import System, TaskKind, task_loss
+from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import TaskBatch
 from memo.multitask.encoders import AdapterEncoder, WordEncoder
 from memo.multitask.setup import Blueprint, Recipe
@@ -17,7 +17,7 @@ CHANNELS: Mapping[str, bool] = {"single channel": False, "bi-channel": True}
 """Name of the view -> whether a private encoder stands beside the shared one."""
 
 
-class TransferSystem(System):
+class TransferSystem(TextSystem):
     """A new task on the frozen shared encoder of others.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch, TargetSpec
 from data_pipeline.stream import Transform
@@ -38,9 +39,17 @@ from memo.multitask.posts import (
     clip_specs,
     post_specs,
 )
-from memo.multitask.setup import Blueprint, Recipe, SystemFold, SystemSetup, View, register
+from memo.multitask.setup import (
+    Blueprint,
+    Recipe,
+    SystemFold,
+    SystemSetup,
+    View,
+    register,
+    window,
+)
 from memo.objectives.base import LossSum
-from memo.tuning.setup import check_features
+from memo.tuning.setup import Backbone, check_features
 
 
 def pattern_names(modalities: Sequence[str]) -> list[str]:
@@ -104,11 +113,6 @@ class TrimodalSystem(System):
         """What counts as present in training: of `concat` all, for zeros stand for the rest."""
         return torch.ones_like(present) if self.fusion == "concat" else present
 
-    def logits(self, texts: PackedBatch, task: int) -> Tensor:
-        """Of the complete classifier, or the first one."""
-        del task
-        return self.network.logits(self.encoder(texts))[-1]
-
     @torch.no_grad()
     def calibrate(self, batches: Iterable[PackedBatch]) -> None:
         """See the base class: the mean states of what is there."""
@@ -154,6 +158,7 @@ class Trimodal(Recipe):
 
     name: ClassVar[str] = "trimodal"
     reads_tags: ClassVar[bool] = True
+    reads_rows: ClassVar[bool] = True
 
     def check(self, setup: SystemSetup) -> None:
         """See the base class."""
@@ -170,9 +175,9 @@ class Trimodal(Recipe):
                 )
         if setup.backbone is None:
             ImageNetwork(setup.config.trimodal.image)
+            _check_posts(first)
             return
-        for member in setup.members:
-            check_features(member.corpus, setup.backbone)
+        _check_clips(setup, setup.backbone)
 
     def views(self, setup: SystemSetup) -> list[View]:
         """The first task under each pattern of visible modalities."""
@@ -189,7 +194,9 @@ class Trimodal(Recipe):
         losing = Losing(settings.lost if training else 0.0, fold.seed)
         if setup.backbone is not None:
             limits, spec = setup.config.limits, setup.backbone.spec
-            return ClipTransform(fold.cut(member), limits, spec, labels, losing), clip_specs()
+            modalities = member.corpus.modalities
+            transform = ClipTransform(fold.cut(member), limits, spec, labels, modalities, losing)
+            return transform, clip_specs()
         rows, image = None, settings.image
         form = TargetSpec(torch.uint8, (3, image.size, image.size))
         if image.frozen:
@@ -199,10 +206,10 @@ class Trimodal(Recipe):
             rows = image_rows(member.corpus.split, image)
             form = TargetSpec(torch.float32, (rows.shape[1],))
             rows = rows[part]
-        transform = PostTransform(
+        posts = PostTransform(
             fold.cut(member), fold.tags, settings.longest_tags, labels, rows, image.size, losing
         )
-        return transform, post_specs(form)
+        return posts, post_specs(form)
 
     def build(self, blueprint: Blueprint) -> System:
         """See the base class."""
@@ -225,6 +232,44 @@ class Trimodal(Recipe):
             dropout=settings.dropout,
         )
         return TrimodalSystem(kinds, posts, POST, settings)
+
+
+def _check_posts(member: Member) -> None:
+    """A corpus of posts has images, texts and tags."""
+    missing = set(POST)
+    for sample in range(len(member.corpus.samples)):
+        try:
+            clip = member.corpus.samples.read(sample)
+        except BadSampleError:
+            continue
+        there = {"image": clip.image, "text": clip.text, "tags": clip.tags}
+        missing -= {name for name, value in there.items() if value}
+        if not missing:
+            return
+    raise UserError(
+        f"trimodal: {member.corpus.task.dataset} has no {min(missing)}; posts have image, text and "
+        "tags (clips with face and speech need --backbone memo)"
+    )
+
+
+def _check_clips(setup: SystemSetup, backbone: Backbone) -> None:
+    """Clips have text, face and speech as the backbone knows them, within its positions."""
+    first, spec, limits = setup.members[0], backbone.spec, setup.config.limits
+    for name in CLIP:
+        if name not in first.corpus.modalities:
+            raise UserError(
+                f"trimodal: task {first.name} has no {name}; a backbone reads text, face and "
+                "speech (posts with images and tags need --backbone original)"
+            )
+    for member in setup.members:
+        check_features(member.corpus, backbone)
+        for what, length, table in (
+            ("longest", member.longest, window(backbone)),
+            ("limits.face", limits.face, spec.max_face),
+            ("limits.speech", limits.speech, spec.max_speech),
+        ):
+            if length > table:
+                raise UserError(f"task {member.name}: {what}={length}, the model has {table}")
 
 
 def _modalities(setup: SystemSetup) -> tuple[str, ...]:

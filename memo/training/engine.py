@@ -160,6 +160,19 @@ class Engine:
         """Every parameter that is trained, whole, in float32, on the host; on all ranks."""
         return {name: self._full(one) for name, one in self._trained_parameters()}
 
+    def frozen(self) -> dict[str, Tensor]:
+        """Every parameter that is not trained, whole, on the host; on all ranks."""
+        found = {}
+        for name, one in self.model.named_parameters():
+            if one.requires_grad:
+                continue
+            if self.stage == 3:
+                with deepspeed.zero.GatheredParameters([one]):
+                    found[name] = one.detach().cpu().clone()
+            else:
+                found[name] = one.detach().cpu().clone()
+        return found
+
     @torch.no_grad()
     def predict_with(self, tensors: Mapping[str, Tensor]) -> None:
         """Put into the model what `trained` gave; no step may follow.

@@ -38,6 +38,7 @@ from memo.tuning.setup import (
     Inputs,
     build_model,
     check_limits,
+    check_single,
     open_backbone,
     open_corpus,
     token_lengths,
@@ -102,6 +103,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     """
     strategy = load_strategy(config.mode, config.continual)
     tasks = [load_single_task(name) for name in config.tasks]
+    check_single(config)
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise UserError(f"--tasks: {', '.join(names)}: each task can be learned once")

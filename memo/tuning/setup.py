@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -107,6 +108,7 @@ def set_up(config: FinetuneConfig) -> Setup:
     parse_mode(config.mode)
     assert config.task is not None, "a sequence is opened elsewhere"
     task = load_single_task(config.task)
+    check_single(config)
     backbone = open_backbone(config)
     data = open_corpus(task, config, backbone)
     prompts = None
@@ -118,6 +120,19 @@ def set_up(config: FinetuneConfig) -> Setup:
     setup = Setup(inputs, data)
     build_model(inputs, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
     return setup
+
+
+def check_single(config: FinetuneConfig) -> None:
+    """Refuse settings of systems of several tasks, which a single one does not heed.
+
+    Raises:
+        UserError: names one.
+    """
+    default = FinetuneConfig(task="any", pretrained=Path())
+    for name in ("backbone", "members", "words", "sog", "asp_mtl", "trimodal"):
+        if getattr(config, name) != getattr(default, name):
+            value = f"={config.backbone}" if name == "backbone" else ""
+            raise UserError(f"{name}{value} is for systems of several tasks, as sog or asp_mtl")
 
 
 def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) -> LabelledCorpus:
@@ -159,8 +174,7 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
     Raises:
         UserError: there is none, or it is damaged.
     """
-    if config.pretrained is None:
-        raise UserError("backbone=original is for systems of several tasks; give --pretrained")
+    assert config.pretrained is not None, "the settings have checked it"
     checkpoint = open_checkpoint(config.pretrained)
     return Backbone(
         checkpoint=checkpoint,

@@ -4,34 +4,14 @@ No result depends on how far a batch is filled up.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from memo.words.vocabulary import PAD
 
 Pooling: TypeAlias = Literal["max", "mean", "min"]
-
-
-class Words(NamedTuple):
-    """Word numbers of B texts.
-
-    Attributes:
-        numbers: int64 (B, T), filled up with PAD.
-        lengths: int64 (B,), at least 1 each.
-    """
-
-    numbers: Tensor
-    lengths: Tensor
-
-
-def fill_up(texts: Sequence[Sequence[int]]) -> Words:
-    """Texts of their own lengths as one batch."""
-    rows = [torch.tensor(text, dtype=torch.int64) for text in texts]
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    return Words(pad_sequence(rows, batch_first=True, padding_value=PAD), lengths)
 
 
 class WordEmbedding(nn.Module):

@@ -111,7 +111,7 @@ def _train(sentences: list[list[str]], width: int, epochs: int, path: Path) -> N
 
 def vector_table(
     vocabulary: Vocabulary, lookup: Lookup, spread: float, seed: int
-) -> tuple[NDArray[np.float32], float]:
+) -> NDArray[np.float32]:
     """A vector for every number of a vocabulary.
 
     A word without a vector is drawn uniformly from -spread..spread; PAD is zero, UNKNOWN the mean
@@ -124,7 +124,7 @@ def vector_table(
         seed: of what is drawn.
 
     Returns:
-        float32 (V, D), and the share of the words that have a vector.
+        float32 (V, D).
 
     Raises:
         UserError: none of the words has one.
@@ -140,4 +140,4 @@ def vector_table(
     for number, vector in known.items():
         table[number] = vector
     table[UNKNOWN] = np.mean(list(known.values()), axis=0)
-    return table, len(known) / len(vocabulary.words)
+    return table

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PAD = 0
 """Fills a batch; its vector is zero."""
@@ -37,7 +37,14 @@ class Vocabulary:
             fewest: a word must occur so often.
             most: so many words at most.
         """
-        counts = Counter(word for text in texts for word in split_words(text))
+        words = (word for text in texts for word in split_words(text))
+        return cls.counted(Counter(words), fewest, most)
+
+    @classmethod
+    def counted(
+        cls, counts: Mapping[str, int], fewest: int = 1, most: int | None = None
+    ) -> "Vocabulary":
+        """Words of which is known how often they occur; see `of`."""
         frequent = [(-count, word) for word, count in counts.items() if count >= fewest]
         return cls([word for _, word in sorted(frequent)[:most]])
 
@@ -45,7 +52,10 @@ class Vocabulary:
         """Numbers in use, PAD and UNKNOWN included."""
         return len(self.words) + UNKNOWN + 1
 
+    def number(self, word: str) -> int:
+        """Of a word; UNKNOWN if it is not there."""
+        return self._numbers.get(word, UNKNOWN)
+
     def encode(self, text: str, longest: int) -> list[int]:
         """Numbers of the first words of a text; one UNKNOWN of a text without words."""
-        numbers = [self._numbers.get(word, UNKNOWN) for word in split_words(text)[:longest]]
-        return numbers or [UNKNOWN]
+        return [self.number(word) for word in split_words(text)[:longest]] or [UNKNOWN]

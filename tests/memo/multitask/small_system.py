@@ -186,32 +186,35 @@ def _write(path: Path, **settings: object) -> Path:
     return path
 
 
+OWN = {
+    "sog": ["sog.filters=6", "sog.widths=[1,2]"],
+    "asp_mtl": ["asp_mtl.hidden=6"],
+    "trimodal": ["trimodal.width=8", "trimodal.tag_width=4", "trimodal.filters=4"],
+}
+WORDS = ["backbone=original", "words.width=8", "words.fewest=1", "words.frozen=false"]
+IMAGES = ["trimodal.image.model=test_resnet", "trimodal.image.size=32"]
+
+
 def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
-    """A few epochs of small networks on words."""
+    """A few epochs of small networks, on words unless the changes name a backbone."""
+    system = yaml.safe_load(task.read_text()).get("system", "")
+    words = [] if "backbone=memo" in changes else WORDS
+    images = IMAGES if words and system == "trimodal" else []
     return load_config(
         FinetuneConfig,
         None,
         [
             f"task={task}",
             f"run_dir={run}",
-            "backbone=original",
             "threads=1",
             "folds=[0]",
             "training.epochs=2",
             "batch.global_batch=8",
-            "words.width=8",
-            "words.fewest=1",
-            "words.frozen=false",
-            "sog.filters=6",
-            "sog.widths=[1,2]",
-            "asp_mtl.hidden=6",
-            "trimodal.width=8",
-            "trimodal.tag_width=4",
-            "trimodal.filters=4",
-            "trimodal.image.model=test_resnet",
-            "trimodal.image.size=32",
             "optimizer.lr=1e-2",
             "optimizer.warmup_steps=1",
+            *OWN.get(system, []),
+            *words,
+            *images,
             *changes,
         ],
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
@@ -19,7 +20,12 @@ from memo.multitask.posts import CLIP, ClipTransform, Losing, clip_specs, only
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.memo.model.packed import random_batch, small_spec
-from tests.memo.multitask.small_system import system_config, write_system, write_trimodal
+from tests.memo.multitask.small_system import (
+    system_config,
+    write_moods,
+    write_system,
+    write_trimodal,
+)
 from tests.memo.tuning.small_tuning import write_backbone, write_corpus, write_task
 
 PATTERNS = [
@@ -110,10 +116,45 @@ def test_what_is_refused(posts: Path, tmp_path: Path) -> None:
     for changes, reason in (
         (["trimodal.image.frozen=true"], "frozen=true needs weights"),
         (["trimodal.image.model=nonsense"], "timm has no 'nonsense'"),
+        (["trimodal.image.model=vit_tiny_patch16_224"], "cannot read images of 32 x 32"),
+        (["trimodal.fusion=mean", "trimodal.lost=1"], "lost=1 leaves none"),
         ([f"trimodal.image.weights={posts}"], "cannot be read as weights"),
     ):
         with pytest.raises(UserError, match=reason):
             finetune(system_config(posts, tmp_path / "run", *changes))
+
+
+def test_what_is_no_post_or_no_clip_is_refused(posts: Path, tmp_path: Path) -> None:
+    moods = write_moods(tmp_path / "moods_data")
+    task = yaml.safe_load((posts.parent / "posts.yaml").read_text()) | {"dataset": str(moods)}
+    task["folds"] = {"by": "speaker", "count": 3, "valid_groups": 8}
+    (tmp_path / "moods.yaml").write_text(yaml.safe_dump(task))
+    system = write_system(tmp_path / "system.yaml", "trimodal", tmp_path / "moods.yaml")
+    with pytest.raises(UserError, match="has no image; posts have image, text and tags"):
+        finetune(system_config(system, tmp_path / "run"))
+    corpus = write_corpus(tmp_path / "demo")
+    memo = ["backbone=memo", f"pretrained={write_backbone(corpus, tmp_path / 'backbone')}"]
+    with pytest.raises(UserError, match="has no face; a backbone reads text, face and speech"):
+        finetune(system_config(system, tmp_path / "run", *memo))
+    clips = write_system(
+        tmp_path / "clips.yaml", "trimodal", write_task(tmp_path / "emotion.yaml", corpus)
+    )
+    limits = ["limits.face=900", "batch.token_budget=9000"]
+    with pytest.raises(UserError, match="face=900, the model has"):
+        finetune(system_config(clips, tmp_path / "run", *memo, *limits))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_image_uses_every_parameter_and_no_statistics(dtype: torch.dtype) -> None:
+    network = ImageNetwork(ImageSettings(model="test_resnet", size=32)).to(dtype)
+    before = {name: one.clone() for name, one in network.named_buffers()}
+    for count in (0, 1):
+        rows = network(torch.zeros(count, 3, 32, 32, dtype=torch.uint8))
+        assert rows.shape == (count, network.width)
+        rows.sum().backward()
+        assert all(one.grad is not None for one in network.parameters())
+    assert all(torch.equal(one, before[name]) for name, one in network.named_buffers())
 
 
 def test_clips_of_the_backbone_are_trimodal_too(tmp_path: Path) -> None:
@@ -133,7 +174,7 @@ def test_clips_of_the_backbone_are_trimodal_too(tmp_path: Path) -> None:
 def test_a_clip_keeps_what_it_has() -> None:
     spec = small_spec()
     transform = ClipTransform(
-        lambda text: np.array([2, len(text), 3]), Limits(), spec, np.array([4]), Losing(0, 0)
+        lambda text: np.array([2, len(text), 3]), Limits(), spec, np.array([4]), CLIP, Losing(0, 0)
     )
     clip = Clip("a", text="hello", speech=np.ones((5, spec.speech_dim), np.float16))
     batch = pack([transform(clip, 0, 0)], clip_specs(), spec.face_dim, spec.speech_dim)

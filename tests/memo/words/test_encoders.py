@@ -1,22 +1,34 @@
 """Encoders: text by text they give what they give in a batch, and what is written out by hand."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
 from memo.words.encoders import (
     Pooling,
     WordCnn,
     WordEmbedding,
     WordLstm,
-    fill_up,
     pool_words,
 )
 
 TEXTS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=7), min_size=1, max_size=4)
+
+
+class Words(NamedTuple):
+    numbers: Tensor
+    lengths: Tensor
+
+
+def fill_up(texts: Sequence[Sequence[int]]) -> Words:
+    rows = [torch.tensor(text) for text in texts]
+    return Words(pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows]))
 
 
 def embedding() -> WordEmbedding:

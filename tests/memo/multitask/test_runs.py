@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from data_pipeline.errors import UserError
@@ -17,7 +16,13 @@ from memo.multitask.artifact import open_system
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks
-from tests.memo.multitask.small_system import system_config, write_asp, write_sog
+from tests.memo.multitask.small_system import (
+    system_config,
+    write_asp,
+    write_sog,
+    write_system,
+    write_trimodal,
+)
 from tests.memo.tuning.small_tuning import write_backbone, write_corpus
 
 
@@ -190,12 +195,17 @@ def test_one_member_is_the_single_task(sog: Path, tmp_path: Path) -> None:
     assert list(results(tmp_path / "run")["members"]) == ["moods"]
 
 
-def test_a_text_that_is_none_is_counted(sog: Path, tmp_path: Path) -> None:
-    task = yaml.safe_load(sog.read_text())
-    task["members"][1]["longest"] = 1
-    short = tmp_path / "short.yaml"
-    short.write_text(yaml.safe_dump(task))
-    assert finetune(system_config(short, tmp_path / "run", "training.epochs=1")) == 0
+def test_a_clip_without_text_is_named_and_left_out(tmp_path: Path) -> None:
+    """Every tenth post has none."""
+    posts = write_trimodal(tmp_path).parent / "posts.yaml"
+    system = write_system(tmp_path / "words.yaml", "sog", posts)
+    assert finetune(system_config(system, tmp_path / "run", "sog.gate=none")) == 0
+    lines = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+    named = [json.loads(line) for line in lines]
+    assert all("has no text" in one["reason"] for one in named)
+    assert {int(one["key"][5:]) % 10 for one in named} == {9}
+    keys = record(tmp_path / "run")["tasks"]["posts"]["answers"]["keys"]
+    assert all(int(key[5:]) % 10 != 9 for key in keys)
 
 
 REFUSED = [

@@ -24,6 +24,14 @@ from memo.objectives.base import LossSum
 Sharing: TypeAlias = Literal["alone", "fs", "sp", "asp"]
 
 
+class Reader(Protocol):
+    """A module that makes what all encoders read: rows of words or tokens."""
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """(L, D), all texts end to end."""
+        ...
+
+
 class Encoder(Protocol):
     """A module that makes one state of each text.
 
@@ -33,8 +41,8 @@ class Encoder(Protocol):
 
     width: int
 
-    def __call__(self, texts: PackedBatch) -> Tensor:
-        """(B, d)."""
+    def __call__(self, rows: Tensor, texts: PackedBatch) -> Tensor:
+        """(L, D), B texts -> (B, d)."""
         ...
 
 
@@ -54,6 +62,7 @@ class AspNetwork(nn.Module):
     """Encoders, output layers and the discriminator of K tasks.
 
     Args:
+        reader: a `Reader`, the same for all encoders.
         encoder: makes a new `Encoder`; the shared one first, then one a task.
         classes: C_k of each task.
         sharing: which network.
@@ -63,6 +72,7 @@ class AspNetwork(nn.Module):
 
     def __init__(
         self,
+        reader: nn.Module,
         encoder: Callable[[], nn.Module],
         classes: Sequence[int],
         sharing: Sharing,
@@ -71,6 +81,7 @@ class AspNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.sharing = sharing
+        self.reader = reader
         self.normalised = normalised
         self.shared = encoder() if sharing != "alone" else None
         self.private = nn.ModuleList(encoder() for _ in classes if sharing != "fs")
@@ -83,13 +94,20 @@ class AspNetwork(nn.Module):
 
     def encode(self, texts: PackedBatch, task: int) -> AspStates:
         """The states of texts of one task."""
-        shared = None if self.shared is None else self.shared(texts)
-        private = self.private[task](texts) if len(self.private) else None
+        rows = cast("Reader", self.reader).rows(texts)
+        shared = None if self.shared is None else self.shared(rows, texts)
+        private = self.private[task](rows, texts) if len(self.private) else None
         return AspStates(shared, private)
 
-    def _private_alone(self, nothing: PackedBatch, task: int) -> AspStates:
+    def shared_states(self, texts: PackedBatch) -> Tensor:
+        """(B, d); something is shared."""
+        assert self.shared is not None, "something is shared"
+        states: Tensor = self.shared(cast("Reader", self.reader).rows(texts), texts)
+        return states
+
+    def _private_alone(self, rows: Tensor, nothing: PackedBatch, task: int) -> AspStates:
         """The states of no text; the shared encoder has been in use already."""
-        private = self.private[task](nothing) if len(self.private) else None
+        private = self.private[task](rows, nothing) if len(self.private) else None
         if self.shared is None:
             return AspStates(None, private)
         width = cast("Encoder", self.shared).width
@@ -141,8 +159,10 @@ class AspNetwork(nn.Module):
         in one flat tensor (ZeRO) and one that does not then do the same.
         """
         nothing = pack([], {}, texts.face.shape[1], texts.speech.shape[1]).to(texts.order.device)
+        rows = cast("Reader", self.reader).rows(nothing)
         others = [other for other in range(len(self.outputs)) if other != task]
-        sums = [self.logits(self._private_alone(nothing, other), other).sum() for other in others]
+        found = [self._private_alone(rows, nothing, other) for other in others]
+        sums = [self.logits(one, other).sum() for one, other in zip(found, others, strict=True)]
         return torch.stack([*sums, texts.cu_seqlens.new_zeros((), dtype=torch.float32)]).sum()
 
 
@@ -150,13 +170,17 @@ class Transfer(nn.Module):
     """A new task on the frozen shared encoder of others (section 5.4 of the paper).
 
     Args:
+        reader: a `Reader`; it is frozen.
         shared: trained on the other tasks; it is frozen.
         classes: C.
         private: a new encoder beside it (bi-channel); None for the shared one alone.
     """
 
-    def __init__(self, shared: nn.Module, classes: int, private: nn.Module | None) -> None:
+    def __init__(
+        self, reader: nn.Module, shared: nn.Module, classes: int, private: nn.Module | None
+    ) -> None:
         super().__init__()
+        self.reader = reader.requires_grad_(requires_grad=False)
         self.shared = shared.requires_grad_(requires_grad=False)
         self.private = private
         width = cast("Encoder", shared).width
@@ -164,8 +188,9 @@ class Transfer(nn.Module):
 
     def forward(self, texts: PackedBatch) -> Tensor:
         """(B, C)."""
-        parts = [self.shared(texts)]
+        rows = cast("Reader", self.reader).rows(texts)
+        parts = [self.shared(rows, texts)]
         if self.private is not None:
-            parts.append(self.private(texts))
+            parts.append(self.private(rows, texts))
         logits: Tensor = self.output(torch.cat(parts, dim=1))
         return logits.float()

@@ -131,8 +131,7 @@ class TrainedSystem:
         """
         if not isinstance(self.model, AspSystem) or self.model.network.shared is None:
             raise UserError("this system has no shared encoder")
-        states: Tensor = self.model.network.shared(self._batch(texts, self._number(task)))
-        return states
+        return self.model.network.shared_states(self._batch(texts, self._number(task)))
 
     def _number(self, task: str) -> int:
         if task not in self.answers:

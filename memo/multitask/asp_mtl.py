@@ -18,7 +18,7 @@ from memo.multitask.backbones import word_states
 from memo.multitask.base import System, TaskKind, TextSystem
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import AspSettings
-from memo.multitask.encoders import AdaptedBackbone, AdapterEncoder, WordEncoder
+from memo.multitask.encoders import AdapterEncoder, UpperLayers, WordEncoder
 from memo.multitask.probes import told_tasks, typical_words
 from memo.multitask.setup import (
     Blueprint,
@@ -29,6 +29,7 @@ from memo.multitask.setup import (
     View,
     register,
 )
+from memo.multitask.texts import TokenStates
 from memo.multitask.transfer import CHANNELS, Learner, TransferSystem
 from memo.objectives.base import LossSum
 from memo.tuning.config import FinetuneConfig
@@ -104,6 +105,11 @@ class AspMtl(Recipe):
         settings = setup.config.asp_mtl
         if setup.backbone is not None and setup.config.adapter.kind != "houlsby":
             raise UserError("asp_mtl: a backbone's adapters are adapter.kind=houlsby")
+        if setup.backbone is not None and (settings.upper_layers or 0) > setup.backbone.spec.layers:
+            raise UserError(
+                f"asp_mtl.upper_layers={settings.upper_layers}: the backbone has "
+                f"{setup.backbone.spec.layers}"
+            )
         if settings.unlabelled and settings.sharing != "asp":
             raise UserError("asp_mtl.unlabelled needs the adversary of asp_mtl.sharing=asp")
         if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
@@ -132,10 +138,10 @@ class AspMtl(Recipe):
         """See the base class."""
         config, settings = blueprint.config, blueprint.config.asp_mtl
         words = blueprint.backbone is None
-        encoder = _word_encoders(blueprint) if words else _adapter_encoders(blueprint)
+        reader, encoder = _word_encoders(blueprint) if words else _adapter_encoders(blueprint)
         outputs = [one.outputs for one in blueprint.kinds]
         network = AspNetwork(
-            encoder, outputs, settings.sharing, settings.normalised, settings.dropout
+            reader, encoder, outputs, settings.sharing, settings.normalised, settings.dropout
         )
         system = AspSystem(blueprint.kinds, network, settings)
         if not words:
@@ -156,9 +162,8 @@ class AspMtl(Recipe):
         if left is None:
             return ()
         assert isinstance(trained, AspSystem), "that was built"
-        assert trained.network.shared is not None, "see `check`"
         alone = replace(setup, members=[setup.members[left]], recipe=Learner())
-        build = partial(TransferSystem, alone.kinds[0], trained.network.shared)
+        build = partial(TransferSystem, alone.kinds[0], trained.network)
         return [
             Followup(name, replace(fold, setup=alone), partial(build, both))
             for name, both in CHANNELS.items()
@@ -169,7 +174,7 @@ class AspMtl(Recipe):
         assert isinstance(system, AspSystem), "that was built"
         found: dict[str, Any] = {}
         if system.network.shared is not None and len(fold.setup.members) > 1:
-            found["task told by shared states"] = told_tasks(fold, system.network.shared)
+            found["task told by shared states"] = told_tasks(fold, system.network)
         whole = fold.setup.config.distribution.zero_stage < 3
         if fold.vocabulary is not None and whole:
             found["typical"] = typical_words(fold, fold.vocabulary, system.network)
@@ -191,25 +196,27 @@ def _left_out(setup: SystemSetup) -> int | None:
     return names.index(name) if name in names else None
 
 
-def _word_encoders(blueprint: Blueprint) -> Callable[[], nn.Module]:
+def _word_encoders(blueprint: Blueprint) -> tuple[nn.Module, Callable[[], nn.Module]]:
     words, settings = word_states(blueprint), blueprint.config.asp_mtl
-    return lambda: WordEncoder(words, settings)
+    return words, lambda: WordEncoder(words.width, settings)
 
 
-def _adapter_encoders(blueprint: Blueprint) -> Callable[[], nn.Module]:
+def _adapter_encoders(blueprint: Blueprint) -> tuple[nn.Module, Callable[[], nn.Module]]:
     config, backbone = blueprint.config, blueprint.backbone
     assert backbone is not None, "that is asked for"
-    sharing = config.asp_mtl.sharing
+    settings, cls_id = config.asp_mtl, backbone.tokenizer.cls_id
     body, _ = pretrained_parts(backbone, config)
-    sets = (sharing != "alone") + (sharing != "fs") * len(blueprint.kinds)
-    adapted = AdaptedBackbone(body, backbone.tokenizer.cls_id, sets, config.adapter.size)
+    sets = (settings.sharing != "alone") + (settings.sharing != "fs") * len(blueprint.kinds)
+    layers = settings.upper_layers or body.spec.layers
+    upper = UpperLayers(body, layers, cls_id, sets, config.adapter.size)
     numbers = count()
-    return lambda: AdapterEncoder(adapted, next(numbers))
+    return TokenStates(body, cls_id), lambda: AdapterEncoder(upper, next(numbers))
 
 
 def _freeze_backbone(system: AspSystem, mode: str) -> None:
-    """`full` trains all, `adapter` adapters and LayerNorms, `linear` neither."""
+    """`full` trains all, `adapter` adapters and the LayerNorms beside them, `linear` neither."""
     for name, parameter in system.named_parameters():
-        added = ".adapters." in name or "norm." in name
+        below, upper = ".reader." in name, ".upper." in name
+        added = upper and (".adapters." in name or "norm." in name)
         trained = mode == "full" or (mode == "adapter" and added)
-        parameter.requires_grad_(trained or ".backbone." not in name)
+        parameter.requires_grad_(trained or not (below or upper))

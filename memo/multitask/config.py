@@ -79,6 +79,8 @@ class AspSettings(Settings):
         sharing: `alone`: a network a task; `fs`, `sp`, `asp` (`memo/heads/asp_mtl.py`).
         encoder: of words: `lstm`, `bilstm`, `stacked` (two layers), `cnn` (MT-CNN), `dnn` (means of
             vectors, MT-DNN). A backbone has adapters instead: one shared, one a task.
+        upper_layers: of a backbone, those that have adapters; what lies below reads a text once for
+            the shared and the private encoder. Null: all.
         hidden: width of an encoder's state, of one direction.
         adversary: lambda, weight of the gradient reversal.
         difference: gamma, weight of the orthogonality.
@@ -95,6 +97,7 @@ class AspSettings(Settings):
 
     sharing: Literal["alone", "fs", "sp", "asp"] = "asp"
     encoder: Literal["lstm", "bilstm", "stacked", "cnn", "dnn"] = "lstm"
+    upper_layers: int | None = Field(None, ge=1)
     hidden: int = Field(200, ge=1)
     adversary: float = Field(0.05, ge=0)
     difference: float = Field(0.01, ge=0)

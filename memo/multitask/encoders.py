@@ -1,4 +1,4 @@
-"""One state of each text: from words with vectors, or from a backbone with one of many adapters."""
+"""One state of each text: from words' vectors, or by a backbone's upper layers with adapters."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -6,37 +6,36 @@ from copy import deepcopy
 from torch import Tensor, nn
 
 from data_pipeline.packing import PackedBatch
-from memo.model.encoder import Layer
 from memo.model.memobert import MemoBert
 from memo.multitask.config import AspSettings
-from memo.multitask.texts import TextStates, TokenStates
+from memo.multitask.texts import filled, in_windows
 from memo.tuning.adapter import Bottleneck
 from memo.words.encoders import MeanWords, PooledCnn, WordLstm, pool_words
 
 
 class WordEncoder(nn.Module):
-    """Vectors of words, then one of the encoders.
+    """One of the encoders of words.
 
     Args:
-        texts: the vectors, the same for all encoders.
+        vectors: D, width of the words' vectors.
         settings: which encoder.
     """
 
-    def __init__(self, texts: TextStates, settings: AspSettings) -> None:
+    def __init__(self, vectors: int, settings: AspSettings) -> None:
         super().__init__()
-        self.texts = texts
+        self.vectors = vectors
         self.settings = settings
-        self.encoder = _word_encoder(texts.width, settings)
+        self.encoder = _word_encoder(vectors, settings)
         self.width = self.encoder.width
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """(S, d)."""
-        state: Tensor = self.encoder(*self.texts(batch))
-        return state[: len(batch.seqlens)]
+    def forward(self, rows: Tensor, texts: PackedBatch) -> Tensor:
+        """(L, D), S texts -> (S, d)."""
+        state: Tensor = self.encoder(*filled(rows, texts))
+        return state[: len(texts.seqlens)]
 
     def fresh(self) -> "WordEncoder":
-        """A new one on the same vectors."""
-        return WordEncoder(self.texts, self.settings)
+        """A new one of the same kind."""
+        return WordEncoder(self.vectors, self.settings)
 
 
 def _word_encoder(width: int, settings: AspSettings) -> WordLstm | PooledCnn | MeanWords:
@@ -72,22 +71,28 @@ class ManyAdapters(nn.Module):
         return adapted
 
 
-class AdaptedBackbone(nn.Module):
-    """A backbone with several sets of adapters; a text's state is the mean of its tokens'.
+class UpperLayers(nn.Module):
+    """A backbone's upper layers with several sets of adapters; a text's state is its tokens' mean.
 
     Args:
-        backbone: gets the adapters, in place.
+        backbone: loses these layers, so that it ends below them.
+        layers: how many.
         cls_id: number of the piece that begins a window.
         encoders: how many sets.
         size: of the bottlenecks.
     """
 
-    def __init__(self, backbone: MemoBert, cls_id: int, encoders: int, size: int) -> None:
+    def __init__(
+        self, backbone: MemoBert, layers: int, cls_id: int, encoders: int, size: int
+    ) -> None:
         super().__init__()
-        self.tokens = TokenStates(backbone, cls_id)
-        self.width = self.tokens.width
-        for layer in backbone.encoder.layers:
-            assert isinstance(layer, Layer), "the encoder is made of them"
+        self.width = backbone.spec.hidden
+        self._cls_id = cls_id
+        whole = list(backbone.encoder.layers)
+        cut = len(whole) - layers
+        backbone.encoder.layers = nn.ModuleList(whole[:cut])
+        self.layers = nn.ModuleList(whole[cut:])
+        for layer in self.layers:
             for name in ("attention", "feed_forward"):
                 adapters = [Bottleneck(self.width, size) for _ in range(encoders)]
                 layer.add_module(name, ManyAdapters(layer.get_submodule(name), adapters))
@@ -97,40 +102,42 @@ class AdaptedBackbone(nn.Module):
         """Where the adapters stand."""
         return [one for one in self.modules() if isinstance(one, ManyAdapters)]
 
-    def forward(self, batch: PackedBatch, number: int) -> Tensor:
-        """(S, d), through one set of adapters."""
+    def forward(self, rows: Tensor, texts: PackedBatch, number: int) -> Tensor:
+        """(L, D), S texts -> (S, D), through one set of adapters."""
         for one in self.many:
             one.chosen = number
-        states = self.tokens(batch)
-        pooled = pool_words(states.vectors, states.lengths, "mean")
-        return pooled[: len(batch.seqlens)]
+        windows = in_windows(texts, self._cls_id)
+        for layer in self.layers:
+            rows = layer(rows, windows.cu_seqlens, windows.seqlens)
+        states = filled(rows, texts)
+        return pool_words(states.vectors, states.lengths, "mean")[: len(texts.seqlens)]
 
 
 class AdapterEncoder(nn.Module):
-    """One set of adapters of a backbone.
+    """One set of adapters in a backbone's upper layers.
 
     Args:
-        adapted: the backbone, the same for all encoders.
+        upper: the layers, the same for all encoders.
         number: of the set.
     """
 
-    def __init__(self, adapted: AdaptedBackbone, number: int) -> None:
+    def __init__(self, upper: UpperLayers, number: int) -> None:
         super().__init__()
-        self.adapted = adapted
+        self.upper = upper
         self.number = number
-        self.width = adapted.width
+        self.width = upper.width
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """(S, d)."""
-        state: Tensor = self.adapted(batch, self.number)
+    def forward(self, rows: Tensor, texts: PackedBatch) -> Tensor:
+        """(L, D), S texts -> (S, D)."""
+        state: Tensor = self.upper(rows, texts, self.number)
         return state
 
     def fresh(self) -> "AdapterEncoder":
-        """A copy of the backbone, frozen, with new adapters."""
-        adapted = deepcopy(self.adapted).requires_grad_(requires_grad=False)
-        for one in adapted.many:
+        """A copy of the layers, frozen, with new adapters."""
+        upper = deepcopy(self.upper).requires_grad_(requires_grad=False)
+        for one in upper.many:
             old = one.adapters[self.number]
             assert isinstance(old, Bottleneck), "they all are"
             new = Bottleneck(self.width, old.down.out_features)
             one.adapters[self.number] = new.to(old.down.weight.device)
-        return AdapterEncoder(adapted, self.number)
+        return AdapterEncoder(upper, self.number)

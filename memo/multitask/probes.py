@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from data_pipeline.packing import PackedBatch
 from data_pipeline.stream import eval_batches
 from memo.heads.asp_mtl import AspNetwork
-from memo.heads.gates import States
 from memo.multitask.encoders import WordEncoder
 from memo.multitask.setup import SystemFold
+from memo.multitask.texts import WordStates
 from memo.words.vocabulary import UNKNOWN, Vocabulary
 
 TYPICAL = 10
@@ -24,16 +24,16 @@ SEEN = 5
 
 
 @torch.no_grad()
-def told_tasks(fold: SystemFold, shared: nn.Module) -> float:
+def told_tasks(fold: SystemFold, network: AspNetwork) -> float:
     """How often a linear probe tells the task of a test text by its shared state.
 
     The discriminator that a network was trained against may have lost for want of learning; a
     probe that is fitted afterwards, on the validation parts, has not. Chance is 1 / K.
     """
-    shared.eval()
+    network.eval()
     states, tasks = {}, {}
     for part in ("valid", "test"):
-        found = [_states(fold, shared, task, part) for task in range(len(fold.setup.members))]
+        found = [_states(fold, network, task, part) for task in range(len(fold.setup.members))]
         states[part] = np.concatenate(found)
         tasks[part] = np.repeat(np.arange(len(found)), [len(one) for one in found])
     centre, spread = states["valid"].mean(axis=0), states["valid"].std(axis=0) + 1e-6
@@ -42,13 +42,12 @@ def told_tasks(fold: SystemFold, shared: nn.Module) -> float:
     return float(probe.score((states["test"] - centre) / spread, tasks["test"]))
 
 
-def _states(fold: SystemFold, shared: nn.Module, task: int, part: str) -> NDArray[np.float32]:
+def _states(fold: SystemFold, network: AspNetwork, task: int, part: str) -> NDArray[np.float32]:
     """(n, d), of all texts, on every rank."""
     maker = fold.maker(task, getattr(fold.part(task), part), alone=True)
-    rows = [
-        shared(batch.to(fold.ranks.device)).float().cpu().numpy() for batch in eval_batches(maker)
-    ]
-    return np.concatenate(rows)
+    device = fold.ranks.device
+    found = [network.shared_states(batch.to(device)) for batch in eval_batches(maker)]
+    return np.concatenate([one.float().cpu().numpy() for one in found])
 
 
 def typical_words(
@@ -83,6 +82,8 @@ def _shares(
     if len(network.private):
         encoders[f"private, {name}"] = network.private[task]
     first, found = 0, {}
+    assert isinstance(network.reader, WordStates), "of words"
+    rows = network.reader.rows(batch)  # (L, D)
     output = network.outputs[task]
     assert isinstance(output, nn.Linear), "an output layer"
     direction = output.weight[-1] - output.weight[0]  # (d,) or (2 d,)
@@ -90,19 +91,19 @@ def _shares(
         if encoder is None:
             continue
         assert isinstance(encoder, WordEncoder), "words have these"
-        found[label] = _of_encoder(encoder, batch, direction[first : first + encoder.width])
+        found[label] = _of_encoder(encoder, rows, batch, direction[first : first + encoder.width])
         first += encoder.width
     return found
 
 
-def _of_encoder(encoder: WordEncoder, batch: PackedBatch, direction: Tensor) -> list[float]:
+def _of_encoder(
+    encoder: WordEncoder, rows: Tensor, batch: PackedBatch, direction: Tensor
+) -> list[float]:
     encoder.train()  # it has no dropout, and cuDNN's LSTM has gradients in training alone
-    states = encoder.texts(batch)
-    vectors = states.vectors.detach().requires_grad_()
-    score = (encoder.encoder(*States(vectors, states.lengths)) * direction.detach()).sum()
+    vectors = rows.detach().requires_grad_()
+    score = (encoder(vectors, batch) * direction.detach()).sum()
     (gradient,) = torch.autograd.grad(score, vectors)
-    shares = (gradient * vectors.detach()).sum(dim=2)  # (S, T)
-    return [float(one) for one in shares[states.inside].tolist()][: batch.tokens]
+    return [float(one) for one in (gradient * vectors.detach()).sum(dim=1).tolist()]
 
 
 def _strongest(of_word: Mapping[int, list[float]], vocabulary: Vocabulary) -> dict[str, list[str]]:

@@ -354,7 +354,7 @@ _SINGLE = (
     "head", "continual",
 )  # fmt: skip
 _SYSTEMS = ("sog", "asp_mtl", "trimodal")
-_BACKBONE = ("mode", "direct", "adapter")
+_BACKBONE = ("mode", "direct", "adapter", "asp_mtl.upper_layers")
 
 
 def _setting(config: FinetuneConfig, name: str) -> object:

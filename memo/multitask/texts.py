@@ -98,6 +98,20 @@ class TextTransform:
         )
 
 
+def filled(rows: Tensor, batch: PackedBatch) -> States:
+    """Rows of packed texts as (S, T, D), filled up; for no text one empty text stands there.
+
+    Args:
+        rows: (L, D), end to end.
+        batch: S texts.
+    """
+    if not batch.seqlens:
+        nothing = rows.new_zeros(1, 1, rows.shape[1]) + rows.sum()
+        return States(nothing, torch.ones(1, dtype=torch.int64, device=rows.device))
+    texts = pad_sequence(list(rows.split(batch.seqlens)), batch_first=True)
+    return States(texts, batch.cu_seqlens.diff().long())
+
+
 class TextStates(nn.Module):
     """Packed texts -> states of their words or tokens.
 
@@ -112,13 +126,8 @@ class TextStates(nn.Module):
         raise NotImplementedError
 
     def forward(self, batch: PackedBatch) -> States:
-        """(S, T, D), filled up; of a batch without texts one empty text stands there."""
-        rows = self.rows(batch)
-        if not batch.seqlens:
-            nothing = rows.new_zeros(1, 1, self.width) + rows.sum()
-            return States(nothing, torch.ones(1, dtype=torch.int64, device=rows.device))
-        texts = pad_sequence(list(rows.split(batch.seqlens)), batch_first=True)
-        return States(texts, batch.cu_seqlens.diff().long())
+        """See `filled`."""
+        return filled(self.rows(batch), batch)
 
 
 class WordStates(TextStates):

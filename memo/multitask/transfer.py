@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from data_pipeline.packing import PackedBatch
-from memo.heads.asp_mtl import Transfer
+from memo.heads.asp_mtl import AspNetwork, Transfer
 from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import TaskBatch
 from memo.multitask.encoders import AdapterEncoder, WordEncoder
@@ -22,15 +22,17 @@ class TransferSystem(TextSystem):
 
     Args:
         kind: the task.
-        shared: an encoder that was trained on the others; it is frozen.
+        trained: on the others, with a shared encoder, which is frozen.
         both: with a private encoder beside it.
     """
 
-    def __init__(self, kind: TaskKind, shared: nn.Module, both: bool) -> None:
+    def __init__(self, kind: TaskKind, trained: AspNetwork, both: bool) -> None:
         super().__init__([kind])
         self.weights = {kind.name: 1.0}
+        shared = trained.shared
         assert isinstance(shared, WordEncoder | AdapterEncoder), "the encoders there are"
-        self.network = Transfer(shared, kind.outputs, shared.fresh() if both else None)
+        private = shared.fresh() if both else None
+        self.network = Transfer(trained.reader, shared, kind.outputs, private)
 
     def logits(self, texts: PackedBatch, task: int) -> Tensor:
         """See the base class."""

@@ -16,14 +16,18 @@ from tests.memo.multitask.small_system import pack_texts
 TASKS = (2, 2, 3)
 
 
-def encoder() -> WordEncoder:
+def reader() -> WordStates:
     table = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
-    return WordEncoder(WordStates(WordEmbedding(table, frozen=True)), AspSettings(hidden=4))
+    return WordStates(WordEmbedding(table, frozen=True))
+
+
+def encoder() -> WordEncoder:
+    return WordEncoder(5, AspSettings(hidden=4))
 
 
 def network(sharing: Sharing) -> AspNetwork:
     torch.manual_seed(0)
-    return AspNetwork(encoder, TASKS, sharing)
+    return AspNetwork(reader(), encoder, TASKS, sharing)
 
 
 def texts() -> PackedBatch:
@@ -33,6 +37,11 @@ def texts() -> PackedBatch:
 def shared_of(model: AspNetwork) -> nn.Module:
     assert model.shared is not None
     return model.shared
+
+
+def private_states(model: AspNetwork, task: int) -> Tensor:
+    states: Tensor = model.private[task](reader().rows(texts()), texts())
+    return states
 
 
 LABELS = torch.tensor([1, 0, 1])
@@ -56,7 +65,7 @@ def test_a_batch_trains_the_shared_and_its_own_parts(sharing: Sharing) -> None:
 
 def test_the_label_loss_is_that_of_both_states() -> None:
     model = network("sp")
-    shared, private = shared_of(model)(texts()), model.private[2](texts())
+    shared, private = model.shared_states(texts()), private_states(model, 2)
     logits = model.outputs[2](torch.cat([shared, private], dim=1))
     found = model(texts(), 2, LABELS, 0.0)["label"]
     torch.testing.assert_close(found.sum, F.cross_entropy(logits, LABELS, reduction="sum"))
@@ -86,7 +95,7 @@ def test_the_encoder_is_pushed_against_the_discriminator() -> None:
     model = network("asp")
     model(texts(), 1, LABELS, 0.05)["adversary"].sum.backward()
     pushed = [one.grad.clone() for one in shared_of(model).parameters() if one.grad is not None]
-    logits = model.discriminator.output(shared_of(model)(texts()))
+    logits = model.discriminator.output(model.shared_states(texts()))
     plain = F.cross_entropy(logits, torch.tensor([1, 1, 1]), reduction="sum")
     trained = [one for one in shared_of(model).parameters() if one.requires_grad]
     gradients = torch.autograd.grad(plain, trained)
@@ -97,7 +106,7 @@ def test_the_encoder_is_pushed_against_the_discriminator() -> None:
 
 def test_the_difference_is_equation_14() -> None:
     model = network("asp")
-    shared, private = shared_of(model)(texts()), model.private[1](texts())
+    shared, private = model.shared_states(texts()), private_states(model, 1)
     expected = torch.linalg.matrix_norm(shared.T @ private) ** 2
     torch.testing.assert_close(model(texts(), 1, None, 0.05)["difference"].sum, expected)
 
@@ -105,7 +114,7 @@ def test_the_difference_is_equation_14() -> None:
 def test_a_new_task_leaves_the_shared_encoder_as_it_is() -> None:
     model = network("asp")
     for private in (None, encoder()):
-        transfer = Transfer(shared_of(model), 2, private)
+        transfer = Transfer(model.reader, shared_of(model), 2, private)
         logits: Tensor = transfer(texts())
         assert logits.shape == (3, 2)
         logits.sum().backward()

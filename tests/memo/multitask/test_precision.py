@@ -12,7 +12,7 @@ from memo.multitask.asp_mtl import AspSystem
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import TaskBatch
 from memo.multitask.config import AspSettings, SogSettings, TrimodalSettings
-from memo.multitask.encoders import AdaptedBackbone, AdapterEncoder, WordEncoder
+from memo.multitask.encoders import AdapterEncoder, UpperLayers, WordEncoder
 from memo.multitask.posts import CLIP, ClipEncoder
 from memo.multitask.sog import SogSystem
 from memo.multitask.texts import TokenStates, WordStates
@@ -33,11 +33,12 @@ def asp(system: str) -> System:
     settings = AspSettings(hidden=4)
     if system == "asp on words":
         states = words()
-        network = AspNetwork(lambda: WordEncoder(states, settings), [2, 2], "asp")
+        network = AspNetwork(states, lambda: WordEncoder(5, settings), [2, 2], "asp")
         return AspSystem(KINDS, network, settings)
-    adapted = AdaptedBackbone(MemoBert(small_spec()), 2, 3, 4)
-    numbers = iter(range(3))
-    network = AspNetwork(lambda: AdapterEncoder(adapted, next(numbers)), [2, 2], "asp")
+    body = MemoBert(small_spec())
+    upper = UpperLayers(body, 1, 2, 3, 4)
+    numbers, tokens = iter(range(3)), TokenStates(body, 2)
+    network = AspNetwork(tokens, lambda: AdapterEncoder(upper, next(numbers)), [2, 2], "asp")
     return AspSystem(KINDS, network, settings)
 
 

@@ -117,7 +117,7 @@ def test_a_backbone_can_be_below(
     config = system_config(request.getfixturevalue(system), tmp_path / "run", *changes)
     assert finetune(config) == 0
     trained = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
-    inside = [name for name in trained if "backbone." in name]
+    inside = [name for name in trained if "backbone." in name or ".upper." in name]
     of_the_body = [name for name in inside if "adapter" not in name and "norm." not in name]
     assert bool(of_the_body) == (mode == "full")
     adapters = [name for name in inside if "adapter" in name]
@@ -247,6 +247,7 @@ REFUSED_OF_ASP = [
     (["asp_mtl.weights={weather: 2}"], "there is no task 'weather'"),
     (["distribution.activation_checkpointing=true"], "does not go with changing adapters"),
     (["asp_mtl.unlabelled=true", "asp_mtl.sharing=sp"], "needs the adversary"),
+    (["asp_mtl.upper_layers=2"], "asp_mtl.upper_layers is not for backbone=original"),
 ]
 
 

@@ -16,7 +16,7 @@ from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
 from memo.multitask.setup import Blueprint, Recipe, SystemSetup, register
-from memo.multitask.texts import TextStates
+from memo.multitask.texts import FrozenTokenStates, TextStates
 from memo.objectives.base import LossSum
 from memo.tuning.config import FinetuneConfig
 
@@ -184,6 +184,8 @@ class Sog(Recipe):
         if blueprint.backbone is None:
             return SogSystem(kinds, word_states(blueprint), settings, (3, 4, 5))
         tokens, modes = token_states(blueprint)
+        if blueprint.config.mode == "linear":
+            tokens = FrozenTokenStates(tokens, blueprint.store)
         system = SogSystem(kinds, tokens, settings, (1,))
         freeze(system, "texts.backbone.", modes)
         return system

@@ -27,7 +27,7 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
             encoders, or a clip is broken.
     """
     datasets = [open_dataset(folder) for folder in folders]
-    _refuse_same_names(datasets)
+    refuse_same_names(datasets)
     infos = [dataset.info for dataset in datasets]
     samples: dict[str, int] = {}
     with ShardWriter(
@@ -35,7 +35,7 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
         name="+".join(info.name for info in infos),
         corpus="+".join(info.corpus for info in infos),
         licence="; ".join(dict.fromkeys(info.licence for info in infos)),
-        features=_common_features(datasets),
+        features=common_features(infos),
     ) as writer:
         for dataset in datasets:
             for split in dataset.info.splits:
@@ -55,7 +55,12 @@ def _read(folder: Path, clips: Split, sample: int) -> Clip:
         raise UserError(f"{folder / shard}: clip {key} is broken ({error})") from None
 
 
-def _refuse_same_names(datasets: Sequence[Dataset]) -> None:
+def refuse_same_names(datasets: Sequence[Dataset]) -> None:
+    """Names tell datasets apart.
+
+    Raises:
+        UserError: two have the same.
+    """
     names: dict[str, Path] = {}
     for dataset in datasets:
         name = dataset.info.name
@@ -64,9 +69,12 @@ def _refuse_same_names(datasets: Sequence[Dataset]) -> None:
         names[name] = dataset.folder
 
 
-def _common_features(datasets: Sequence[Dataset]) -> FeatureSchema:
-    """The schema of all; a modality may be missing in some."""
-    infos = [dataset.info for dataset in datasets]
+def common_features(infos: Sequence[DatasetInfo]) -> FeatureSchema:
+    """The schema of all; a modality may be missing in some; mean and deviation are of the first.
+
+    Raises:
+        UserError: rows were made by different encoders.
+    """
     return FeatureSchema(
         face=_same([(info, info.features.face) for info in infos], "face"),
         speech=_same([(info, info.features.speech) for info in infos], "speech"),
@@ -74,7 +82,7 @@ def _common_features(datasets: Sequence[Dataset]) -> FeatureSchema:
 
 
 def _same(schemas: Sequence[tuple[DatasetInfo, RowSchemaT | None]], name: str) -> RowSchemaT | None:
-    """The schema that all have that have any; mean and deviation are computed anew."""
+    """The schema that all have that have any."""
     present = [(info, one) for info, one in schemas if one is not None]
     for info, one in present[1:]:
         for field, value in one.model_dump(exclude={"mean", "std"}).items():

@@ -18,6 +18,7 @@ from data_pipeline.clip import (
     clip_from_members,
 )
 from data_pipeline.errors import UserError
+from data_pipeline.order import Order
 from data_pipeline.shards.dataset import DatasetInfo, ShardInfo, read_info
 from data_pipeline.shards.index import ShardIndex, file_sha256, load_index
 
@@ -116,6 +117,10 @@ class Split:
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def order(self, seed: int) -> Order:
+        """The order of a seed."""
+        return Order(seed, self.shard_sizes)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number; its arrays are views of the tar.

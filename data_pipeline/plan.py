@@ -66,8 +66,9 @@ def fill(
 ) -> tuple[int, list[list[NDArray[np.int64]]]]:
     """Deal the first samples of a look-ahead evenly into micro-batches that they just fill.
 
-    As many samples as possible are taken, in the order given, none left out; the longest go first,
-    each to the emptiest micro-batch, as in `divide`.
+    As many samples are taken, in the order given and none left out, as can be dealt evenly: the
+    longest first, each to the emptiest micro-batch, as in `divide`. Where this overfills one, it is
+    done again with as many samples less as the fullest has too many, in all micro-batches.
 
     Args:
         lengths: int64 (L,), tokens of the samples that come next; more than fit, or all there are.
@@ -87,9 +88,10 @@ def fill(
     while True:
         decreasing = np.argsort(-lengths[:taken], kind="stable").tolist()
         bins = _even(tokens, decreasing, count)
-        if max(_load(one, tokens) for one in bins) <= token_budget:
+        excess = max(_load(one, tokens) for one in bins) - token_budget
+        if excess <= 0:
             return taken, _deal(bins, tokens, ranks)
-        taken -= 1
+        taken -= max(excess * count * taken // int(lengths[:taken].sum()), 1)
 
 
 def _best_fit(tokens: list[int], decreasing: list[int], capacity: int) -> list[list[int]]:

@@ -364,7 +364,9 @@ _SINGLE = (
     "head", "continual",
 )  # fmt: skip
 _SYSTEMS = ("sog", "asp_mtl", "trimodal")
-_BACKBONE = ("mode", "direct", "adapter", "asp_mtl.upper_layers")
+_BACKBONE = (
+    "mode", "direct", "adapter", "asp_mtl.upper_layers", "sog.layer", "sog.kept_gib",
+)  # fmt: skip
 
 
 def _setting(config: FinetuneConfig, name: str) -> object:

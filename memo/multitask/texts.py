@@ -204,16 +204,18 @@ def _digest(ids: Tensor) -> bytes:
 
 
 class FrozenTokenStates(TokenStates):
-    """The last hidden states of a backbone that stays as it is: without dropout, in 16 bits.
+    """Hidden states of a backbone that stays as it is: without dropout, in 16 bits.
 
     Args:
-        tokens: of the backbone, of which nothing is trained.
+        tokens: of the backbone, of which nothing is trained; what lies above the layer is cut off.
+        layer: whose states, 0 its embeddings; None: the last.
         store: keeps what was read; None keeps nothing.
     """
 
-    def __init__(self, tokens: TokenStates, store: StateStore | None) -> None:
+    def __init__(self, tokens: TokenStates, layer: int | None, store: StateStore | None) -> None:
         super().__init__(tokens.backbone, tokens.cls_id)
         self._store = store
+        self.backbone.encoder.layers = self.backbone.encoder.layers[:layer]
         self.backbone.eval()
 
     def train(self, mode: bool = True) -> Self:

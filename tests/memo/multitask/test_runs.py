@@ -128,6 +128,7 @@ def test_what_is_kept_of_a_frozen_backbone_changes_nothing(
     sog: Path, backbone: Path, tmp_path: Path
 ) -> None:
     changes = ["backbone=memo", f"pretrained={backbone}", "mode=linear", "training.epochs=2"]
+    changes += ["sog.pooling=mean", "sog.layer=1"]
     found = []
     for kept in (0, 1e-5, 1):
         run = tmp_path / str(kept)
@@ -235,6 +236,7 @@ REFUSED = [
     (["pretrained=somewhere"], "--pretrained is for backbone=memo"),
     (["backbone=memo", "pretrained=x", "words.width=3"], "words is for backbone=original"),
     (["sog.widths=[0]"], "sog.widths"),
+    (["sog.layer=1"], "sog.layer is not for backbone=original"),
     (
         ["sog.training=maml", "distribution.zero_stage=3"],
         "sog.training=maml needs whole parameters",

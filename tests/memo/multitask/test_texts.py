@@ -91,7 +91,7 @@ def test_ten_thousand_words_are_cut_and_no_text_is_named() -> None:
 def frozen(room: int) -> FrozenTokenStates:
     torch.manual_seed(0)
     model = MemoBert(small_spec(dropout=0.5)).requires_grad_(requires_grad=False)
-    return FrozenTokenStates(TokenStates(model, 2), StateStore(room))
+    return FrozenTokenStates(TokenStates(model, 2), None, StateStore(room))
 
 
 def test_a_frozen_backbone_has_no_dropout_and_reads_a_text_once() -> None:
@@ -119,3 +119,10 @@ def test_what_has_no_room_is_read_again() -> None:
 
 def test_a_frozen_backbone_reads_nothing() -> None:
     assert frozen(100).rows(pack_texts([], DIMS)).shape == (0, small_spec().hidden)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_any_layer_of_a_frozen_backbone_can_be_read(layer: int) -> None:
+    model, texts = MemoBert(small_spec()).eval(), pack_texts([[2, 3, 4]], DIMS)
+    expected = model.states(texts)[layer].half().float()
+    assert torch.equal(FrozenTokenStates(TokenStates(model, 2), layer, None).rows(texts), expected)

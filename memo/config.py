@@ -14,9 +14,20 @@ import pydantic
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    field_validator,
+)
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import Url, parse_place
+from data_pipeline.shards.remote import RemoteSettings
 
 
 class Settings(BaseModel):
@@ -71,11 +82,23 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+def _place(value: object) -> object:
+    return parse_place(value) if isinstance(value, str) else value
+
+
+DatasetPlace = Annotated[
+    Path | InstanceOf[Url], BeforeValidator(_place), PlainSerializer(str, when_used="json")
+]
+"""A local folder with `dataset.json`, or the URL of one."""
+
+
 class DataSettings(Settings):
     """What is trained on.
 
     Attributes:
-        dataset: folder with `dataset.json`; null makes and uses the demo corpus.
+        dataset: folder with `dataset.json`, or its URL (http://, https://, s3://); null makes and
+            uses the demo corpus.
+        remote: how a URL is read.
         train_split, valid_split: names in `dataset.json`.
         tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder.
         face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the
@@ -84,7 +107,8 @@ class DataSettings(Settings):
         max_quarantined: stop the run after this many bad samples.
     """
 
-    dataset: Path | None = None
+    dataset: DatasetPlace | None = None
+    remote: RemoteSettings = RemoteSettings()
     train_split: str = "train"
     valid_split: str = "valid"
     tokenizer: Path | None = None

@@ -13,6 +13,7 @@ from data_pipeline.order import StreamState
 from data_pipeline.plan import check_budget
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import DatasetInfo
+from data_pipeline.shards.place import Place, Url
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.stream import BatchMaker, Placement
 from memo.config import SIZES, ModelSpec, PretrainConfig
@@ -64,14 +65,21 @@ def open_data(config: PretrainConfig) -> Data:
     Raises:
         UserError: one is missing or empty, or the features are not of the dimensions asked for.
     """
-    folder = config.data.dataset or DEMO
-    dataset = open_dataset(folder)
+    place = config.data.dataset or DEMO
+    dataset = open_dataset(place, config.data.remote)
     _check_features(config, dataset)
     train = dataset.split(config.data.train_split)
     if config.data.verify:
         train.verify()
-    tokenizer = load_tokenizer(config.data.tokenizer or folder / "tokenizer")
+    tokenizer = load_tokenizer(config.data.tokenizer or _tokenizer_of(place))
     return Data(dataset.info, train, dataset.split(config.data.valid_split), tokenizer)
+
+
+def _tokenizer_of(place: Place) -> Path:
+    """The tokenizer in a dataset's folder."""
+    if isinstance(place, Url):
+        raise UserError(f"data.tokenizer: {place} is no local folder; give a tokenizer on this one")
+    return place / "tokenizer"
 
 
 def _check_features(config: PretrainConfig, dataset: Dataset) -> None:
@@ -79,13 +87,13 @@ def _check_features(config: PretrainConfig, dataset: Dataset) -> None:
     features = dataset.info.features
     if features.face is None or features.speech is None:
         missing = "face" if features.face is None else "speech"
-        raise UserError(f"{dataset.folder} has no {missing} features; pretraining needs both")
+        raise UserError(f"{dataset.place} has no {missing} features; pretraining needs both")
     for name, asked, found in (
         ("face_dim", config.data.face_dim, features.face.dim),
         ("speech_dim", config.data.speech_dim, features.speech.dim),
     ):
         if asked is not None and asked != found:
-            raise UserError(f"data.{name}={asked}, but the rows of {dataset.folder} have {found}")
+            raise UserError(f"data.{name}={asked}, but the rows of {dataset.place} have {found}")
 
 
 def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:

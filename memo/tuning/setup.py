@@ -141,7 +141,7 @@ def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) 
     Raises:
         UserError: anything that does not fit.
     """
-    data = open_task(_with_modalities(task, config.modalities))
+    data = open_task(_with_modalities(task, config.modalities), config.remote)
     folds = data.folds
     if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")

@@ -17,16 +17,15 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    InstanceOf,
     PlainSerializer,
+    PlainValidator,
     field_validator,
 )
 
 from data_pipeline.errors import UserError
-from data_pipeline.shards.place import Url, parse_place
+from data_pipeline.shards.place import Place, Url, parse_place
 from data_pipeline.shards.remote import RemoteSettings
 
 
@@ -82,13 +81,15 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
-def _place(value: object) -> object:
-    return parse_place(value) if isinstance(value, str) else value
+def _place(value: object) -> Place:
+    if isinstance(value, Path | Url):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a folder or a URL")
+    return parse_place(value)
 
 
-DatasetPlace = Annotated[
-    Path | InstanceOf[Url], BeforeValidator(_place), PlainSerializer(str, when_used="json")
-]
+DatasetPlace = Annotated[Place, PlainValidator(_place), PlainSerializer(str, when_used="json")]
 """A local folder with `dataset.json`, or the URL of one."""
 
 

@@ -48,6 +48,7 @@ class Split:
         name: of the split; None takes the samples of all splits, in the order of the shards.
 
     Attributes:
+        readers: how many threads read best.
         traffic: what reading the dataset has cost so far.
 
     Raises:
@@ -65,6 +66,7 @@ class Split:
                 f"{store.place} has no samples in split {name!r}; its splits are: {known}"
             )
         self.fingerprint = info.fingerprint(name)
+        self.readers = store.readers
         self.traffic = store.traffic
         self._store = store
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)

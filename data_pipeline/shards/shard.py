@@ -20,7 +20,7 @@ AHEAD = 64
 """Records that are asked for together, for they are read in order."""
 
 CONNECTIONS = 16
-"""Of those, how many at a time."""
+"""Requests to a server at the same time."""
 
 Span: TypeAlias = tuple[int, int]
 """Bytes [begin, end) of a tar."""

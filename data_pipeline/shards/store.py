@@ -29,7 +29,7 @@ from data_pipeline.shards.remote import (
     Traffic,
     UnavailableError,
 )
-from data_pipeline.shards.shard import MappedShard, RangedShard, Shard
+from data_pipeline.shards.shard import CONNECTIONS, MappedShard, RangedShard, Shard
 
 GIB = 2**30
 
@@ -42,14 +42,16 @@ class Store(ABC):
     Args:
         place: where they lie.
         most_mapped: bytes of tars that may be mapped at the same time.
+        readers: how many threads read best.
 
     Attributes:
         traffic: what reading them has cost.
     """
 
-    def __init__(self, place: Place, most_mapped: int) -> None:
+    def __init__(self, place: Place, most_mapped: int, readers: int) -> None:
         self.place = place
         self.most_mapped = most_mapped
+        self.readers = readers
         self.traffic = Traffic()
 
     @abstractmethod
@@ -101,7 +103,7 @@ class LocalStore(Store):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, sys.maxsize)
+        super().__init__(folder, sys.maxsize, readers=1)
         self._folder = folder
 
     def info(self) -> DatasetInfo:
@@ -150,9 +152,9 @@ class RemoteStore(Store):
         self, url: Url, settings: RemoteSettings, wait: Callable[[float], None] = time.sleep
     ) -> None:
         most_bytes = int(settings.cache_gib * GIB)
-        super().__init__(url, most_bytes)
-        self._url = url
         self._by_ranges = settings.read == "ranges"
+        super().__init__(url, most_bytes, CONNECTIONS if self._by_ranges else 1)
+        self._url = url
         self._remote = Remote(url.scheme, settings, self.traffic, wait)
         patience_s = settings.attempts * (settings.request_s + LONGEST_PAUSE_S)
         self._cache = ShardCache(cache_folder() / "shards", most_bytes, patience_s, wait)

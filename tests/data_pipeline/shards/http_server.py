@@ -18,10 +18,11 @@ class FileServer(ThreadingHTTPServer):
         faults: name of a file -> what goes wrong with the next requests for it, in turn: a status,
             `refuse` (no answer), `drop` (the connection, in the middle), `short` (a body that ends
             early and says so), `wrong` (a byte is flipped), `stall` (nothing comes), `trickle`
-            (little comes, and slowly), `late` (nothing for half a second), `whole` (the range is
-            ignored).
+            (little comes, and slowly), `late` (nothing for half a second), `meet` (no answer
+            before another request of this kind), `whole` (the range is ignored).
         asked: (name, range or "") of every request.
         done: ends what stalls.
+        meeting: where requests meet.
     """
 
     daemon_threads = True
@@ -32,6 +33,7 @@ class FileServer(ThreadingHTTPServer):
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.asked: list[tuple[str, str]] = []
         self.done = threading.Event()
+        self.meeting = threading.Barrier(2)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
 
     @property
@@ -97,6 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         half = len(body) // 2
         if fault == "late":
             self.server.done.wait(0.5)
+        if fault == "meet":
+            self.server.meeting.wait(10)
         if fault == "drop":
             self.wfile.write(body[:half])
             self.close_connection = True

@@ -211,6 +211,18 @@ def test_training_sees_the_same_batches(
                     assert first.speech.numpy().tobytes() == second.speech.numpy().tobytes()
 
 
+def test_by_ranges_the_clips_of_a_batch_are_asked_for_together(tmp_path: Path, cache: Path) -> None:
+    write_split(tmp_path / "small", 4)
+    with FileServer(tmp_path / "small") as server:
+        split = open_url(server, RANGES).split("valid")
+        batches = maker(split, tmp_path)
+        batches.lengths.of(np.arange(4))
+        server.faults["valid-000000.tar"] = ["meet"] * 4
+        (batch,) = batches.micro_batches(np.arange(4), np.zeros(4, dtype=np.int64))
+    assert batch.keys == ("k0", "k1", "k2", "k3")
+    assert split.traffic.retries == 0
+
+
 def test_what_the_reading_thread_meets_is_raised_to_the_trainer(
     tmp_path: Path, cache: Path
 ) -> None:

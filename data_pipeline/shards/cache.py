@@ -83,13 +83,10 @@ class ShardCache:
                 nothing.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = self._lock_path(sha256).open("ab")
+            lock = self._lock(sha256)
         except OSError as error:
             raise self._unusable(error) from None
         with lock:
-            if not _take(lock):
-                self._wait_for(lock, sha256)
             yield
 
     def touch(self, sha256: str) -> None:
@@ -166,6 +163,14 @@ class ShardCache:
                 return False
             file.path.unlink()
             return True
+
+    def _lock(self, sha256: str) -> BinaryIO:
+        """The open lock of a shard; closing it ends it."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = self._lock_path(sha256).open("ab")
+        if not _take(lock):
+            self._wait_for(lock, sha256)
+        return lock
 
     def _wait_for(self, lock: BinaryIO, sha256: str) -> None:
         """Wait until another process is done, as long as it gets on."""

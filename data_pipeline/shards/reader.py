@@ -72,8 +72,7 @@ class Split:
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
         self._open: dict[int, Shard] = {}
         self._lock = threading.Lock()
-        for shard in self.shards:
-            store.check(shard)
+        store.check(self.shards)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

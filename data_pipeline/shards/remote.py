@@ -40,9 +40,8 @@ class RemoteSettings(BaseModel):
     Attributes:
         read: `fetch` copies every shard that is needed into a cache on this machine; `ranges` asks
             for the bytes of each clip, and keeps nothing but the indexes.
-        cache_gib: most that the cache holds. Samples of neighbouring shards are mixed
-            (`data_pipeline.order.WINDOW_SAMPLES`): less than they take, and shards are fetched
-            again and again.
+        cache_gib: most that the cache holds; less than what is shuffled with each other
+            (`data_pipeline.order.WINDOW_SAMPLES`), and shards are fetched again and again.
         attempts: tries of a request before the run stops.
         pause_s: longest pause before the second try; doubles with each, up to a minute.
         silence_s: how long a server may say nothing.

@@ -4,12 +4,13 @@ import logging
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from data_pipeline.cache_folder import cache_folder
 from data_pipeline.errors import UserError
+from data_pipeline.order import WINDOW_SAMPLES
 from data_pipeline.shards.cache import ShardCache
 from data_pipeline.shards.dataset import FILE, DatasetInfo, ShardInfo, parse_info, read_info
 from data_pipeline.shards.index import (
@@ -63,11 +64,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def check(self, shard: ShardInfo) -> None:
-        """What can be seen of a shard without reading it.
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """What can be seen of a split's shards without reading them.
 
         Raises:
-            UserError: it is missing, or of another size than `dataset.json` says.
+            UserError: one is missing, or of another size than `dataset.json` says.
         """
 
     @abstractmethod
@@ -110,16 +111,17 @@ class LocalStore(Store):
         """See `Store`."""
         return read_info(self._folder)
 
-    def check(self, shard: ShardInfo) -> None:
+    def check(self, shards: Sequence[ShardInfo]) -> None:
         """See `Store`."""
-        path = self._folder / shard.name
-        if not path.is_file():
-            raise UserError(f"{path} is missing, though dataset.json lists it")
-        if path.stat().st_size != shard.bytes:
-            raise UserError(
-                f"{path} has {path.stat().st_size} bytes, dataset.json says {shard.bytes}; "
-                "'memo data check' tells what is left of it"
-            )
+        for shard in shards:
+            path = self._folder / shard.name
+            if not path.is_file():
+                raise UserError(f"{path} is missing, though dataset.json lists it")
+            if path.stat().st_size != shard.bytes:
+                raise UserError(
+                    f"{path} has {path.stat().st_size} bytes, dataset.json says {shard.bytes}; "
+                    "'memo data check' tells what is left of it"
+                )
 
     def open(self, shard: ShardInfo) -> Shard:
         """See `Store`."""
@@ -164,8 +166,18 @@ class RemoteStore(Store):
         url = self._url / FILE
         return parse_info(self._remote.read(url), url)
 
-    def check(self, shard: ShardInfo) -> None:
-        """Nothing is asked for now; everything is checked when it comes."""
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """Warn of a cache that is too small; the shards are checked when they come."""
+        samples = sum(shard.samples for shard in shards)
+        mixed = sum(shard.bytes for shard in shards) * min(1, WINDOW_SAMPLES / samples)
+        if mixed > self.most_mapped and not self._by_ranges:
+            _log.warning(
+                "%s: training shuffles about %.1f GiB, the cache holds %.1f: shards are fetched "
+                "again and again; raise remote.cache_gib, or set remote.read=ranges",
+                self.place,
+                mixed / GIB,
+                self.most_mapped / GIB,
+            )
 
     def open(self, shard: ShardInfo) -> Shard:
         """See `Store`."""
@@ -192,8 +204,11 @@ class RemoteStore(Store):
 
     def index(self, shard: ShardInfo) -> ShardIndex | None:
         """See `Store`."""
-        content = self._index_content(shard)
-        return None if content is None else parse_index(content, shard.sha256)
+        try:
+            content = self._remote.read(self._url / index_path(Path(shard.name)).name)
+        except UnavailableError:
+            return None
+        return parse_index(content, shard.sha256)
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Bring a shard into the cache, with an index made from it."""
@@ -222,12 +237,6 @@ class RemoteStore(Store):
                 content = index.to_bytes(shard.sha256)
                 self._cache.write(index_path(path), [content], len(content))
             return index
-
-    def _index_content(self, shard: ShardInfo) -> bytes | None:
-        try:
-            return self._remote.read(self._url / index_path(Path(shard.name)).name)
-        except UnavailableError:
-            return None
 
     @contextmanager
     def _locked(self, shard: ShardInfo) -> Iterator[None]:

@@ -146,10 +146,13 @@ def test_a_damaged_shard_in_the_cache_is_fetched_again(server: FileServer, cache
         open_url(server, FETCH).split("train").verify()
 
 
-def test_a_small_cache_is_enough_and_stays_small(server: FileServer, cache: Path) -> None:
+def test_a_small_cache_is_enough_and_stays_small(
+    server: FileServer, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Room for two shards of three; more is mapped at no time."""
     size = max(shard.bytes for shard in open_dataset(server.folder).info.shards)
     train = open_url(server, FETCH, cache_gib=2.2 * size / GIB).split("train")
+    assert "are fetched again and again; raise remote.cache_gib" in caplog.text
     first = train.read(0)
     for sample in (9, 4, 0, 8, 5, 1):
         assert same(train.read(sample), CLIPS[sample])

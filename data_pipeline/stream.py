@@ -1,10 +1,12 @@
 """What a trainer iterates: order -> plan -> read -> transform -> pack, ahead of time in a thread.
 
 Every rank computes the same order and the same plan and reads only its own share. Python's threads
-are enough: reading is slicing a memory map, and NumPy and PyTorch release the interpreter's lock.
+are enough: reading is slicing a memory map or waiting for a server, and NumPy and PyTorch release
+the interpreter's lock.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -34,6 +36,10 @@ class Samples(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hash of the content."""
+
+    @property
+    def readers(self) -> int:
+        """How many threads read best: more than one where every clip is asked for at a server."""
 
     def __len__(self) -> int: ...
 
@@ -107,16 +113,32 @@ class BatchMaker:
     def packed(self, visits: Visits, share: Sequence[NDArray[np.int64]]) -> Iterator[PackedBatch]:
         """The micro-batches of a share of a global batch, indices into it each."""
         for chosen in share:
-            samples, epochs = visits.samples[chosen].tolist(), visits.epochs[chosen].tolist()
-            numbers = zip(samples, epochs, strict=True)
-            examples = [self._example(sample, epoch) for sample, epoch in numbers]
+            numbers = visits.samples[chosen].tolist()
+            clips = zip(self._read(numbers), numbers, visits.epochs[chosen].tolist(), strict=True)
+            examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
             usable = [example for example in examples if example is not None]
             yield pack(usable, self.specs, self.face_dim, self.speech_dim)
 
-    def _example(self, sample: int, epoch: int) -> Example | None:
+    def _read(self, samples: Sequence[int]) -> Iterator[Clip | BadSampleError]:
+        """Their clips in order, or what is wrong with them."""
+        if self.split.readers == 1:
+            yield from map(self._read_one, samples)
+            return
+        with ThreadPoolExecutor(self.split.readers) as pool:
+            yield from pool.map(self._read_one, samples)
+
+    def _read_one(self, sample: int) -> Clip | BadSampleError:
+        try:
+            return self.split.read(sample)
+        except BadSampleError as error:
+            return error
+
+    def _example(self, clip: Clip | BadSampleError, sample: int, epoch: int) -> Example | None:
         """One example; None, and a line in the quarantine, if the sample is bad."""
         try:
-            example = self.transform(self.split.read(sample), sample, epoch)
+            if isinstance(clip, BadSampleError):
+                raise clip
+            example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
         except BadSampleError as error:

@@ -25,6 +25,7 @@ class Subset:
         self.chosen = chosen
         content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.readers = whole.readers
         self._whole = whole
 
     def __len__(self) -> int:
@@ -82,6 +83,7 @@ class Joined:
         self.name = name
         content = "".join(part.fingerprint for part in parts).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.readers = max(part.readers for part in parts)
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
 

@@ -19,11 +19,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     field_validator,
     model_validator,
 )
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import Place, Url, parse_place
+from data_pipeline.shards.remote import RemoteSettings
 
 
 class Settings(BaseModel):
@@ -78,15 +82,27 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+def _place(value: object) -> Place:
+    if isinstance(value, Path | Url):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a folder or a URL")
+    return parse_place(value)
+
+
+DatasetPlace = Annotated[Place, PlainValidator(_place), PlainSerializer(str, when_used="json")]
+"""A local folder with `dataset.json`, or the URL of one."""
+
+
 class Source(Settings):
     """A dataset of a mixture.
 
     Attributes:
-        dataset: folder with `dataset.json`.
+        dataset: folder with `dataset.json`, or its URL.
         weight: its share of the samples, of the sum of all weights; null for all: by size.
     """
 
-    dataset: Path
+    dataset: DatasetPlace
     weight: float | None = Field(None, gt=0)
 
 
@@ -94,9 +110,11 @@ class DataSettings(Settings):
     """What is trained on.
 
     Attributes:
-        dataset: folder with `dataset.json`; null makes and uses the demo corpus.
+        dataset: folder with `dataset.json`, or its URL (http://, https://, s3://); null makes and
+            uses the demo corpus.
         mixture: instead of one dataset, several, each with its share of the samples.
         temperature: T; without weights a dataset of n samples has a share like n ** (1 / T).
+        remote: how a URL is read.
         train_split, valid_split: names in `dataset.json`; of a mixture some may have no second one.
         tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder,
             or in the first of a mixture.
@@ -106,9 +124,10 @@ class DataSettings(Settings):
         max_quarantined: stop the run after this many bad samples.
     """
 
-    dataset: Path | None = None
+    dataset: DatasetPlace | None = None
     mixture: tuple[Source, ...] = ()
     temperature: float = Field(1.0, gt=0)
+    remote: RemoteSettings = RemoteSettings()
     train_split: str = "train"
     valid_split: str = "valid"
     tokenizer: Path | None = None

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip
-from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo, read_info
-from data_pipeline.shards.index import build_index, file_sha256, index_path, read_index
-from data_pipeline.shards.reader import Dataset, MappedShard, Split
+from data_pipeline.errors import UserError
+from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo
+from data_pipeline.shards.index import ShardIndex, build_index, file_sha256, index_path
+from data_pipeline.shards.place import Place
+from data_pipeline.shards.reader import Dataset, Split
+from data_pipeline.shards.shard import MappedShard, Shard
+from data_pipeline.shards.store import open_store
 from data_pipeline.shards.tar import TarProblem
 
 POSTERIOR_TOLERANCE = 0.01
@@ -43,30 +47,41 @@ class Problem:
         return f"{', '.join(place)}: {self.reason}"
 
 
-def check_dataset(folder: Path) -> list[Problem]:
+def check_dataset(place: Place) -> list[Problem]:
     """Look for everything that could go wrong in a run: all of it is read.
 
     Sizes, hashes, the tars' structure, the indexes, and of every sample: that its members decode,
     that its rows have the schema's dimensions and are finite, that its posteriors are posteriors,
-    and that no other has its key.
+    and that no other has its key. Of a local folder also that there are no other tars in it.
 
     Raises:
         UserError: `dataset.json` is missing or not of the format.
     """
-    info = read_info(folder)
+    store = open_store(place)
+    info = store.info()
     shard_of: dict[str, str] = {}
     problems: list[Problem] = []
     for shard in info.shards:
-        problems += _check_shard(folder / shard.name, shard, info.features, shard_of)
+        try:
+            with store.tar(shard) as path:
+                beside = store.index(shard)
+                problems += _check_shard(path, beside, shard, info.features, shard_of)
+        except UserError as error:
+            problems.append(Problem(shard.name, "", "", None, str(error)))
     listed = {shard.name for shard in info.shards}
-    strays = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
+    tars = place.glob("*.tar") if isinstance(place, Path) else ()
+    strays = sorted(path.name for path in tars if path.name not in listed)
     return problems + [Problem(name, "", "", None, "dataset.json lacks it") for name in strays]
 
 
 def _check_shard(
-    path: Path, shard: ShardInfo, features: FeatureSchema, shard_of: dict[str, str]
+    path: Path,
+    beside: ShardIndex | None,
+    shard: ShardInfo,
+    features: FeatureSchema,
+    shard_of: dict[str, str],
 ) -> Iterator[Problem]:
-    """Check one tar and enter its keys into `shard_of`."""
+    """Check one tar, with the index beside it, and enter its keys into `shard_of`."""
     if not path.is_file() or not path.stat().st_size:
         yield Problem(shard.name, "", "", None, "is missing or empty")
         return
@@ -74,7 +89,7 @@ def _check_shard(
     mapped = MappedShard(path, build_index(path, found.append))
     for one in found:
         yield Problem(shard.name, one.key, one.member, one.offset, one.reason)
-    for reason in _shard_reasons(path, shard, len(mapped.index)):
+    for reason in _shard_reasons(path, beside, shard, len(mapped.index)):
         yield Problem(shard.name, "", "", None, reason)
     for row, key in enumerate(mapped.index.keys):
         if key in shard_of:
@@ -84,7 +99,9 @@ def _check_shard(
             yield Problem(shard.name, key, member, None, reason)
 
 
-def _shard_reasons(path: Path, shard: ShardInfo, samples: int) -> Iterator[str]:
+def _shard_reasons(
+    path: Path, beside: ShardIndex | None, shard: ShardInfo, samples: int
+) -> Iterator[str]:
     """What differs from `dataset.json`, and a bad index."""
     size, sha256 = path.stat().st_size, file_sha256(path)
     if size != shard.bytes:
@@ -93,16 +110,14 @@ def _shard_reasons(path: Path, shard: ShardInfo, samples: int) -> Iterator[str]:
         yield f"was changed: its sha256 is {sha256}, dataset.json says {shard.sha256}"
     if samples != shard.samples:
         yield f"has {samples:,} samples, dataset.json says {shard.samples:,}"
-    beside = read_index(path, shard.sha256)
+    name = index_path(Path(shard.name))
     if beside is None:
-        yield f"its index {index_path(path).name} is missing, damaged or of another tar"
+        yield f"its index {name} is missing, damaged or of another tar"
     elif sha256 == shard.sha256 and beside.to_bytes(sha256) != build_index(path).to_bytes(sha256):
-        yield f"its index {index_path(path).name} does not say what is in the tar"
+        yield f"its index {name} does not say what is in the tar"
 
 
-def _sample_reasons(
-    shard: MappedShard, row: int, features: FeatureSchema
-) -> Iterator[tuple[str, str]]:
+def _sample_reasons(shard: Shard, row: int, features: FeatureSchema) -> Iterator[tuple[str, str]]:
     """(member, reason) of everything that is wrong with a sample."""
     try:
         clip = shard.read(row)

@@ -91,17 +91,24 @@ def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
 def read_index(tar: Path, tar_sha256: str) -> ShardIndex | None:
     """The index beside a tar; None if it is missing, damaged or of another tar."""
     try:
-        content = index_path(tar).read_bytes()
+        return parse_index(index_path(tar).read_bytes(), tar_sha256)
     except OSError:
         return None
+
+
+def parse_index(content: bytes, tar_sha256: str) -> ShardIndex | None:
+    """The content of an index file; None if it is damaged or of another tar."""
     body = content[len(_MAGIC) + _DIGEST :]
     if content[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
         return None
     if body[:_DIGEST].hex() != tar_sha256:
         return None
     samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
+    end = _HEADER + samples * ROW.itemsize
+    keys = content[end:].decode(errors="replace").split("\n")[:-1]
+    if len(keys) != samples:  # it may come from a server, and its hash is its own
+        return None
     rows = np.frombuffer(content, ROW, samples, _HEADER)
-    keys = content[_HEADER + rows.nbytes :].decode().split("\n")[:-1]
     return ShardIndex(tuple(keys), rows["offsets"], rows["sizes"], rows["lengths"])
 
 

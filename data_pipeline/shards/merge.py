@@ -8,13 +8,14 @@ from typing import TypeVar
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, RowSchema
+from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.shards.writer import ShardWriter
 
 RowSchemaT = TypeVar("RowSchemaT", bound=RowSchema)
 
 
-def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
+def merge_datasets(places: Sequence[Place], out: Path) -> dict[str, int]:
     """Write the clips of several datasets into a new one, split by split.
 
     Keys get the name of their dataset before them.
@@ -26,7 +27,7 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
         UserError: a dataset is missing, two have the same name, their rows were made by different
             encoders, or a clip is broken.
     """
-    datasets = [open_dataset(folder) for folder in folders]
+    datasets = [open_dataset(place) for place in places]
     refuse_same_names(datasets)
     infos = [dataset.info for dataset in datasets]
     samples: dict[str, int] = {}
@@ -41,18 +42,18 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
             for split in dataset.info.splits:
                 clips = dataset.split(split)
                 for sample in range(len(clips)):
-                    clip = _read(dataset.folder, clips, sample)
+                    clip = _read(dataset.place, clips, sample)
                     writer.write(split, replace(clip, key=f"{dataset.info.name}-{clip.key}"))
                 samples[split] = samples.get(split, 0) + len(clips)
     return samples
 
 
-def _read(folder: Path, clips: Split, sample: int) -> Clip:
+def _read(place: Place, clips: Split, sample: int) -> Clip:
     try:
         return clips.read(sample)
     except BadSampleError as error:
         shard, key = clips.location(sample)
-        raise UserError(f"{folder / shard}: clip {key} is broken ({error})") from None
+        raise UserError(f"{place / shard}: clip {key} is broken ({error})") from None
 
 
 def refuse_same_names(datasets: Sequence[Dataset]) -> None:
@@ -61,12 +62,12 @@ def refuse_same_names(datasets: Sequence[Dataset]) -> None:
     Raises:
         UserError: two have the same.
     """
-    names: dict[str, Path] = {}
+    names: dict[str, Place] = {}
     for dataset in datasets:
         name = dataset.info.name
         if name in names:
-            raise UserError(f"{names[name]} and {dataset.folder} are both called {name!r}")
-        names[name] = dataset.folder
+            raise UserError(f"{names[name]} and {dataset.place} are both called {name!r}")
+        names[name] = dataset.place
 
 
 def common_features(infos: Sequence[DatasetInfo]) -> FeatureSchema:

@@ -327,7 +327,7 @@ def set_up_system(config: FinetuneConfig) -> SystemSetup:
     system = load_system(config.task)
     recipe = find_recipe(system.system)
     _check_settings(config, system)
-    members = open_members(system, config.members)
+    members = open_members(system, config.members, config.remote)
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None

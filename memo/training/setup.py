@@ -16,6 +16,7 @@ from data_pipeline.plan import check_budget
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema
 from data_pipeline.shards.merge import refuse_same_names
+from data_pipeline.shards.place import Place, Url
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.stream import BatchMaker, Placement, SampleLengths, Samples, StepSize
 from data_pipeline.subset import JoinedLengths
@@ -72,8 +73,8 @@ def open_data(config: PretrainConfig) -> Data:
         UserError: one is missing or empty, the features are not of the dimensions asked for, or
             datasets do not go together.
     """
-    folders = [one.dataset for one in config.data.mixture] or [config.data.dataset or DEMO]
-    datasets = [open_dataset(folder) for folder in folders]
+    places = [one.dataset for one in config.data.mixture] or [config.data.dataset or DEMO]
+    datasets = [open_dataset(place, config.data.remote) for place in places]
     refuse_same_names(datasets)
     parts = [dataset.split(config.data.train_split) for dataset in datasets]
     if config.data.verify:
@@ -85,8 +86,8 @@ def open_data(config: PretrainConfig) -> Data:
     if config.data.mixture:
         train = _mix(config, infos, parts)
         features = mixed_features(infos, train.shares)
-    _check_features(config, features, " and ".join(map(str, folders)))
-    tokenizer = load_tokenizer(config.data.tokenizer or folders[0] / "tokenizer")
+    _check_features(config, features, " and ".join(map(str, places)))
+    tokenizer = load_tokenizer(config.data.tokenizer or _tokenizer_of(places[0]))
     return Data(features, parts, train, _valid_splits(config, datasets), tokenizer)
 
 
@@ -104,6 +105,13 @@ def _valid_splits(config: PretrainConfig, datasets: Sequence[Dataset]) -> dict[s
     name = config.data.valid_split
     having = [dataset for dataset in datasets if name in dataset.info.splits]
     return {dataset.info.name: dataset.split(name) for dataset in having or datasets}
+
+
+def _tokenizer_of(place: Place) -> Path:
+    """The tokenizer in a dataset's folder."""
+    if isinstance(place, Url):
+        raise UserError(f"data.tokenizer: {place} is no local folder; give a tokenizer on this one")
+    return place / "tokenizer"
 
 
 def _check_features(config: PretrainConfig, features: FeatureSchema, where: str) -> None:

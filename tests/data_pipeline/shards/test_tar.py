@@ -19,7 +19,7 @@ from data_pipeline.shards.index import (
     read_index,
     write_index,
 )
-from data_pipeline.shards.reader import MappedShard
+from data_pipeline.shards.shard import MappedShard
 from data_pipeline.shards.tar import BLOCK, TarProblem
 from tests.data_pipeline.shards.samples import make_clips, same
 

@@ -5,9 +5,11 @@ are enough: reading is slicing a memory map or waiting for a server, and NumPy a
 the interpreter's lock.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
@@ -21,6 +23,12 @@ from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.watch import Activity
+
+STALL_S = 30.0
+"""Seconds of waiting for a step after which a warning says what the loader is doing."""
+
+_log = logging.getLogger(__name__)
 
 Transform: TypeAlias = Callable[[Clip, int, int], Example]
 """(clip, sample number, epoch) -> example; draws only on (seed, epoch, sample)."""
@@ -48,6 +56,9 @@ class Samples(Protocol):
 
     def read(self, sample: int) -> Clip:
         """The clip of this number, or a BadSampleError."""
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample; nothing is read for it."""
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
@@ -90,6 +101,7 @@ class BatchMaker:
         token_budget: most tokens of a micro-batch.
         placement: this rank.
         quarantine: takes the samples that cannot be used.
+        activity: is told what is being done.
     """
 
     split: Samples
@@ -101,6 +113,7 @@ class BatchMaker:
     token_budget: int
     placement: Placement
     quarantine: Quarantine
+    activity: Activity = field(default_factory=Activity)
 
     def divided(self, visits: Visits) -> Iterator[PackedBatch]:
         """This rank's share of a global batch.
@@ -117,6 +130,7 @@ class BatchMaker:
             clips = zip(self._read(numbers), numbers, visits.epochs[chosen].tolist(), strict=True)
             examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
             usable = [example for example in examples if example is not None]
+            self.activity.begins("packing")
             yield pack(usable, self.specs, self.face_dim, self.speech_dim)
 
     def _read(self, samples: Sequence[int]) -> Iterator[Clip | BadSampleError]:
@@ -128,6 +142,7 @@ class BatchMaker:
             yield from pool.map(self._read_one, samples)
 
     def _read_one(self, sample: int) -> Clip | BadSampleError:
+        self.activity.begins("reading", sample)
         try:
             return self.split.read(sample)
         except BadSampleError as error:
@@ -138,6 +153,7 @@ class BatchMaker:
         try:
             if isinstance(clip, BadSampleError):
                 raise clip
+            self.activity.begins("transforming", sample)
             example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
@@ -199,7 +215,8 @@ class TrainStream:
         state.check(state.seed, maker.split.fingerprint)
         check_budget(maker.lengths.longest, maker.token_budget)
         check_ranks(maker, size)
-        self._steps = Prefetch(_steps(maker, state, size), prefetch)
+        stalled = partial(_say_where, maker.activity, maker.split)
+        self._steps = Prefetch(_steps(maker, state, size), prefetch, STALL_S, stalled)
 
     @property
     def wait_s(self) -> float:
@@ -229,11 +246,18 @@ class TrainStream:
         self._steps.close()
 
 
+def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
+    """Warn of a loader that stalls; by its parts, so that the stream itself can be forgotten."""
+    doing = activity.describe(split.shard_of)
+    _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
+
+
 def _steps(maker: BatchMaker, state: StreamState, size: StepSize) -> Iterator[Step]:
     """All steps from a state on."""
     order, total = maker.split.order(state.seed), len(maker.split)
     take = _filled if size.micro_batches else _divided
     while True:
+        maker.activity.begins("planning a step")
         visits, batches = take(maker, order, state.position(total), size)
         state = state.advance(len(visits.samples), total)
         yield Step(tuple(batches), visits.samples, state)

@@ -43,6 +43,10 @@ class Subset:
         """
         return self._whole.read(int(self.chosen[sample]))
 
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample."""
+        return self._whole.shard_of(int(self.chosen[sample]))
+
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
         return self._whole.location(int(self.chosen[sample]))
@@ -102,6 +106,11 @@ class Joined:
         """
         part, number = self._place(sample)
         return part.read(number)
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample."""
+        part, number = self._place(sample)
+        return part.shard_of(number)
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""

@@ -116,6 +116,10 @@ class Split:
                 if text:
                     yield text
 
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample; nothing is read for it."""
+        return self.shards[self._place(sample)[0]].name
+
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
         number, row = self._place(sample)

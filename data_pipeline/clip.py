@@ -69,6 +69,12 @@ class Clip:
     speech: NDArray[np.float16] | None = None
     image: bytes | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its rows and its image."""
+        rows = (self.face, self.expression, self.speech)
+        return sum(one.nbytes for one in rows if one is not None) + len(self.image or b"")
+
 
 JSON = "json"
 FACE = "face.npy"

@@ -23,6 +23,7 @@ from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.remote import Traffic
 from data_pipeline.watch import Activity
 
 STALL_S = 30.0
@@ -48,6 +49,10 @@ class Samples(Protocol):
     @property
     def readers(self) -> int:
         """How many threads read best: more than one where every clip is asked for at a server."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading them has cost so far, where they lie on a server."""
 
     def __len__(self) -> int: ...
 
@@ -153,6 +158,7 @@ class BatchMaker:
         try:
             if isinstance(clip, BadSampleError):
                 raise clip
+            self.activity.bytes_read += clip.nbytes
             self.activity.begins("transforming", sample)
             example = self.transform(clip, sample, epoch)
             if not example.tokens:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.order import Order, SampleOrder
+from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import SampleLengths, Samples
 
 
@@ -26,6 +27,7 @@ class Subset:
         content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.readers = whole.readers
+        self.traffic = whole.traffic
         self._whole = whole
 
     def __len__(self) -> int:
@@ -90,6 +92,11 @@ class Joined:
         self.readers = max(part.readers for part in parts)
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading all of them has cost so far."""
+        return sum((part.traffic for part in self._parts), Traffic())
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -9,9 +9,13 @@ class Activity:
 
     Args:
         clock: seconds that only grow.
+
+    Attributes:
+        bytes_read: of the clips that it has had so far.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bytes_read = 0
         self._clock = clock
         self._now: tuple[str, int | None, float] = ("starting", None, clock())
 

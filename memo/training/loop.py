@@ -22,7 +22,7 @@ from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import Progress, write_checkpoint
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
-from memo.training.monitor import Monitor, objective_columns, step_columns
+from memo.training.monitor import Monitor, Supply, objective_columns, step_columns
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
 from memo.training.setup import Makers, step_size
@@ -79,7 +79,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
     Raises:
         AgreedError: too many non-finite steps in a row, or too many bad samples.
     """
-    config, bad_steps = run.config, 0
+    config, bad_steps, supply = run.config, 0, Supply(run.makers.train)
     with _stream(run) as stream, StopSignals() as signals:
         for done, step, waited_s in _steps(run, stream):
             begin = perf_counter()
@@ -92,7 +92,10 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
             if not result.applied:
                 _report_bad_step(run, step, display, bad_steps)
             if done % config.log_every == 0 or done == config.steps:
-                _log(run, step, result, lr, seconds, waited_s, monitor, display)
+                row = _columns(run, step, result, lr, seconds, waited_s) | supply.columns()
+                display.log(row)
+                if monitor is not None:
+                    monitor.write(row)
             if done % config.valid_every == 0 or done == config.steps:
                 _validate(run, monitor, display)
             stopped_by = _agree_to_stop(run, signals)
@@ -160,37 +163,28 @@ def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> N
         )
 
 
-def _log(
-    run: Run,
-    step: Step,
-    result: StepResult,
-    lr: float,
-    seconds: float,
-    waited_s: float,
-    monitor: Monitor | None,
-    display: Display,
-) -> None:
-    """One row of the log."""
+def _columns(
+    run: Run, step: Step, result: StepResult, lr: float, seconds: float, waited_s: float
+) -> dict[str, float]:
+    """Of a row of the log, what a step tells."""
     widths = head_widths(run.transform.specs, run.spec)
     flops = sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
     split, seed = run.makers.train.split, run.config.seed
     samples = run.progress.stream.position(len(split))
-    row = {
+    return {
         "step": run.progress.step,
         "epoch": samples / len(split),
         "samples": samples,
         "tokens": run.progress.tokens,
         "lr": lr,
         **step_columns(result),
+        "samples_per_s": len(step.samples) / seconds,
         "tokens_per_s": result.tokens / seconds,
         "mfu": flops / seconds / run.peak_flops,
         "data_wait": waited_s / seconds,
         "step_s": seconds,
         **(split.progress(seed, samples) if isinstance(split, Mixture) else {}),
     }
-    display.log(row)
-    if monitor is not None:
-        monitor.write(row)
 
 
 def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str, int]:

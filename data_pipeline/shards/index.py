@@ -1,31 +1,55 @@
 """The index of a tar: where each member of each sample lies, and how long the samples are.
 
 It stands beside the tar as `<name>.idx` and can be made anew from the tar alone. Python's `tarfile`
-is slow to step through a tar; with the index any member is one slice of a memory map.
+is slow to step through a tar; with the index any member is one slice of a memory map. The checksums
+tell whether a sample still is what it was when the index was written.
 
 An index file is, all numbers little-endian:
 
 | bytes | content |
 |---|---|
-| 8 | `memoidx1` |
+| 8 | `memoidx2` |
 | 32 | sha256 of all that follows |
 | 32 | sha256 of the tar that it belongs to |
 | 8 | number n of samples |
-| n * 92 | a row of `ROW` for each |
-| the rest | the keys, UTF-8, each followed by a line feed |
+| n * 120 | a row of `ROW` for each |
+| the rest | a line for each, UTF-8: its key; if it is broken, also member and reason, after tabs |
 """
 
 import hashlib
 import os
-from dataclasses import dataclass
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import FACE, JSON, MEMBERS, SPEECH, BadSampleError, npy_shape, read_text
-from data_pipeline.shards.tar import BLOCK, Report, TarProblem, TarSample, tar_samples
+from data_pipeline.clip import (
+    FACE,
+    JSON,
+    LONGEST_KEY,
+    MEMBERS,
+    MOST_BYTES,
+    SPEECH,
+    BadSampleError,
+    clip_from_members,
+    npy_shape,
+    read_text,
+)
+from data_pipeline.shards.dataset import ShardInfo
+from data_pipeline.shards.tar import (
+    BLOCK,
+    MOST_EXTRA,
+    MOST_EXTRAS,
+    Content,
+    TarSample,
+    found_samples,
+    map_tar,
+)
 
 LENGTHS = (JSON, FACE, SPEECH)
 """Members whose lengths are kept: characters of the text, face rows, speech rows."""
@@ -35,13 +59,29 @@ ROW = np.dtype(
         ("offsets", "<i8", len(MEMBERS)),
         ("sizes", "<i8", len(MEMBERS)),
         ("lengths", "<i4", len(LENGTHS)),
+        ("crcs", "<u4", len(MEMBERS)),
+        ("sums", "<u8"),
     ]
 )
 """A sample in an index file; the columns are those of `ShardIndex`."""
 
-_MAGIC = b"memoidx1"
+WORD = 8
+"""Bytes of the numbers that are added up to a sample's checksum."""
+
+_MAGIC = b"memoidx2"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST + 8
+_MOST_LINE = 4096
+"""Bytes of a key, a member and a reason, at most."""
+_LONGEST_SPAN = 2 * MOST_BYTES + len(MEMBERS) * MOST_EXTRAS * (MOST_EXTRA + BLOCK)
+"""No sample's members are farther apart, in bytes, whatever headers they have."""
+
+
+class Flaw(NamedTuple):
+    """Why a sample cannot be used: the member, "" for all of it, and the reason."""
+
+    member: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -54,22 +94,50 @@ class ShardIndex:
             or the sample is broken.
         sizes: int64 (n, 5), its bytes; 0 if missing.
         lengths: int32 (n, 3): characters of the text, face rows, speech rows; 0 if missing.
+        crcs: uint32 (n, 5), CRC-32 of each member; 0 if missing or not known.
+        sums: uint64 (n,), sum of the words from the first member's content to the last one's end,
+            of a sample that could be read when the index was written; 0 if not known. It is found
+            several times as fast as a CRC-32, and no change within one word leaves it as it is.
+        flaws: row -> what is wrong with a broken sample.
     """
 
     keys: tuple[str, ...]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     lengths: NDArray[np.int32]
+    crcs: NDArray[np.uint32]
+    sums: NDArray[np.uint64]
+    flaws: Mapping[int, Flaw] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def members(self, row: int, tar: memoryview) -> dict[str, memoryview]:
+        """Suffix -> content of one sample, as slices of the tar."""
+        starts, sizes = self.offsets[row].tolist(), self.sizes[row].tolist()
+        places = zip(MEMBERS, starts, sizes, strict=True)
+        return {name: tar[at : at + size] for name, at, size in places if at >= 0}
+
+    def crcs_of(self, row: int) -> dict[str, int]:
+        """Suffix -> CRC-32 of a sample's members."""
+        return dict(zip(MEMBERS, self.crcs[row].tolist(), strict=True))
+
+    def spans(self) -> NDArray[np.int64]:
+        """int64 (n, 2), words between which a sample's members lie; (0, 0) of a broken sample."""
+        there = self.offsets >= 0
+        ends = self.offsets - (-self.sizes // BLOCK) * BLOCK
+        last = np.where(there, ends, 0).max(axis=1)
+        first = np.where(there, self.offsets, last[:, None]).min(axis=1)
+        return np.stack([first, last], axis=1) // WORD
+
     def to_bytes(self, tar_sha256: str) -> bytes:
         """The content of the index file of a tar with this hash."""
         rows = np.zeros(len(self), ROW)
-        rows["offsets"], rows["sizes"], rows["lengths"] = self.offsets, self.sizes, self.lengths
-        keys = "".join(f"{key}\n" for key in self.keys).encode()
-        body = bytes.fromhex(tar_sha256) + len(self).to_bytes(8, "little") + rows.tobytes() + keys
+        for name in rows.dtype.names or ():
+            rows[name] = getattr(self, name)
+        lines = ["\t".join((key, *self.flaws.get(row, ()))) for row, key in enumerate(self.keys)]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        body = bytes.fromhex(tar_sha256) + len(self).to_bytes(8, "little") + rows.tobytes() + text
         return _MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -80,7 +148,7 @@ def index_path(tar: Path) -> Path:
 
 def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     """Make the index of a tar and write it beside it, whole or not at all."""
-    index = build_index(tar)
+    index = with_checksums(build_index(tar), map_tar(tar))
     path = index_path(tar)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(index.to_bytes(tar_sha256))
@@ -88,59 +156,99 @@ def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     return index
 
 
-def read_index(tar: Path, tar_sha256: str) -> ShardIndex | None:
-    """The index beside a tar; None if it is missing, damaged or of another tar."""
-    try:
-        content = index_path(tar).read_bytes()
-    except OSError:
-        return None
-    body = content[len(_MAGIC) + _DIGEST :]
-    if content[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
-        return None
-    if body[:_DIGEST].hex() != tar_sha256:
-        return None
-    samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
-    rows = np.frombuffer(content, ROW, samples, _HEADER)
-    keys = content[_HEADER + rows.nbytes :].decode().split("\n")[:-1]
-    return ShardIndex(tuple(keys), rows["offsets"], rows["sizes"], rows["lengths"])
+def read_index(tar: Path, shard: ShardInfo) -> ShardIndex | None:
+    """The index beside a tar; None if it is missing, damaged or of another tar.
 
-
-def load_index(tar: Path, tar_sha256: str) -> ShardIndex:
-    """The index beside a tar, or one made anew.
+    Whatever the file holds, the index that is returned can do no harm: its members have a possible
+    size and do not overlap; whether the tar is long enough is seen when a sample is read.
 
     Args:
         tar: the shard.
-        tar_sha256: what `dataset.json` says of it; an index of another tar is not used.
+        shard: what `dataset.json` says of it.
     """
-    return read_index(tar, tar_sha256) or build_index(tar)
+    path = index_path(tar)
+    try:
+        if path.stat().st_size > _HEADER + (shard.samples + 1) * _MOST_LINE:
+            return None
+        index = _parse(path.read_bytes(), shard.sha256)
+    except (OSError, ValueError):
+        return None
+    return index if _is_possible(index) else None
 
 
-def build_index(tar: Path, report: Report = lambda _: None) -> ShardIndex:
-    """Step through a tar and note its samples.
+def load_index(tar: Path, shard: ShardInfo) -> ShardIndex:
+    """The index beside a tar, or one made anew, which has no checksums.
 
-    What cannot belong to a clip is reported and left out. A sample that is not whole keeps its
-    place, without members, so that reading it fails and is noticed.
+    Args:
+        tar: the shard.
+        shard: what `dataset.json` says of it; an index of another tar is not used.
+    """
+    return read_index(tar, shard) or build_index(tar, shard.samples)
+
+
+def build_index(tar: Path, most: int = sys.maxsize) -> ShardIndex:
+    """Step through a tar and note its samples, without checksums.
+
+    What cannot belong to a clip is left out. A sample that is not whole keeps its place, without
+    members, so that reading it fails and is noticed.
 
     Args:
         tar: any WebDataset tar whose members are named as in `data_pipeline.clip`.
-        report: called with each problem.
+        most: of a tar with more samples the first are taken.
     """
-    samples: dict[str, TarSample] = {}
-    with tar.open("rb") as file:
-        for sample in tar_samples(file, report):
-            first = samples.setdefault(sample.key, sample)
-            if first is not sample:
-                first.broken = True
-                reason = "members of this key stand elsewhere, too"
-                report(TarProblem(sample.key, "", sample.offset, reason))
-        whole = [TarSample(one.key, one.offset) if one.broken else one for one in samples.values()]
-        lengths = [_lengths(file, sample, report) for sample in whole]
+    content = map_tar(tar)
+    return index_of(found_samples(content, most), content)
+
+
+def index_of(samples: list[TarSample], content: Content) -> ShardIndex:
+    """The index of a tar, without checksums.
+
+    Args:
+        samples: what `tar_samples` found in it.
+        content: the tar.
+    """
+    flaws = {row: next(iter(one.flaws.values())) for row, one in enumerate(samples) if one.flaws}
+    whole = [TarSample(one.key, one.offset) if one.flaws else one for one in samples]
+    lengths = [[_length(content, one, suffix) for suffix in LENGTHS] for one in whole]
     return ShardIndex(
-        keys=tuple(samples),
-        offsets=_table([sample.offsets for sample in whole], missing=-1),
-        sizes=_table([sample.sizes for sample in whole], missing=0),
+        keys=tuple(one.key for one in samples),
+        offsets=_table([one.offsets for one in whole], missing=-1),
+        sizes=_table([one.sizes for one in whole], missing=0),
         lengths=np.array(lengths, dtype=np.int32).reshape(-1, len(LENGTHS)),
+        crcs=np.zeros((len(samples), len(MEMBERS)), dtype=np.uint32),
+        sums=np.zeros(len(samples), dtype=np.uint64),
+        flaws={row: Flaw(one.member, one.reason) for row, one in flaws.items()},
     )
+
+
+def with_checksums(index: ShardIndex, content: Content) -> ShardIndex:
+    """The index with the checksums of what now is in the tar.
+
+    Args:
+        index: without them.
+        content: the tar.
+    """
+    view, words = memoryview(content), tar_words(content)
+    crcs, sums = np.zeros_like(index.crcs), np.zeros_like(index.sums)
+    for row, (begin, end) in enumerate(index.spans().tolist()):
+        members = index.members(row, view)
+        crcs[row] = [zlib.crc32(members.get(suffix, b"")) for suffix in MEMBERS]
+        if _is_sound(members):
+            sums[row] = np.add.reduce(words[begin:end])
+    return replace(index, crcs=crcs, sums=sums)
+
+
+def _is_sound(members: Mapping[str, memoryview]) -> bool:
+    """Whether a sample can be read."""
+    try:
+        return not clip_from_members("", members).is_empty
+    except BadSampleError:
+        return False
+
+
+def tar_words(content: Content) -> NDArray[np.uint64]:
+    """A tar as 64-bit numbers; up to seven bytes at the end of a tar that is cut off are left."""
+    return np.frombuffer(content, "<u8", len(content) // WORD)
 
 
 def file_sha256(path: Path) -> str:
@@ -149,28 +257,70 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
+    """The index in a file.
+
+    Raises:
+        ValueError: it is damaged or of another tar.
+    """
+    start = len(_MAGIC) + _DIGEST
+    if content[:start] != _MAGIC + hashlib.sha256(content[start:]).digest():
+        raise ValueError("not an index, or damaged")
+    if content[start : start + _DIGEST].hex() != tar_sha256:
+        raise ValueError("of another tar")
+    samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
+    if samples * ROW.itemsize > len(content):
+        raise ValueError("cut off")
+    rows = np.frombuffer(content, ROW, samples, _HEADER)
+    text = content[_HEADER + rows.nbytes :].decode()
+    lines = [line.split("\t") for line in text.split("\n")[:-1]]
+    if len(lines) != samples or not text.replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError("not a line for each sample")
+    flaws = {row: Flaw(*line[1:]) for row, line in enumerate(lines) if len(line) == 3}
+    columns = {name: rows[name] for name in ROW.names or ()}
+    return ShardIndex(tuple(line[0] for line in lines), **columns, flaws=flaws)
+
+
+def _is_possible(index: ShardIndex) -> bool:
+    """Whether a tar can have this index."""
+    offsets, sizes, spans = index.offsets, index.sizes, index.spans() * WORD
+    there = offsets >= 0
+    placed = (offsets >= -1) & (offsets % BLOCK == 0) & (offsets < 1 << 60) & (sizes >= 0)
+    absent = (offsets == -1) & (sizes == 0)
+    if not (np.where(there, placed, absent).all() and (index.lengths >= 0).all()):
+        return False
+    order = np.argsort(offsets[there], kind="stable")
+    begins, ends = offsets[there][order], (offsets + sizes)[there][order]
+    return bool(
+        (ends[:-1] <= begins[1:]).all()
+        and (sizes <= MOST_BYTES).all()
+        and (sizes.sum(axis=1) <= MOST_BYTES).all()
+        and (spans[:, 1] - spans[:, 0] <= _LONGEST_SPAN).all()
+        and _are_keys(index.keys)
+    )
+
+
+def _are_keys(keys: tuple[str, ...]) -> bool:
+    """Whether samples can have these keys; that they can be shown is known."""
+    if not all(keys) or len(set(keys)) < len(keys) or set("".join(keys)) & set("./\\"):
+        return False
+    return max(map(len, keys), default=0) <= LONGEST_KEY
+
+
 def _table(rows: list[dict[str, int]], missing: int) -> NDArray[np.int64]:
     """int64 (n, members)."""
     values = [[row.get(member, missing) for member in MEMBERS] for row in rows]
     return np.array(values, dtype=np.int64).reshape(-1, len(MEMBERS))
 
 
-def _lengths(file: BinaryIO, sample: TarSample, report: Report) -> list[int]:
-    """Characters of the text, face rows, speech rows; 0 for what is missing or damaged."""
-    lengths = []
-    for suffix in LENGTHS:
-        try:
-            lengths.append(_length(file, sample, suffix))
-        except BadSampleError as error:
-            report(TarProblem(sample.key, suffix, sample.offsets[suffix], error.reason))
-            lengths.append(0)
-    return lengths
-
-
-def _length(file: BinaryIO, sample: TarSample, suffix: str) -> int:
+def _length(content: Content, sample: TarSample, suffix: str) -> int:
+    """Characters of the text, or rows; 0 of what is missing, or damaged and refused when read."""
     if suffix not in sample.offsets:
         return 0
-    size, offset = sample.sizes[suffix], sample.offsets[suffix]
-    if suffix == JSON:
-        return len(read_text(os.pread(file.fileno(), size, offset)) or "")
-    return npy_shape(suffix, os.pread(file.fileno(), min(size, BLOCK), offset))[0]
+    offset, size = sample.offsets[suffix], sample.sizes[suffix]
+    try:
+        if suffix == JSON:
+            return len(read_text(content[offset : offset + size]) or "")
+        return npy_shape(suffix, content[offset : offset + min(size, BLOCK)])[0]
+    except BadSampleError:
+        return 0

@@ -1,7 +1,7 @@
 """Reading clips by number: a memory map per tar, and slices of it."""
 
-import mmap
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +13,22 @@ from numpy.typing import NDArray
 from data_pipeline.clip import (
     JSON,
     MEMBERS,
+    NOTHING,
     BadSampleError,
     Clip,
+    Fault,
     clip_from_members,
 )
 from data_pipeline.errors import UserError
-from data_pipeline.shards.dataset import DatasetInfo, ShardInfo, read_info
-from data_pipeline.shards.index import ShardIndex, file_sha256, load_index
+from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, read_info
+from data_pipeline.shards.index import ShardIndex, file_sha256, load_index, tar_words
+from data_pipeline.shards.tar import map_tar
 
 MOST_OPEN = 256
 """Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
+
+CUT_OFF = "lies beyond the end of the tar, which is cut off"
+CHANGED = "was changed since it was written: its checksum differs"
 
 
 @dataclass(frozen=True)
@@ -46,21 +52,36 @@ class MappedShard:
     Args:
         path: the tar.
         index: where its samples lie.
+        features: what its rows must be.
     """
 
-    def __init__(self, path: Path, index: ShardIndex) -> None:
+    def __init__(self, path: Path, index: ShardIndex, features: FeatureSchema) -> None:
         self.index = index
-        with path.open("rb") as file:
-            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        self._features = features
+        content = map_tar(path)
+        self._content = memoryview(content)
+        self._words = tar_words(content)
+        self._spans = index.spans()
 
     def read(self, row: int) -> Clip:
         """The clip of this row; its arrays are views of the map.
 
         Raises:
-            BadSampleError: it is not whole or not of the right form.
+            BadSampleError: it is not whole, was changed since its index was written, or is not of
+                the right form.
         """
         members = self._members(row)
-        return clip_from_members(self.index.keys[row], members)
+        unchanged = self._is_unchanged(row)
+        if not unchanged:
+            for suffix, content in members.items():
+                self._verify(row, suffix, content)
+        clip = clip_from_members(self.index.keys[row], members, unchanged)
+        self._features.check(clip)
+        if not unchanged and clip.is_empty:
+            raise BadSampleError("", NOTHING, Fault.EMPTY)
+        if _lengths(clip) != self.index.lengths[row].tolist():
+            raise BadSampleError("", "is longer or shorter than its index says", Fault.INDEX)
+        return clip
 
     def read_record(self, row: int) -> Clip:
         """The clip without its rows and its image: what its JSON member says.
@@ -70,18 +91,45 @@ class MappedShard:
         """
         members = self._members(row)
         record = {JSON: members[JSON]} if JSON in members else {}
+        if record:
+            self._verify(row, JSON, members[JSON])
         return clip_from_members(self.index.keys[row], record)
 
     def _members(self, row: int) -> dict[str, memoryview]:
         """Suffix -> bytes of one sample, as slices of the map."""
         if row >= len(self.index):
-            raise BadSampleError("", f"the tar holds only {len(self.index)} samples")
-        starts, sizes = self.index.offsets[row], self.index.sizes[row]
-        places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
-        members = {name: self._content[at : at + size] for name, at, size in places if at >= 0}
-        if not members:
-            raise BadSampleError("", "parts of it are lost or stand apart; see 'memo data check'")
-        return members
+            reason = f"the tar holds only {len(self.index)} samples"
+            raise BadSampleError("", reason, Fault.LOST)
+        if row in self.index.flaws:
+            raise BadSampleError(*self.index.flaws[row])
+        return self.index.members(row, self._content)
+
+    def _is_unchanged(self, row: int) -> bool:
+        """Whether a sample is what it was when the index was written, and could be read."""
+        begin, end = self._spans[row].tolist()
+        known = self.index.sums[row]
+        if not known or end > len(self._words):
+            return False
+        return bool(np.add.reduce(self._words[begin:end]) == known)
+
+    def _verify(self, row: int, suffix: str, content: memoryview) -> None:
+        """Compare a member with what the index knows of it."""
+        column = MEMBERS.index(suffix)
+        if len(content) != self.index.sizes[row, column]:
+            raise BadSampleError(suffix, CUT_OFF, Fault.LOST)
+        known = self.index.crcs[row, column]
+        if known and zlib.crc32(content) != known:
+            raise BadSampleError(suffix, CHANGED, Fault.CHANGED)
+
+
+def _lengths(clip: Clip) -> list[int]:
+    """What the index says of a clip, from the clip itself."""
+    face, speech = clip.face, clip.speech
+    return [
+        len(clip.text or ""),
+        0 if face is None else len(face),
+        0 if speech is None else len(speech),
+    ]
 
 
 class Split:
@@ -95,8 +143,7 @@ class Split:
         name: of the split; None takes the samples of all splits, in the order of the shards.
 
     Raises:
-        UserError: there is no such split, it is empty, or a shard is missing or of another size
-            than `dataset.json` says.
+        UserError: there is no such split, it is empty, or a shard is missing.
     """
 
     def __init__(self, folder: Path, info: DatasetInfo, name: str | None) -> None:
@@ -108,11 +155,13 @@ class Split:
             raise UserError(f"{folder} has no samples in split {name!r}; its splits are: {known}")
         self.fingerprint = info.fingerprint(name)
         self._folder = folder
+        self._features = info.features
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
         self._open: dict[int, MappedShard] = {}
         self._lock = threading.Lock()
         for shard in self.shards:
-            self._check_size(shard)
+            if not (folder / shard.name).is_file():
+                raise UserError(f"{folder / shard.name} is missing, though dataset.json lists it")
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -194,21 +243,12 @@ class Split:
             shard = self._open.pop(number, None)
             if shard is None:
                 path = self._folder / self.shards[number].name
-                shard = MappedShard(path, load_index(path, self.shards[number].sha256))
+                index = load_index(path, self.shards[number])
+                shard = MappedShard(path, index, self._features)
             self._open[number] = shard  # the last one is the one used last
             if len(self._open) > MOST_OPEN:
                 del self._open[next(iter(self._open))]
             return shard
-
-    def _check_size(self, shard: ShardInfo) -> None:
-        path = self._folder / shard.name
-        if not path.is_file():
-            raise UserError(f"{path} is missing, though dataset.json lists it")
-        if path.stat().st_size != shard.bytes:
-            raise UserError(
-                f"{path} has {path.stat().st_size} bytes, dataset.json says {shard.bytes}; "
-                "'memo data check' tells what is left of it"
-            )
 
 
 class Dataset:

@@ -128,11 +128,7 @@ def test_bad_datasets_are_refused_in_one_line(folder: Path, tmp_path: Path) -> N
     assert "its splits are: train, valid" in message(folder, "test")
     assert "no URL or command" in message(Path("pipe:cat x"))
     assert "no URL or command" in message(Path("https://example.org/d"))
-    tar = folder / "train-000000.tar"
-    content = tar.read_bytes()
-    tar.write_bytes(content[:-1])
-    assert f"has {len(content) - 1} bytes, dataset.json says {len(content)}" in message(folder)
-    tar.unlink()
+    (folder / "train-000000.tar").unlink()
     assert "train-000000.tar is missing" in message(folder)
     _edit(folder, format="memo-dataset/9")
     assert "format" in message(folder)

@@ -305,9 +305,11 @@ def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[in
     if bytes(content[:8]) != _NPY_MAGIC + b"\x01\x00":
         raise BadSampleError(member, "not a version 1.0 npy file")
     start = 10 + int.from_bytes(content[8:10], "little")
-    match = _NPY_HEADER.fullmatch(bytes(content[10:start]).decode("latin1"))
+    header = bytes(content[10:start]).decode("latin1")
+    match = _NPY_HEADER.fullmatch(header)
     if match is None:
-        raise BadSampleError(member, "not an array of float16 or float32 rows in C order")
+        reason = f"not float16 or float32 rows in C order, but {header.strip()!r:.100}"
+        raise BadSampleError(member, reason)
     return int(match[1]), (int(match[2]), int(match[3])), start
 
 

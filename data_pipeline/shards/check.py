@@ -107,7 +107,7 @@ def _check_shard(
             reason = f"{shard_of[key]} has this key, too"
             yield Problem(shard.name, key, "", sample.offset, reason, Fault.TWICE)
         shard_of.setdefault(key, shard.name)
-        crcs = known.crcs_of(rows.pop(key)) if known is not None and key in rows else {}
+        crcs = _crcs(known, rows.pop(key)) if known is not None and key in rows else {}
         for error in _sample_faults(sample, content, features, crcs):
             at = sample.offsets[error.member] - BLOCK if error.member in sample.offsets else None
             offset = sample.offset if at is None else at
@@ -155,6 +155,11 @@ def _compare(
             yield problem(f"its index {name} does not say what is in the tar", Fault.INDEX)
 
 
+def _crcs(known: ShardIndex, row: int) -> dict[str, int]:
+    """Suffix -> CRC-32 of a sample's members."""
+    return dict(zip(MEMBERS, known.crcs[row].tolist(), strict=True))
+
+
 def _sample_faults(
     sample: TarSample, content: Content, features: FeatureSchema, crcs: Mapping[str, int]
 ) -> Iterator[BadSampleError]:
@@ -163,6 +168,10 @@ def _sample_faults(
     for suffix, one in members.items():
         if crcs.get(suffix) and zlib.crc32(one) != crcs[suffix]:
             yield BadSampleError(suffix, CHANGED, Fault.CHANGED)
+    if not sample.flaws:
+        for suffix, crc in crcs.items():
+            if crc and suffix not in members:
+                yield BadSampleError(suffix, "is lost: its index has it", Fault.LOST)
     if members:
         yield from examine(members, features)[1]
 

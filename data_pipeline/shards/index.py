@@ -12,7 +12,7 @@ An index file is, all numbers little-endian:
 | 32 | sha256 of all that follows |
 | 32 | sha256 of the tar that it belongs to |
 | 8 | number n of samples |
-| n * 120 | a row of `ROW` for each |
+| n * 112 | a row of `ROW` for each |
 | the rest | a line for each, UTF-8: its key; if it is broken, also member and reason, after tabs |
 """
 
@@ -34,6 +34,7 @@ from data_pipeline.clip import (
     LONGEST_KEY,
     MEMBERS,
     MOST_BYTES,
+    NOTHING,
     SPEECH,
     BadSampleError,
     clip_from_members,
@@ -43,8 +44,6 @@ from data_pipeline.clip import (
 from data_pipeline.shards.dataset import ShardInfo
 from data_pipeline.shards.tar import (
     BLOCK,
-    MOST_EXTRA,
-    MOST_EXTRAS,
     Content,
     TarSample,
     found_samples,
@@ -60,21 +59,15 @@ ROW = np.dtype(
         ("sizes", "<i8", len(MEMBERS)),
         ("lengths", "<i4", len(LENGTHS)),
         ("crcs", "<u4", len(MEMBERS)),
-        ("sums", "<u8"),
     ]
 )
 """A sample in an index file; the columns are those of `ShardIndex`."""
-
-WORD = 8
-"""Bytes of the numbers that are added up to a sample's checksum."""
 
 _MAGIC = b"memoidx2"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST + 8
 _MOST_LINE = 4096
 """Bytes of a key, a member and a reason, at most."""
-_LONGEST_SPAN = 2 * MOST_BYTES + len(MEMBERS) * MOST_EXTRAS * (MOST_EXTRA + BLOCK)
-"""No sample's members are farther apart, in bytes, whatever headers they have."""
 
 
 class Flaw(NamedTuple):
@@ -95,9 +88,6 @@ class ShardIndex:
         sizes: int64 (n, 5), its bytes; 0 if missing.
         lengths: int32 (n, 3): characters of the text, face rows, speech rows; 0 if missing.
         crcs: uint32 (n, 5), CRC-32 of each member; 0 if missing or not known.
-        sums: uint64 (n,), sum of the words from the first member's content to the last one's end,
-            of a sample that could be read when the index was written; 0 if not known. It is found
-            several times as fast as a CRC-32, and no change within one word leaves it as it is.
         flaws: row -> what is wrong with a broken sample.
     """
 
@@ -106,29 +96,10 @@ class ShardIndex:
     sizes: NDArray[np.int64]
     lengths: NDArray[np.int32]
     crcs: NDArray[np.uint32]
-    sums: NDArray[np.uint64]
     flaws: Mapping[int, Flaw] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
-
-    def members(self, row: int, tar: memoryview) -> dict[str, memoryview]:
-        """Suffix -> content of one sample, as slices of the tar."""
-        starts, sizes = self.offsets[row].tolist(), self.sizes[row].tolist()
-        places = zip(MEMBERS, starts, sizes, strict=True)
-        return {name: tar[at : at + size] for name, at, size in places if at >= 0}
-
-    def crcs_of(self, row: int) -> dict[str, int]:
-        """Suffix -> CRC-32 of a sample's members."""
-        return dict(zip(MEMBERS, self.crcs[row].tolist(), strict=True))
-
-    def spans(self) -> NDArray[np.int64]:
-        """int64 (n, 2), words between which a sample's members lie; (0, 0) of a broken sample."""
-        there = self.offsets >= 0
-        ends = self.offsets - (-self.sizes // BLOCK) * BLOCK
-        last = np.where(there, ends, 0).max(axis=1)
-        first = np.where(there, self.offsets, last[:, None]).min(axis=1)
-        return np.stack([first, last], axis=1) // WORD
 
     def to_bytes(self, tar_sha256: str) -> bytes:
         """The content of the index file of a tar with this hash."""
@@ -216,39 +187,36 @@ def index_of(samples: list[TarSample], content: Content) -> ShardIndex:
         sizes=_table([one.sizes for one in whole], missing=0),
         lengths=np.array(lengths, dtype=np.int32).reshape(-1, len(LENGTHS)),
         crcs=np.zeros((len(samples), len(MEMBERS)), dtype=np.uint32),
-        sums=np.zeros(len(samples), dtype=np.uint64),
         flaws={row: Flaw(one.member, one.reason) for row, one in flaws.items()},
     )
 
 
 def with_checksums(index: ShardIndex, content: Content) -> ShardIndex:
-    """The index with the checksums of what now is in the tar.
+    """The index with the checksums of what is in the tar; a sample that cannot be read is flawed.
 
     Args:
         index: without them.
         content: the tar.
     """
-    view, words = memoryview(content), tar_words(content)
-    crcs, sums = np.zeros_like(index.crcs), np.zeros_like(index.sums)
-    for row, (begin, end) in enumerate(index.spans().tolist()):
-        members = index.members(row, view)
-        crcs[row] = [zlib.crc32(members.get(suffix, b"")) for suffix in MEMBERS]
-        if _is_sound(members):
-            sums[row] = np.add.reduce(words[begin:end])
-    return replace(index, crcs=crcs, sums=sums)
+    tar, flaws = memoryview(content), dict(index.flaws)
+    crcs = np.zeros_like(index.crcs)
+    for row, (starts, sizes) in enumerate(zip(index.offsets, index.sizes, strict=True)):
+        places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
+        members = {name: tar[at : at + size] for name, at, size in places if at >= 0}
+        crcs[row] = [zlib.crc32(members.get(name, b"")) for name in MEMBERS]
+        flaw = _flaw(members)
+        if flaw is not None:
+            flaws.setdefault(row, flaw)
+    return replace(index, crcs=crcs, flaws=flaws)
 
 
-def _is_sound(members: Mapping[str, memoryview]) -> bool:
-    """Whether a sample can be read."""
+def _flaw(members: Mapping[str, memoryview]) -> Flaw | None:
+    """Why a sample cannot be read; None if it can."""
     try:
-        return not clip_from_members("", members).is_empty
-    except BadSampleError:
-        return False
-
-
-def tar_words(content: Content) -> NDArray[np.uint64]:
-    """A tar as 64-bit numbers; up to seven bytes at the end of a tar that is cut off are left."""
-    return np.frombuffer(content, "<u8", len(content) // WORD)
+        clip = clip_from_members("", members)
+    except BadSampleError as error:
+        return Flaw(error.member, error.reason)
+    return Flaw("", NOTHING) if clip.is_empty else None
 
 
 def file_sha256(path: Path) -> str:
@@ -283,7 +251,7 @@ def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
 
 def _is_possible(index: ShardIndex) -> bool:
     """Whether a tar can have this index."""
-    offsets, sizes, spans = index.offsets, index.sizes, index.spans() * WORD
+    offsets, sizes = index.offsets, index.sizes
     there = offsets >= 0
     placed = (offsets >= -1) & (offsets % BLOCK == 0) & (offsets < 1 << 60) & (sizes >= 0)
     absent = (offsets == -1) & (sizes == 0)
@@ -295,7 +263,6 @@ def _is_possible(index: ShardIndex) -> bool:
         (ends[:-1] <= begins[1:]).all()
         and (sizes <= MOST_BYTES).all()
         and (sizes.sum(axis=1) <= MOST_BYTES).all()
-        and (spans[:, 1] - spans[:, 0] <= _LONGEST_SPAN).all()
         and _are_keys(index.keys)
     )
 

@@ -2,7 +2,7 @@
 
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from data_pipeline.clip import (
 )
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, read_info
-from data_pipeline.shards.index import ShardIndex, file_sha256, load_index, tar_words
+from data_pipeline.shards.index import ShardIndex, file_sha256, load_index
 from data_pipeline.shards.tar import map_tar
 
 MOST_OPEN = 256
@@ -58,10 +58,7 @@ class MappedShard:
     def __init__(self, path: Path, index: ShardIndex, features: FeatureSchema) -> None:
         self.index = index
         self._features = features
-        content = map_tar(path)
-        self._content = memoryview(content)
-        self._words = tar_words(content)
-        self._spans = index.spans()
+        self._content = memoryview(map_tar(path))
 
     def read(self, row: int) -> Clip:
         """The clip of this row; its arrays are views of the map.
@@ -70,11 +67,7 @@ class MappedShard:
             BadSampleError: it is not whole, was changed since its index was written, or is not of
                 the right form.
         """
-        members = self._members(row)
-        unchanged = self._is_unchanged(row)
-        if not unchanged:
-            for suffix, content in members.items():
-                self._verify(row, suffix, content)
+        members, unchanged = self._members(row, MEMBERS)
         clip = clip_from_members(self.index.keys[row], members, unchanged)
         self._features.check(clip)
         if not unchanged and clip.is_empty:
@@ -89,37 +82,34 @@ class MappedShard:
         Raises:
             BadSampleError: that member is missing or broken.
         """
-        members = self._members(row)
-        record = {JSON: members[JSON]} if JSON in members else {}
-        if record:
-            self._verify(row, JSON, members[JSON])
-        return clip_from_members(self.index.keys[row], record)
+        members, unchanged = self._members(row, (JSON,))
+        return clip_from_members(self.index.keys[row], members, unchanged)
 
-    def _members(self, row: int) -> dict[str, memoryview]:
-        """Suffix -> bytes of one sample, as slices of the map."""
-        if row >= len(self.index):
-            reason = f"the tar holds only {len(self.index)} samples"
-            raise BadSampleError("", reason, Fault.LOST)
-        if row in self.index.flaws:
-            raise BadSampleError(*self.index.flaws[row])
-        return self.index.members(row, self._content)
+    def _members(self, row: int, wanted: Sequence[str]) -> tuple[dict[str, memoryview], bool]:
+        """Suffix -> bytes of a sample's members, as slices of the map.
 
-    def _is_unchanged(self, row: int) -> bool:
-        """Whether a sample is what it was when the index was written, and could be read."""
-        begin, end = self._spans[row].tolist()
-        known = self.index.sums[row]
-        if not known or end > len(self._words):
-            return False
-        return bool(np.add.reduce(self._words[begin:end]) == known)
+        A matching checksum says that a member is what it was when the index was written, and that
+        it could be read then.
 
-    def _verify(self, row: int, suffix: str, content: memoryview) -> None:
-        """Compare a member with what the index knows of it."""
-        column = MEMBERS.index(suffix)
-        if len(content) != self.index.sizes[row, column]:
-            raise BadSampleError(suffix, CUT_OFF, Fault.LOST)
-        known = self.index.crcs[row, column]
-        if known and zlib.crc32(content) != known:
-            raise BadSampleError(suffix, CHANGED, Fault.CHANGED)
+        Returns:
+            The members, and whether all had a checksum.
+        """
+        index, members, unchanged = self.index, {}, True
+        if row >= len(index):
+            raise BadSampleError("", f"the tar holds only {len(index)} samples", Fault.LOST)
+        if row in index.flaws:
+            raise BadSampleError(*index.flaws[row])
+        columns = (index.offsets[row], index.sizes[row], index.crcs[row])
+        for name, at, size, crc in zip(MEMBERS, *(one.tolist() for one in columns), strict=True):
+            if at < 0 or name not in wanted:
+                continue
+            content = members[name] = self._content[at : at + size]
+            if len(content) != size:
+                raise BadSampleError(name, CUT_OFF, Fault.LOST)
+            if crc and zlib.crc32(content) != crc:
+                raise BadSampleError(name, CHANGED, Fault.CHANGED)
+            unchanged = unchanged and crc > 0
+        return members, unchanged
 
 
 def _lengths(clip: Clip) -> list[int]:

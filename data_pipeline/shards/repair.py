@@ -175,6 +175,8 @@ def _judge(
     """The members that can be used, and everything that is wrong with the others."""
     if one.key in keys:
         return {}, [BadSampleError("", "another sample has this key", Fault.TWICE)]
+    if one.flaws and not one.members:
+        return {}, one.flaws
     members, faults = examine(one.members, features)
     known = {flaw.member for flaw in one.flaws}
     faults = [*one.flaws, *(fault for fault in faults if fault.member not in known)]
@@ -222,18 +224,23 @@ def _find(path: Path, shard: ShardInfo) -> Iterator[_Found]:
 
 def _find_known(known: ShardIndex, row: int, sample: TarSample, content: Content) -> _Found:
     """The members of a sample that are what the index says, at its place or at the headers'."""
-    view = memoryview(content)
-    indexed, stepped = known.members(row, view), sample.members(view)
-    members, flaws = {}, []
+    tar, members, flaws = memoryview(content), {}, []
+    stepped = sample.members(tar)
     if row in known.flaws:
-        flaws.append(BadSampleError(*known.flaws[row]))
-    for suffix, crc in known.crcs_of(row).items():
-        places = [one[suffix] for one in (indexed, stepped) if suffix in one]
-        right = [one for one in places if zlib.crc32(one) == crc]
+        return _Found(known.keys[row], stepped, [BadSampleError(*known.flaws[row])])
+    columns = (known.offsets[row], known.sizes[row], known.crcs[row])
+    for name, at, size, crc in zip(MEMBERS, *(one.tolist() for one in columns), strict=True):
+        if at < 0:
+            continue
+        right = [
+            one
+            for one in (tar[at : at + size], stepped.get(name))
+            if one and zlib.crc32(one) == crc
+        ]
         if right:
-            members[suffix] = right[0]
-        elif suffix in indexed:
-            lost = len(indexed[suffix]) < known.sizes[row, MEMBERS.index(suffix)]
-            fault, reason = (Fault.LOST, CUT_OFF) if lost else (Fault.CHANGED, CHANGED)
-            flaws.append(BadSampleError(suffix, reason, fault))
+            members[name] = right[0]
+        else:
+            cut = at + size > len(tar)
+            fault, reason = (Fault.LOST, CUT_OFF) if cut else (Fault.CHANGED, CHANGED)
+            flaws.append(BadSampleError(name, reason, fault))
     return _Found(known.keys[row], members, flaws)

@@ -23,7 +23,7 @@ BLOCK = 512
 MOST_EXTRA = 1 << 16
 """Bytes of a PAX or GNU header that says more of the next member; a longer one is damage."""
 
-MOST_EXTRAS = 8
+MOST_EXTRAS = 4
 """Such headers of one member; more are damage."""
 
 Content: TypeAlias = mmap.mmap | bytes

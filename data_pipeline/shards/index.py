@@ -241,12 +241,18 @@ def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
         raise ValueError("cut off")
     rows = np.frombuffer(content, ROW, samples, _HEADER)
     text = content[_HEADER + rows.nbytes :].decode()
-    lines = [line.split("\t") for line in text.split("\n")[:-1]]
+    lines = text.split("\n")[:-1]
     if len(lines) != samples or not text.replace("\n", "").replace("\t", "").isprintable():
         raise ValueError("not a line for each sample")
-    flaws = {row: Flaw(*line[1:]) for row, line in enumerate(lines) if len(line) == 3}
+    flaws = {}
+    if "\t" in text:
+        for row, line in enumerate(lines):
+            lines[row], *flaw = line.split("\t")
+            if flaw:
+                member, reason = flaw
+                flaws[row] = Flaw(member, reason)
     columns = {name: rows[name] for name in ROW.names or ()}
-    return ShardIndex(tuple(line[0] for line in lines), **columns, flaws=flaws)
+    return ShardIndex(tuple(lines), **columns, flaws=flaws)
 
 
 def _is_possible(index: ShardIndex) -> bool:

@@ -34,6 +34,8 @@ from data_pipeline.shards.index import (
 from data_pipeline.shards.repair import repair_dataset
 
 TINY, HUGE = 200_000, 64 << 20
+WORDS = ("whole", "joined", "cut", "dropped")
+PIPE = "\\|"
 EVIL_INDEXES: Mapping[str, Callable[[ShardIndex], ShardIndex]] = {
     "negative offsets": lambda index: replace(index, offsets=-index.offsets - 2),
     "offsets beyond the end": lambda index: replace(index, offsets=index.offsets + (1 << 40)),
@@ -107,21 +109,22 @@ def try_out(folder: Path, scratch: Path) -> Outcome:
 
 def _row(name: str, what: str, outcome: Outcome) -> str:
     """A row of the table."""
-    named = "; ".join(
-        f"{', '.join(part for part in (one['key'], one['member']) if part)}: {one['reason']}"
-        for one in outcome.quarantined
-    )
-    mine = [line for line in outcome.problems if ", k1," in line or ", k2," in line]
-    line = (mine or [*outcome.problems, ""])[0]
-    cells = [
+    named = [
+        f"`{', '.join(part for part in (one['key'], one['member']) if part)}: {one['reason']}`"
+        for one in sorted(outcome.quarantined, key=lambda one: one["key"])
+    ]
+    of_victims = [line for line in outcome.problems if ", k1," in line or ", k2," in line]
+    line = (of_victims or outcome.problems)[0]
+    counts = (f"{count:,} {word}" for count, word in zip(outcome.kept, WORDS, strict=True) if count)
+    cells = (
         name,
         what,
         f"{len(outcome.read)} of {len(KEYS)}",
-        named.replace("|", "\\|"),
-        f"`{line}`" if line else "",
-        " / ".join(map(str, outcome.kept)),
-    ]
-    return f"| {' | '.join(cells)} |"
+        "<br>".join(named),
+        f"`{line}`",
+        ", ".join(counts),
+    )
+    return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"
 
 
 def main() -> None:

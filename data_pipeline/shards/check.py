@@ -112,8 +112,9 @@ def _check_shard(
             at = sample.offsets[error.member] - BLOCK if error.member in sample.offsets else None
             offset = sample.offset if at is None else at
             yield Problem(shard.name, key, error.member, offset, error.reason, error.fault)
-    for key in rows:
-        yield Problem(shard.name, key, "", None, "is lost", Fault.LOST)
+    for key, row in rows.items():
+        stood = [at - BLOCK for at in known.offsets[row].tolist() if at >= 0] if known else []
+        yield Problem(shard.name, key, "", min(stood, default=None), "is lost", Fault.LOST)
 
 
 def _step_through(shard: str, content: Content) -> Generator[Problem, None, list[TarSample]]:

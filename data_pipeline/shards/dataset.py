@@ -18,9 +18,9 @@ SMALLEST = 1024
 
 
 class Record(BaseModel):
-    """Base of everything in `dataset.json`: unknown keys are refused."""
+    """Base of everything in `dataset.json`: unknown keys, NaN and infinity are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RowSchema(Record):
@@ -39,6 +39,13 @@ class RowSchema(Record):
     encoder_sha256: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_statistics_of_each_column(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, self.dim):
+                raise ValueError(f"{name} has {len(values)} numbers for {self.dim} columns")
+        return self
 
 
 class FaceSchema(RowSchema):

@@ -209,10 +209,7 @@ def _find(path: Path, shard: ShardInfo) -> Iterator[_Found]:
     known = read_index(path, shard)
     if known is None or file_sha256(path) == shard.sha256:
         for sample in samples:
-            flaws = [
-                BadSampleError(one.member, one.reason, one.fault) for one in sample.flaws.values()
-            ]
-            yield _Found(sample.key, sample.members(memoryview(content)), flaws)
+            yield _find_stepped(sample, content)
         return
     by_key = {sample.key: sample for sample in samples}
     for row, key in enumerate(known.keys):
@@ -222,12 +219,18 @@ def _find(path: Path, shard: ShardInfo) -> Iterator[_Found]:
         yield _Found(key, {}, [BadSampleError("", reason, Fault.FOREIGN)])
 
 
+def _find_stepped(sample: TarSample, content: Content) -> _Found:
+    """The members of a sample that the tar's headers name."""
+    flaws = [BadSampleError(one.member, one.reason, one.fault) for one in sample.flaws.values()]
+    return _Found(sample.key, sample.members(memoryview(content)), flaws)
+
+
 def _find_known(known: ShardIndex, row: int, sample: TarSample, content: Content) -> _Found:
     """The members of a sample that are what the index says, at its place or at the headers'."""
+    if row in known.flaws:
+        return _find_stepped(sample, content)
     tar, members, flaws = memoryview(content), {}, []
     stepped = sample.members(tar)
-    if row in known.flaws:
-        return _Found(known.keys[row], stepped, [BadSampleError(*known.flaws[row])])
     columns = (known.offsets[row], known.sizes[row], known.crcs[row])
     for name, at, size, crc in zip(MEMBERS, *(one.tolist() for one in columns), strict=True):
         if at < 0:

@@ -1,8 +1,10 @@
 """Reading by number, in any order, from several threads, and from datasets that are not whole."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +154,24 @@ def test_more_samples_than_a_tar_can_hold_are_refused(folder: Path) -> None:
     assert open_dataset(folder).info.shards[0].samples == 10
     _edit(folder, shards=[{**shard, "samples": 11}])
     with pytest.raises(UserError, match="11 samples are more than 10240 bytes can hold"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda speech: speech["mean"].pop(), "mean has 4 numbers for 5 columns"),
+        (lambda speech: speech.update(dim=6), "mean has 5 numbers for 6 columns"),
+        (lambda speech: speech["std"].__setitem__(0, float("nan")), "finite number"),
+    ],
+)
+def test_statistics_that_fit_no_rows_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    features = json.loads((folder / "dataset.json").read_text("utf8"))["features"]
+    change(features["speech"])
+    _edit(folder, features=features)
+    with pytest.raises(UserError, match=message):
         open_dataset(folder)
 
 

@@ -68,18 +68,25 @@ class Tally:
 
 
 class Watch:
-    """Notes what must not happen, as an audit hook of the interpreter.
+    """Notes what must not happen, as an audit hook of the interpreter, which cannot be taken off.
 
     Args:
         inside: the only folder in which files may be written.
+
+    Attributes:
+        seen: what has happened.
+        awake: whether it is noted.
     """
 
     def __init__(self, inside: Path) -> None:
         self.seen: list[str] = []
+        self.awake = True
         self._inside = str(inside)
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self.awake:
+            return
         if event in FORBIDDEN:
             self.seen.append(f"{event} {arguments}")
         elif event == "open" and isinstance(arguments[0], str):
@@ -185,6 +192,7 @@ def run_cases(seconds: float, first_seed: int, place: Path) -> tuple[Tally, floa
         if tally.cases == WARM_UP:
             at_first = resident_mb()
     faulthandler.cancel_dump_traceback_later()
+    watch.awake = False
     return tally, resident_mb() - at_first
 
 

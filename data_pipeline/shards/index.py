@@ -34,7 +34,6 @@ from data_pipeline.clip import (
     LONGEST_KEY,
     MEMBERS,
     MOST_BYTES,
-    NOTHING,
     SPEECH,
     BadSampleError,
     clip_from_members,
@@ -87,7 +86,8 @@ class ShardIndex:
             or the sample is broken.
         sizes: int64 (n, 5), its bytes; 0 if missing.
         lengths: int32 (n, 3): characters of the text, face rows, speech rows; 0 if missing.
-        crcs: uint32 (n, 5), CRC-32 of each member; 0 if missing or not known.
+        crcs: uint32 (n, 5), CRC-32 of each member; 0 if missing or not known. They are known of
+            samples that could be read when the index was written.
         flaws: row -> what is wrong with a broken sample.
     """
 
@@ -192,31 +192,27 @@ def index_of(samples: list[TarSample], content: Content) -> ShardIndex:
 
 
 def with_checksums(index: ShardIndex, content: Content) -> ShardIndex:
-    """The index with the checksums of what is in the tar; a sample that cannot be read is flawed.
+    """The index with the checksums of what is in the tar, of every sample that can be read.
 
     Args:
         index: without them.
         content: the tar.
     """
-    tar, flaws = memoryview(content), dict(index.flaws)
-    crcs = np.zeros_like(index.crcs)
+    tar, crcs = memoryview(content), np.zeros_like(index.crcs)
     for row, (starts, sizes) in enumerate(zip(index.offsets, index.sizes, strict=True)):
         places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
         members = {name: tar[at : at + size] for name, at, size in places if at >= 0}
-        crcs[row] = [zlib.crc32(members.get(name, b"")) for name in MEMBERS]
-        flaw = _flaw(members)
-        if flaw is not None:
-            flaws.setdefault(row, flaw)
-    return replace(index, crcs=crcs, flaws=flaws)
+        if _is_sound(members):
+            crcs[row] = [zlib.crc32(members.get(name, b"")) for name in MEMBERS]
+    return replace(index, crcs=crcs)
 
 
-def _flaw(members: Mapping[str, memoryview]) -> Flaw | None:
-    """Why a sample cannot be read; None if it can."""
+def _is_sound(members: Mapping[str, memoryview]) -> bool:
+    """Whether a sample can be read."""
     try:
-        clip = clip_from_members("", members)
-    except BadSampleError as error:
-        return Flaw(error.member, error.reason)
-    return Flaw("", NOTHING) if clip.is_empty else None
+        return not clip_from_members("", members).is_empty
+    except BadSampleError:
+        return False
 
 
 def file_sha256(path: Path) -> str:

@@ -13,8 +13,9 @@ import pytest
 from benchmarks import fuzz_reader
 from benchmarks.fuzz_reader import Watch, run_cases
 from benchmarks.mutations import mutate
-from benchmarks.small_data import write_small
+from benchmarks.small_data import run_stream, write_small
 from data_pipeline.clip import Clip
+from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.reader import MappedShard
 
 
@@ -60,7 +61,7 @@ class _NoChecksums:
 @pytest.mark.parametrize(
     "deed",
     [
-        lambda: {}["x"],
+        {}.popitem,
         lambda: Path("written-outside").write_text("x"),
         lambda: pickle.loads(pickle.dumps(print)),
     ],
@@ -83,7 +84,7 @@ def test_what_must_not_happen_is_noticed(
     with monkeypatch.context() as patch:
         whole = write_small(tmp_path / "inside" / "other")
         patch.setattr(fuzz_reader, "write_small", lambda place: shutil.copytree(whole, place))
-        original = fuzz_reader.run_stream(whole, fuzz_reader.Quarantine(tmp_path / "q", 0))
+        original = run_stream(whole, Quarantine(tmp_path / "q", 0))
         patch.setattr(fuzz_reader, "run_stream", lambda *_: original)
         patch.setattr(MappedShard, "read", misbehave)
         tally, _ = run_cases(0, 1, tmp_path / "inside")

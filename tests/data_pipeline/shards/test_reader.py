@@ -200,6 +200,20 @@ def test_the_reason_of_a_broken_sample_stands_in_the_index(folder: Path) -> None
         open_dataset(folder).split("train").read(1)
 
 
+def test_the_record_of_a_sample_with_bad_rows_can_be_read(folder: Path) -> None:
+    """Labels and texts are read of all samples, before anything is trained on."""
+    tar = folder / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    at = content.index(b"c1.speech.npy") + 512 + 128
+    content[at : at + 2] = np.float16(np.nan).tobytes()
+    tar.write_bytes(content)
+    write_index(tar, read_info(folder).shards[0].sha256)
+    split = open_dataset(folder).split("train")
+    assert split.read_text(1) == CLIPS[1].text
+    with pytest.raises(BadSampleError, match=r"speech\.npy: holds NaN"):
+        split.read(1)
+
+
 def _reheader(tar: Path, name: bytes) -> None:
     """Make the checksum of a header right."""
     content = bytearray(tar.read_bytes())

@@ -52,7 +52,10 @@ def _read(folder: Path, clips: Split, sample: int) -> Clip:
         return clips.read(sample)
     except BadSampleError as error:
         shard, key = clips.location(sample)
-        raise UserError(f"{folder / shard}: clip {key} is broken ({error})") from None
+        raise UserError(
+            f"{folder / shard}: clip {key} is broken ({error}); 'memo data repair' writes a dataset "
+            "without it"
+        ) from None
 
 
 def _key(name: str, key: str) -> str:

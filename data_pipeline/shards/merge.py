@@ -53,8 +53,8 @@ def _read(folder: Path, clips: Split, sample: int) -> Clip:
     except BadSampleError as error:
         shard, key = clips.location(sample)
         raise UserError(
-            f"{folder / shard}: clip {key} is broken ({error}); 'memo data repair' writes a dataset "
-            "without it"
+            f"{folder / shard}: clip {key} is broken ({error}); 'memo data repair' writes "
+            "a dataset without it"
         ) from None
 
 

@@ -13,7 +13,7 @@ from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.writer import ShardWriter
-from data_pipeline.stream import BatchMaker, Placement, TrainStream, eval_batches
+from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream, eval_batches
 
 FACE_DIM, SPEECH_DIM = 6, 5
 FEATURES = FeatureSchema(
@@ -94,7 +94,7 @@ def run_stream(folder: Path, quarantine: Quarantine) -> dict[str, bytes]:
     """
     maker, found = _maker(folder, quarantine)
     start = StreamState.start(0, maker.split.fingerprint)
-    with TrainStream(maker, start, len(maker.split), prefetch=1) as stream:
+    with TrainStream(maker, start, StepSize(len(maker.split)), prefetch=1) as stream:
         next(stream)
     quarantine.check()
     return found

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.cache_folder import cache_folder
 from data_pipeline.clip import BadSampleError
 from data_pipeline.shards.reader import Split
 
@@ -38,12 +39,6 @@ class LengthLimits:
     def longest(self) -> int:
         """Tokens of the longest possible sequence, with [CLS] and [SEP]."""
         return self.text + 2 + self.face + self.speech
-
-
-def cache_folder() -> Path:
-    """`$MEMO_CACHE`, or `~/.cache/memo`."""
-    named = os.environ.get("MEMO_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "memo"
 
 
 class TokenLengths:

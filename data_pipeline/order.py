@@ -13,7 +13,7 @@ can be continued under another NumPy.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +121,26 @@ def sample_at(
     return samples
 
 
+class Visits(NamedTuple):
+    """What stands at some positions of an order.
+
+    Attributes:
+        samples: int64 (P,), their numbers.
+        epochs: int64 (P,), how often each was visited before.
+    """
+
+    samples: NDArray[np.int64]
+    epochs: NDArray[np.int64]
+
+
+class SampleOrder(Protocol):
+    """An endless order of numbered samples."""
+
+    def visits(self, positions: NDArray[np.int64]) -> Visits:
+        """What stands at some positions, int64 (P,), counted from the start of training."""
+        ...
+
+
 class Order:
     """The endless order of one split.
 
@@ -133,12 +153,10 @@ class Order:
         self._seed = seed
         self._shard_sizes = shard_sizes
 
-    def __len__(self) -> int:
-        return int(self._shard_sizes.sum())
-
-    def samples(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The sample numbers at some positions; both int64 (P,)."""
-        return sample_at(self._seed, self._shard_sizes, positions)
+    def visits(self, positions: NDArray[np.int64]) -> Visits:
+        """See `SampleOrder`."""
+        samples = sample_at(self._seed, self._shard_sizes, positions)
+        return Visits(samples, positions // self._shard_sizes.sum())
 
 
 class _Layout(NamedTuple):
@@ -176,7 +194,7 @@ def _in_epoch(
 def _layout(seed: int, epoch: int, sizes: bytes, window_samples: int) -> _Layout:
     """Permute the shards of an epoch and cut them into windows."""
     counts = np.frombuffer(sizes, dtype=np.int64)
-    order = _permutation((seed, epoch, 0), len(counts))
+    order = permutation((seed, epoch, 0), len(counts))
     begins = np.concatenate([[0], np.cumsum(counts[order])])
     _, firsts = np.unique(begins[:-1] // window_samples, return_index=True)
     return _Layout(
@@ -189,10 +207,10 @@ def _layout(seed: int, epoch: int, sizes: bytes, window_samples: int) -> _Layout
 @lru_cache(maxsize=4)
 def _window_order(seed: int, epoch: int, window: int, samples: int) -> NDArray[np.int64]:
     """How the samples of one window are shuffled."""
-    return _permutation((seed, epoch, 1, window), samples)
+    return permutation((seed, epoch, 1, window), samples)
 
 
-def _permutation(key: tuple[int, ...], length: int) -> NDArray[np.int64]:
+def permutation(key: tuple[int, ...], length: int) -> NDArray[np.int64]:
     """A permutation of 0 .. length - 1 that depends on the key alone."""
     source = np.random.PCG64(np.random.SeedSequence(key))
     return np.argsort(source.random_raw(length), kind="stable")

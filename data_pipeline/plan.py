@@ -1,6 +1,8 @@
 """Which rank takes which samples of a global batch, in which micro-batch.
 
-Every rank computes the whole plan from the lengths alone, without talking to the others.
+A global batch is a number of samples that are divided (`divide`), or as many as fill a number of
+micro-batches (`fill`). Every rank computes the whole plan from the lengths alone, without talking
+to the others.
 """
 
 import heapq
@@ -57,6 +59,39 @@ def divide(
     if max(_load(one, tokens) for one in bins) > token_budget:
         bins = _without_empty(packed, count)
     return _deal(bins, tokens, ranks)
+
+
+def fill(
+    lengths: NDArray[np.int64], ranks: int, count: int, token_budget: int
+) -> tuple[int, list[list[NDArray[np.int64]]]]:
+    """Deal the first samples of a look-ahead evenly into micro-batches that they just fill.
+
+    As many samples are taken, in the order given and none left out, as can be dealt evenly: the
+    longest first, each to the emptiest micro-batch, as in `divide`. Where this overfills one, it is
+    done again with as many samples less as the fullest has too many, in all micro-batches.
+
+    Args:
+        lengths: int64 (L,), tokens of the samples that come next; more than fit, or all there are.
+        ranks: how many share the batch.
+        count: micro-batches over all ranks, a multiple of their number.
+        token_budget: most tokens of a micro-batch.
+
+    Returns:
+        How many samples are taken, and each rank's micro-batches of them, as from `divide`.
+
+    Raises:
+        UserError: a sample is longer than the budget.
+    """
+    check_budget(int(lengths.max(initial=0)), token_budget)
+    tokens: list[int] = lengths.tolist()
+    taken = int(np.searchsorted(np.cumsum(lengths), count * token_budget, side="right"))
+    while True:
+        decreasing = np.argsort(-lengths[:taken], kind="stable").tolist()
+        bins = _even(tokens, decreasing, count)
+        excess = max(_load(one, tokens) for one in bins) - token_budget
+        if excess <= 0:
+            return taken, _deal(bins, tokens, ranks)
+        taken -= max(excess * count * taken // int(lengths[:taken].sum()), 1)
 
 
 def _best_fit(tokens: list[int], decreasing: list[int], capacity: int) -> list[list[int]]:

@@ -1,10 +1,12 @@
 """What a trainer iterates: order -> plan -> read -> transform -> pack, ahead of time in a thread.
 
 Every rank computes the same order and the same plan and reads only its own share. Python's threads
-are enough: reading is slicing a memory map, and NumPy and PyTorch release the interpreter's lock.
+are enough: reading is slicing a memory map or waiting for a server, and NumPy and PyTorch release
+the interpreter's lock.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
-from data_pipeline.order import Order, StreamState
+from data_pipeline.order import SampleOrder, StreamState, Visits
 from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
-from data_pipeline.plan import check_budget, divide
+from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
 
@@ -32,14 +34,17 @@ class Samples(Protocol):
         """For messages."""
 
     @property
-    def shard_sizes(self) -> NDArray[np.int64]:
-        """int64 (K,), samples of each shard; numbers run through the shards in turn."""
-
-    @property
     def fingerprint(self) -> str:
         """Hash of the content."""
 
+    @property
+    def readers(self) -> int:
+        """How many threads read best: more than one where every clip is asked for at a server."""
+
     def __len__(self) -> int: ...
+
+    def order(self, seed: int) -> SampleOrder:
+        """In which they are trained on."""
 
     def read(self, sample: int) -> Clip:
         """The clip of this number, or a BadSampleError."""
@@ -97,24 +102,43 @@ class BatchMaker:
     placement: Placement
     quarantine: Quarantine
 
-    def micro_batches(
-        self, samples: NDArray[np.int64], epochs: NDArray[np.int64]
-    ) -> Iterator[PackedBatch]:
-        """This rank's share of a global batch, (B,) samples each in its epoch.
+    def divided(self, visits: Visits) -> Iterator[PackedBatch]:
+        """This rank's share of a global batch.
 
         All ranks get the same number of micro-batches, whatever they can read.
         """
-        plan = divide(self.lengths.of(samples), self.placement.ranks, self.token_budget)
-        for chosen in plan[self.placement.rank]:
-            numbers = zip(samples[chosen].tolist(), epochs[chosen].tolist(), strict=True)
-            examples = [self._example(sample, epoch) for sample, epoch in numbers]
+        plan = divide(self.lengths.of(visits.samples), self.placement.ranks, self.token_budget)
+        return self.packed(visits, plan[self.placement.rank])
+
+    def packed(self, visits: Visits, share: Sequence[NDArray[np.int64]]) -> Iterator[PackedBatch]:
+        """The micro-batches of a share of a global batch, indices into it each."""
+        for chosen in share:
+            numbers = visits.samples[chosen].tolist()
+            clips = zip(self._read(numbers), numbers, visits.epochs[chosen].tolist(), strict=True)
+            examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
             usable = [example for example in examples if example is not None]
             yield pack(usable, self.specs, self.face_dim, self.speech_dim)
 
-    def _example(self, sample: int, epoch: int) -> Example | None:
+    def _read(self, samples: Sequence[int]) -> Iterator[Clip | BadSampleError]:
+        """Their clips in order, or what is wrong with them."""
+        if self.split.readers == 1:
+            yield from map(self._read_one, samples)
+            return
+        with ThreadPoolExecutor(self.split.readers) as pool:
+            yield from pool.map(self._read_one, samples)
+
+    def _read_one(self, sample: int) -> Clip | BadSampleError:
+        try:
+            return self.split.read(sample)
+        except BadSampleError as error:
+            return error
+
+    def _example(self, clip: Clip | BadSampleError, sample: int, epoch: int) -> Example | None:
         """One example; None, and a line in the quarantine, if the sample is bad."""
         try:
-            example = self.transform(self.split.read(sample), sample, epoch)
+            if isinstance(clip, BadSampleError):
+                raise clip
+            example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
         except BadSampleError as error:
@@ -125,17 +149,31 @@ class BatchMaker:
 
 
 @dataclass(frozen=True)
+class StepSize:
+    """What a step sees, over all ranks; the same whatever their number.
+
+    Attributes:
+        samples: so many; not heeded where micro-batches are asked for.
+        micro_batches: as many samples as fill so many micro-batches, a multiple of the number of
+            ranks; 0: `samples`.
+    """
+
+    samples: int
+    micro_batches: int = 0
+
+
+@dataclass(frozen=True)
 class Step:
     """The data of one optimizer step.
 
     Attributes:
         micro_batches: this rank's, at least one; possibly empty ones.
-        samples: of the global batch.
+        samples: int64 (B,), numbers of the global batch's.
         state_after: where the stream stands when this step is done.
     """
 
     micro_batches: tuple[PackedBatch, ...]
-    samples: int
+    samples: NDArray[np.int64]
     state_after: StreamState
 
 
@@ -147,21 +185,21 @@ class TrainStream:
     Args:
         maker: makes this rank's micro-batches.
         state: where to begin.
-        global_batch: samples of a step over all ranks.
+        size: of a step.
         prefetch: steps prepared ahead.
 
     Raises:
         UserError: a state of other data, a token budget that the longest sequence does not fit
-            into, a global batch smaller than the number of ranks, or fewer samples than ranks.
+            into, a size that the ranks cannot share, or fewer samples than ranks.
     """
 
     def __init__(
-        self, maker: BatchMaker, state: StreamState, global_batch: int, prefetch: int = 4
+        self, maker: BatchMaker, state: StreamState, size: StepSize, prefetch: int = 4
     ) -> None:
         state.check(state.seed, maker.split.fingerprint)
         check_budget(maker.lengths.longest, maker.token_budget)
-        check_ranks(maker, global_batch)
-        self._steps = Prefetch(_steps(maker, state, global_batch), prefetch)
+        check_ranks(maker, size)
+        self._steps = Prefetch(_steps(maker, state, size), prefetch)
 
     @property
     def wait_s(self) -> float:
@@ -191,15 +229,40 @@ class TrainStream:
         self._steps.close()
 
 
-def _steps(maker: BatchMaker, state: StreamState, global_batch: int) -> Iterator[Step]:
+def _steps(maker: BatchMaker, state: StreamState, size: StepSize) -> Iterator[Step]:
     """All steps from a state on."""
-    order = Order(state.seed, maker.split.shard_sizes)
+    order, total = maker.split.order(state.seed), len(maker.split)
+    take = _filled if size.micro_batches else _divided
     while True:
-        first = state.position(len(order))
-        positions = np.arange(first, first + global_batch)  # (B,)
-        batches = maker.micro_batches(order.samples(positions), positions // len(order))
-        state = state.advance(global_batch, len(order))
-        yield Step(tuple(batches), global_batch, state)
+        visits, batches = take(maker, order, state.position(total), size)
+        state = state.advance(len(visits.samples), total)
+        yield Step(tuple(batches), visits.samples, state)
+
+
+def _divided(
+    maker: BatchMaker, order: SampleOrder, first: int, size: StepSize
+) -> tuple[Visits, Iterator[PackedBatch]]:
+    """So many samples from a position on, and this rank's share of them."""
+    visits = order.visits(np.arange(first, first + size.samples))
+    return visits, maker.divided(visits)
+
+
+def _filled(
+    maker: BatchMaker, order: SampleOrder, first: int, size: StepSize
+) -> tuple[Visits, Iterator[PackedBatch]]:
+    """As many samples from a position on as fill so many micro-batches, and this rank's share."""
+    count, budget, placement = size.micro_batches, maker.token_budget, maker.placement
+    ahead = count * budget // maker.lengths.longest
+    while True:
+        visits = order.visits(np.arange(first, first + ahead))
+        lengths = maker.lengths.of(visits.samples)
+        # Broken samples have no length: a look-ahead of them alone would have no end.
+        if lengths.sum() > count * budget or ahead > count * budget:
+            break
+        ahead *= 2
+    taken, plan = fill(lengths, placement.ranks, count, budget)
+    visits = Visits(visits.samples[:taken], visits.epochs[:taken])
+    return visits, maker.packed(visits, plan[placement.rank])
 
 
 def eval_batches(maker: BatchMaker, block: int = 64) -> Iterator[PackedBatch]:
@@ -212,14 +275,14 @@ def eval_batches(maker: BatchMaker, block: int = 64) -> Iterator[PackedBatch]:
     step = block * maker.placement.ranks
     for first in range(0, len(maker.split), step):
         samples = np.arange(first, min(first + step, len(maker.split)))
-        yield from maker.micro_batches(samples, np.zeros_like(samples))
+        yield from maker.divided(Visits(samples, np.zeros_like(samples)))
 
 
-def check_ranks(maker: BatchMaker, global_batch: int) -> None:
+def check_ranks(maker: BatchMaker, size: StepSize) -> None:
     """Make sure that every rank has work.
 
     Raises:
-        UserError: fewer samples, or a smaller global batch, than ranks.
+        UserError: fewer samples than ranks, or a step that they cannot share.
     """
     ranks, samples = maker.placement.ranks, len(maker.split)
     if samples < ranks:
@@ -227,8 +290,13 @@ def check_ranks(maker: BatchMaker, global_batch: int) -> None:
             f"{ranks} ranks, but split {maker.split.name!r} has only {samples} samples; start "
             "fewer ranks"
         )
-    if global_batch < ranks:
+    if size.micro_batches % ranks:
         raise UserError(
-            f"batch.global_batch={global_batch} is less than the number of ranks, {ranks}; raise "
+            f"batch.micro_batches={size.micro_batches} is no multiple of the number of ranks, "
+            f"{ranks}"
+        )
+    if not size.micro_batches and size.samples < ranks:
+        raise UserError(
+            f"batch.global_batch={size.samples} is less than the number of ranks, {ranks}; raise "
             "it, or start fewer ranks"
         )

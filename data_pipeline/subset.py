@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
+from data_pipeline.order import Order, SampleOrder
 from data_pipeline.stream import SampleLengths, Samples
 
 
@@ -22,13 +23,17 @@ class Subset:
     def __init__(self, whole: Samples, chosen: NDArray[np.int64], name: str) -> None:
         self.name = name
         self.chosen = chosen
-        self.shard_sizes = np.array([len(chosen)], dtype=np.int64)
         content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.readers = whole.readers
         self._whole = whole
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def order(self, seed: int) -> Order:
+        """The order of a seed."""
+        return Order(seed, np.array([len(self)], dtype=np.int64))
 
     def read(self, sample: int) -> Clip:
         """The clip of this number.
@@ -76,14 +81,18 @@ class Joined:
 
     def __init__(self, parts: Sequence[Samples], name: str) -> None:
         self.name = name
-        self.shard_sizes = np.concatenate([part.shard_sizes for part in parts])
         content = "".join(part.fingerprint for part in parts).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.readers = max(part.readers for part in parts)
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def order(self, seed: int) -> SampleOrder:
+        """The order of a seed: all parts shuffled with each other."""
+        return Order(seed, np.diff(self._ends, prepend=0))
 
     def read(self, sample: int) -> Clip:
         """The clip of this number.

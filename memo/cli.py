@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import parse_place
 from memo.data_cli import data
 
 app = typer.Typer(
@@ -21,14 +22,14 @@ app.add_typer(data, name="data")
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint folder, or a run's folder.")],
-    dataset: Annotated[Path, typer.Argument(help="A folder with dataset.json.")],
+    dataset: Annotated[str, typer.Argument(help="A folder with dataset.json, or its URL.")],
     split: Annotated[str, typer.Option(help="Split to evaluate on.")] = "valid",
     json: Annotated[Path | None, typer.Option(help="Also write the figures to this file.")] = None,
 ) -> None:
     """Show each objective's metric under each set of visible modalities, beside baselines."""
     from memo.evaluation.evaluate import run_evaluation  # noqa: PLC0415
 
-    run_evaluation(checkpoint, dataset, split, json)
+    run_evaluation(checkpoint, parse_place(dataset), split, json)
 
 
 @app.command()

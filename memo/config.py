@@ -8,15 +8,26 @@ is derived from these settings and never typed in.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import pydantic
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import Place, Url, parse_place
+from data_pipeline.shards.remote import RemoteSettings
 
 
 class Settings(BaseModel):
@@ -71,20 +82,52 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+def _place(value: object) -> Place:
+    if isinstance(value, Path | Url):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a folder or a URL")
+    return parse_place(value)
+
+
+DatasetPlace = Annotated[Place, PlainValidator(_place), PlainSerializer(str, when_used="json")]
+"""A local folder with `dataset.json`, or the URL of one."""
+
+
+class Source(Settings):
+    """A dataset of a mixture.
+
+    Attributes:
+        dataset: folder with `dataset.json`, or its URL.
+        weight: its share of the samples, of the sum of all weights; null for all: by size.
+    """
+
+    dataset: DatasetPlace
+    weight: float | None = Field(None, gt=0)
+
+
 class DataSettings(Settings):
     """What is trained on.
 
     Attributes:
-        dataset: folder with `dataset.json`; null makes and uses the demo corpus.
-        train_split, valid_split: names in `dataset.json`.
-        tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder.
+        dataset: folder with `dataset.json`, or its URL (http://, https://, s3://); null makes and
+            uses the demo corpus.
+        mixture: instead of one dataset, several, each with its share of the samples.
+        temperature: T; without weights a dataset of n samples has a share like n ** (1 / T).
+        remote: how a URL is read.
+        train_split, valid_split: names in `dataset.json`; of a mixture some may have no second one.
+        tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder,
+            or in the first of a mixture.
         face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the
             dataset's.
         verify: check the shards' sha256 before the run.
         max_quarantined: stop the run after this many bad samples.
     """
 
-    dataset: Path | None = None
+    dataset: DatasetPlace | None = None
+    mixture: tuple[Source, ...] = ()
+    temperature: float = Field(1.0, gt=0)
+    remote: RemoteSettings = RemoteSettings()
     train_split: str = "train"
     valid_split: str = "valid"
     tokenizer: Path | None = None
@@ -92,6 +135,16 @@ class DataSettings(Settings):
     speech_dim: int | None = None
     verify: bool = False
     max_quarantined: int = Field(100, ge=0)
+
+    @model_validator(mode="after")
+    def _one_or_a_mixture(self) -> Self:
+        if self.dataset is not None and self.mixture:
+            raise ValueError("give dataset or mixture, not both")
+        if len({one.weight is None for one in self.mixture}) > 1:
+            raise ValueError("mixture: give every dataset a weight, or none")
+        if self.temperature != 1 and (not self.mixture or self.mixture[0].weight is not None):
+            raise ValueError("temperature is for a mixture without weights")
+        return self
 
 
 class ModelSettings(Settings):
@@ -180,6 +233,17 @@ class Batch(Settings):
     token_budget: int = Field(4096, ge=1)
 
 
+class PretrainBatch(Batch):
+    """How a step of pretraining is cut.
+
+    Attributes:
+        micro_batches: a step has, instead of `global_batch` samples, as many as fill so many
+            micro-batches over all ranks; a multiple of their number. 0: `global_batch`.
+    """
+
+    micro_batches: int = Field(0, ge=0)
+
+
 def _each_once(numbers: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise ValueError("each number can stand there once")
@@ -263,7 +327,7 @@ class PretrainConfig(Settings):
     limits: Limits = Limits()
     masking: Masking = Masking()
     objectives: dict[str, ObjectiveSettings] = OBJECTIVES
-    batch: Batch = Batch()
+    batch: PretrainBatch = PretrainBatch()
     optimizer: Optimizer = Optimizer()
     distribution: Distribution = Distribution()
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import Url, parse_place
 
 data = typer.Typer(help="Make, describe, check and repair datasets.", no_args_is_help=True)
 
-Dataset = Annotated[Path, typer.Argument(help="A folder with dataset.json.")]
+Dataset = Annotated[str, typer.Argument(help="A folder with dataset.json, or its URL.")]
 Out = Annotated[Path, typer.Option(help="Folder to make; must not exist.")]
 
 
@@ -65,7 +66,7 @@ def check(dataset: Dataset) -> None:
     from data_pipeline.shards.check import check_dataset  # noqa: PLC0415
 
     counts: Counter[str] = Counter()
-    for problem in check_dataset(dataset):
+    for problem in check_dataset(parse_place(dataset)):
         typer.echo(str(problem))
         counts[problem.fault] += 1
     for fault, count in counts.most_common():
@@ -80,7 +81,7 @@ def repair(dataset: Dataset, out: Out) -> None:
     """Write what can be saved of a damaged dataset into a new one; the old one stays as it is."""
     from data_pipeline.shards.repair import REPORT, repair_dataset  # noqa: PLC0415
 
-    report = repair_dataset(dataset, out)
+    report = repair_dataset(parse_place(dataset), out)
     for line in report.table():
         typer.echo(line)
     typer.echo(f"wrote {out}: {report.kept:,} clips; {out / REPORT} says what was wrong with which")
@@ -91,26 +92,28 @@ def info(dataset: Dataset) -> None:
     """Describe a dataset: clips, hours, modalities, lengths, encoders, licence."""
     from data_pipeline.shards.check import describe  # noqa: PLC0415
     from data_pipeline.shards.reader import open_dataset  # noqa: PLC0415
+    from data_pipeline.shards.remote import RANGES  # noqa: PLC0415
 
-    for name, value in describe(open_dataset(dataset)).items():
+    for name, value in describe(open_dataset(parse_place(dataset), RANGES)).items():
         typer.echo(f"{name:<24} {value}")
 
 
 @data.command()
 def merge(
-    datasets: Annotated[list[Path], typer.Argument(help="Folders with dataset.json.")], out: Out
+    datasets: Annotated[list[str], typer.Argument(help="Folders with dataset.json, or URLs.")],
+    out: Out,
 ) -> None:
     """Write the clips of several datasets, made with the same encoders, into one."""
     from data_pipeline.shards.merge import merge_datasets  # noqa: PLC0415
 
-    samples = merge_datasets(datasets, out)
+    samples = merge_datasets([parse_place(dataset) for dataset in datasets], out)
     counts = ", ".join(f"{count} {split}" for split, count in samples.items())
     typer.echo(f"wrote {out}: {counts} clips")
 
 
 @data.command()
 def tokenizer(
-    datasets: Annotated[list[Path], typer.Argument(help="Datasets whose texts are used.")],
+    datasets: Annotated[list[str], typer.Argument(help="Datasets whose texts are used.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder to make; DATASET/tokenizer if not given.")
     ] = None,
@@ -119,12 +122,16 @@ def tokenizer(
 ) -> None:
     """Train a SentencePiece tokenizer on the texts of one or more datasets."""
     from data_pipeline.shards.reader import open_dataset  # noqa: PLC0415
+    from data_pipeline.shards.remote import RANGES  # noqa: PLC0415
     from memo.tokenizer import train_sentencepiece  # noqa: PLC0415
 
-    folder = out or datasets[0] / "tokenizer"
+    places = [parse_place(dataset) for dataset in datasets]
+    folder = out or places[0] / "tokenizer"
+    if isinstance(folder, Url):
+        raise UserError(f"--out: give a folder; nothing can be written to {places[0]}")
     if folder.exists():
         raise UserError(f"--out: {folder} exists already; give a new folder or remove it")
-    splits = [open_dataset(dataset).split(split) for dataset in datasets]
+    splits = [open_dataset(place, RANGES).split(split) for place in places]
     texts = (text for part in splits for text in part.texts())
     trained = train_sentencepiece(texts, folder, vocab_size)
     typer.echo(f"wrote {folder}: {trained.vocab_size} pieces")

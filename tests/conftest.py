@@ -10,6 +10,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing is fetched; without this, transformers asks its hub again and again for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The tests' own servers are not behind a proxy.
+os.environ["no_proxy"] = "127.0.0.1"
 
 # A busy machine is no defect of the code.
 settings.register_profile("memo", deadline=None)

@@ -21,16 +21,19 @@ from data_pipeline.clip import (
     Fault,
     clip_from_members,
 )
-from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo, read_info
+from data_pipeline.errors import UserError
+from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo
 from data_pipeline.shards.index import (
     ShardIndex,
     file_sha256,
     index_of,
     index_path,
-    read_index,
     with_checksums,
 )
-from data_pipeline.shards.reader import CHANGED, Dataset, Split
+from data_pipeline.shards.place import Place
+from data_pipeline.shards.reader import Dataset, Split
+from data_pipeline.shards.shard import CHANGED
+from data_pipeline.shards.store import Store, open_store
 from data_pipeline.shards.tar import BLOCK, Content, TarProblem, TarSample, map_tar, tar_samples
 
 POSTERIOR_TOLERANCE = 0.01
@@ -67,38 +70,49 @@ class Problem:
         return f"{', '.join(place)}: {self.reason}"
 
 
-def check_dataset(folder: Path) -> Iterator[Problem]:
+def check_dataset(place: Place) -> Iterator[Problem]:
     """Look for everything that could go wrong in a run: all of it is read.
 
     Sizes, hashes, the tars' structure, the indexes, and of every sample: that its members are what
     they were when the index was written and decode, that its rows have the schema's dimensions and
-    are finite, that its posteriors are posteriors, and that no other has its key.
+    are finite, that its posteriors are posteriors, and that no other has its key. Of a local folder
+    also that there are no other tars in it.
 
     Raises:
         UserError: `dataset.json` is missing or not of the format.
     """
-    return _check_shards(folder, read_info(folder))
+    store = open_store(place)
+    return _check_shards(store, store.info())
 
 
-def _check_shards(folder: Path, info: DatasetInfo) -> Iterator[Problem]:
+def _check_shards(store: Store, info: DatasetInfo) -> Iterator[Problem]:
     shard_of: dict[str, str] = {}
     for shard in info.shards:
-        yield from _check_shard(folder / shard.name, shard, info.features, shard_of)
+        try:
+            with store.tar(shard) as path:
+                known = store.index(shard)
+                yield from _check_shard(path, known, shard, info.features, shard_of)
+        except UserError as error:
+            yield Problem(shard.name, "", "", None, str(error), Fault.LOST)
     listed = {shard.name for shard in info.shards}
-    for name in sorted(path.name for path in folder.glob("*.tar") if path.name not in listed):
+    tars = store.place.glob("*.tar") if isinstance(store.place, Path) else ()
+    for name in sorted(path.name for path in tars if path.name not in listed):
         yield Problem(name, "", "", None, "dataset.json lacks it", Fault.UNLISTED)
 
 
 def _check_shard(
-    path: Path, shard: ShardInfo, features: FeatureSchema, shard_of: dict[str, str]
+    path: Path,
+    known: ShardIndex | None,
+    shard: ShardInfo,
+    features: FeatureSchema,
+    shard_of: dict[str, str],
 ) -> Iterator[Problem]:
-    """Check one tar and enter its keys into `shard_of`."""
+    """Check one tar, with the index beside it, and enter its keys into `shard_of`."""
     if not path.is_file() or not path.stat().st_size:
         yield Problem(shard.name, "", "", None, "is missing or empty", Fault.LOST)
         return
     content = map_tar(path)
     samples = yield from _step_through(shard.name, content)
-    known = read_index(path, shard)
     yield from _compare(path, shard, known, index_of(samples, content), content)
     rows = {key: row for row, key in enumerate(known.keys)} if known is not None else {}
     for sample in samples:
@@ -147,7 +161,7 @@ def _compare(
     if len(found) != shard.samples:
         reason = f"has {len(found):,} samples, dataset.json says {shard.samples:,}"
         yield problem(reason, Fault.LOST if len(found) < shard.samples else Fault.FOREIGN)
-    name = index_path(path).name
+    name = index_path(Path(shard.name)).name
     if known is None:
         yield problem(f"its index {name} is missing, damaged or of another tar", Fault.INDEX)
     elif sha256 == shard.sha256:

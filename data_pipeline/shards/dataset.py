@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip, Fault
 from data_pipeline.errors import UserError
+from data_pipeline.shards.place import Place
 
 FILE = "dataset.json"
 NAME = r"^[^\W_][\w+-]*$"
@@ -151,9 +152,18 @@ def read_info(folder: Path) -> DatasetInfo:
             f"there is no dataset in {folder} ({FILE} is missing); make one with 'memo data build' "
             "or 'memo data demo'"
         )
+    return parse_info(path.read_bytes(), path)
+
+
+def parse_info(content: bytes, place: Place) -> DatasetInfo:
+    """The content of a `dataset.json`.
+
+    Raises:
+        UserError: it is not of the format; names its place.
+    """
     try:
-        return DatasetInfo.model_validate_json(path.read_bytes())
+        return DatasetInfo.model_validate_json(content)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no memo-dataset/1: {place}: {first['msg']}") from None
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{place} is no memo-dataset/1: {where}: {first['msg']}") from None

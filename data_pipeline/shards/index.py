@@ -130,9 +130,6 @@ def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
 def read_index(tar: Path, shard: ShardInfo) -> ShardIndex | None:
     """The index beside a tar; None if it is missing, damaged or of another tar.
 
-    Whatever the file holds, the index that is returned can do no harm: its members have a possible
-    size and do not overlap; whether the tar is long enough is seen when a sample is read.
-
     Args:
         tar: the shard.
         shard: what `dataset.json` says of it.
@@ -141,10 +138,26 @@ def read_index(tar: Path, shard: ShardInfo) -> ShardIndex | None:
     try:
         if path.stat().st_size > _HEADER + (shard.samples + 1) * _MOST_LINE:
             return None
-        index = _parse(path.read_bytes(), shard.sha256)
-    except (OSError, ValueError):
+        return parse_index(path.read_bytes(), shard)
+    except OSError:
         return None
-    return index if _is_possible(index) else None
+
+
+def parse_index(content: bytes, shard: ShardInfo) -> ShardIndex | None:
+    """The content of an index file; None if it is damaged or of another tar.
+
+    Whatever it is, the index that is returned can do no harm: its members have a possible size, do
+    not overlap and end within the tar; whether the tar is that long is seen when a sample is read.
+
+    Args:
+        content: of the file, which may come from anywhere.
+        shard: what `dataset.json` says of the tar.
+    """
+    try:
+        index = _parse(content, shard.sha256)
+    except ValueError:
+        return None
+    return index if _is_possible(index, shard.bytes) else None
 
 
 def load_index(tar: Path, shard: ShardInfo) -> ShardIndex:
@@ -251,11 +264,11 @@ def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
     return ShardIndex(tuple(lines), **columns, flaws=flaws)
 
 
-def _is_possible(index: ShardIndex) -> bool:
-    """Whether a tar can have this index."""
+def _is_possible(index: ShardIndex, tar_bytes: int) -> bool:
+    """Whether a tar of this size can have this index."""
     offsets, sizes = index.offsets, index.sizes
     there = offsets >= 0
-    placed = (offsets >= -1) & (offsets % BLOCK == 0) & (offsets < 1 << 60) & (sizes >= 0)
+    placed = (offsets >= -1) & (offsets % BLOCK == 0) & (offsets < tar_bytes) & (sizes >= 0)
     absent = (offsets == -1) & (sizes == 0)
     if not (np.where(there, placed, absent).all() and (index.lengths >= 0).all()):
         return False
@@ -263,6 +276,7 @@ def _is_possible(index: ShardIndex) -> bool:
     begins, ends = offsets[there][order], (offsets + sizes)[there][order]
     return bool(
         (ends[:-1] <= begins[1:]).all()
+        and (ends <= tar_bytes).all()
         and (sizes <= MOST_BYTES).all()
         and (sizes.sum(axis=1) <= MOST_BYTES).all()
         and _are_keys(index.keys)

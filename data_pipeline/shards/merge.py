@@ -8,13 +8,14 @@ from typing import TypeVar
 from data_pipeline.clip import LONGEST_KEY, BadSampleError, Clip, is_key
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, RowSchema
+from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.shards.writer import ShardWriter
 
 RowSchemaT = TypeVar("RowSchemaT", bound=RowSchema)
 
 
-def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
+def merge_datasets(places: Sequence[Place], out: Path) -> dict[str, int]:
     """Write the clips of several datasets into a new one, split by split.
 
     Keys get the name of their dataset before them.
@@ -26,8 +27,8 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
         UserError: a dataset is missing, two have the same name, their rows were made by different
             encoders, or a clip is broken.
     """
-    datasets = [open_dataset(folder) for folder in folders]
-    _refuse_same_names(datasets)
+    datasets = [open_dataset(place) for place in places]
+    refuse_same_names(datasets)
     infos = [dataset.info for dataset in datasets]
     samples: dict[str, int] = {}
     with ShardWriter(
@@ -35,25 +36,25 @@ def merge_datasets(folders: Sequence[Path], out: Path) -> dict[str, int]:
         name="+".join(info.name for info in infos),
         corpus="+".join(info.corpus for info in infos),
         licence="; ".join(dict.fromkeys(info.licence for info in infos)),
-        features=_common_features(datasets),
+        features=common_features(infos),
     ) as writer:
         for dataset in datasets:
             for split in dataset.info.splits:
                 clips = dataset.split(split)
                 for sample in range(len(clips)):
-                    clip = _read(dataset.folder, clips, sample)
+                    clip = _read(dataset.place, clips, sample)
                     writer.write(split, replace(clip, key=_key(dataset.info.name, clip.key)))
                 samples[split] = samples.get(split, 0) + len(clips)
     return samples
 
 
-def _read(folder: Path, clips: Split, sample: int) -> Clip:
+def _read(place: Place, clips: Split, sample: int) -> Clip:
     try:
         return clips.read(sample)
     except BadSampleError as error:
         shard, key = clips.location(sample)
         raise UserError(
-            f"{folder / shard}: clip {key} is broken ({error}); 'memo data repair' writes "
+            f"{place / shard}: clip {key} is broken ({error}); 'memo data repair' writes "
             "a dataset without it"
         ) from None
 
@@ -66,18 +67,26 @@ def _key(name: str, key: str) -> str:
     return merged
 
 
-def _refuse_same_names(datasets: Sequence[Dataset]) -> None:
-    names: dict[str, Path] = {}
+def refuse_same_names(datasets: Sequence[Dataset]) -> None:
+    """Names tell datasets apart.
+
+    Raises:
+        UserError: two have the same.
+    """
+    names: dict[str, Place] = {}
     for dataset in datasets:
         name = dataset.info.name
         if name in names:
-            raise UserError(f"{names[name]} and {dataset.folder} are both called {name!r}")
-        names[name] = dataset.folder
+            raise UserError(f"{names[name]} and {dataset.place} are both called {name!r}")
+        names[name] = dataset.place
 
 
-def _common_features(datasets: Sequence[Dataset]) -> FeatureSchema:
-    """The schema of all; a modality may be missing in some."""
-    infos = [dataset.info for dataset in datasets]
+def common_features(infos: Sequence[DatasetInfo]) -> FeatureSchema:
+    """The schema of all; a modality may be missing in some; mean and deviation are of the first.
+
+    Raises:
+        UserError: rows were made by different encoders.
+    """
     return FeatureSchema(
         face=_same([(info, info.features.face) for info in infos], "face"),
         speech=_same([(info, info.features.speech) for info in infos], "speech"),
@@ -85,7 +94,7 @@ def _common_features(datasets: Sequence[Dataset]) -> FeatureSchema:
 
 
 def _same(schemas: Sequence[tuple[DatasetInfo, RowSchemaT | None]], name: str) -> RowSchemaT | None:
-    """The schema that all have that have any; mean and deviation are computed anew."""
+    """The schema that all have that have any."""
     present = [(info, one) for info, one in schemas if one is not None]
     for info, one in present[1:]:
         for field, value in one.model_dump(exclude={"mean", "std"}).items():

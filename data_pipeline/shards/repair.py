@@ -4,6 +4,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,9 +20,12 @@ from data_pipeline.clip import (
 )
 from data_pipeline.errors import UserError
 from data_pipeline.shards.check import Members, examine
-from data_pipeline.shards.dataset import FeatureSchema, ShardInfo, read_info
-from data_pipeline.shards.index import ShardIndex, file_sha256, read_index
-from data_pipeline.shards.reader import CHANGED, CUT_OFF
+from data_pipeline.shards.dataset import FeatureSchema, ShardInfo
+from data_pipeline.shards.index import ShardIndex, file_sha256
+from data_pipeline.shards.place import Place
+from data_pipeline.shards.remote import UnavailableError
+from data_pipeline.shards.shard import CHANGED, CUT_OFF
+from data_pipeline.shards.store import Store, open_store
 from data_pipeline.shards.tar import Content, TarSample, found_samples, map_tar
 from data_pipeline.shards.writer import ShardWriter
 
@@ -101,7 +105,7 @@ class _Found:
     flaws: list[BadSampleError]
 
 
-def repair_dataset(folder: Path, out: Path) -> RepairReport:
+def repair_dataset(place: Place, out: Path) -> RepairReport:
     """Write what can be saved of a dataset into a new one, which passes `memo data check`.
 
     Samples that are whole are kept bit for bit. One that has lost a modality is kept without it if
@@ -109,11 +113,12 @@ def repair_dataset(folder: Path, out: Path) -> RepairReport:
     is dropped. `repair.jsonl` in the new folder says what was done to whom, and why.
 
     Raises:
-        UserError: `dataset.json` is missing or not of the format, `out` exists, or nothing can be
-            saved.
+        UserError: `dataset.json` is missing or not of the format, `out` exists, nothing can be
+            saved, or a shard on a server does not come as `dataset.json` says.
     """
-    info = read_info(folder)
-    _check_out(folder, out)
+    store = open_store(place)
+    info = store.info()
+    _check_out(place, out)
     report = RepairReport()
     with ShardWriter(
         out,
@@ -125,35 +130,36 @@ def repair_dataset(folder: Path, out: Path) -> RepairReport:
     ) as writer:
         keys: set[str] = set()
         for shard in info.shards:
-            for clip, members in _saved(folder / shard.name, shard, info.features, keys, report):
+            for clip, members in _saved(store, shard, info.features, keys, report):
                 writer.write_members(shard.split, clip, members)
         if not report.kept:
-            raise UserError(f"nothing of {folder} can be saved; 'memo data check' says why")
+            raise UserError(f"nothing of {place} can be saved; 'memo data check' says why")
         lines = [json.dumps(asdict(loss), ensure_ascii=False) + "\n" for loss in report.losses]
         writer.add_file(REPORT, "".join(lines).encode())
     return report
 
 
-def _check_out(folder: Path, out: Path) -> None:
+def _check_out(place: Place, out: Path) -> None:
     """The writer works in `<out>.writing`, which must not be what is to be repaired."""
-    if out.resolve().with_name(f"{out.name}.writing") == folder.resolve():
-        raise UserError(f"--out: {out} would be written in {folder}; give another name")
+    working = out.resolve().with_name(f"{out.name}.writing")
+    if isinstance(place, Path) and working == place.resolve():
+        raise UserError(f"--out: {out} would be written in {place}; give another name")
 
 
 def _saved(
-    path: Path, shard: ShardInfo, features: FeatureSchema, keys: set[str], report: RepairReport
+    store: Store, shard: ShardInfo, features: FeatureSchema, keys: set[str], report: RepairReport
 ) -> Iterator[tuple[Clip, list[tuple[str, bytes]]]]:
     """The samples of one tar that can be kept, with their members; the others are reported.
 
     Args:
-        path: the tar.
+        store: holds the tar.
         shard: what `dataset.json` says of it.
         features: what its rows must be.
         keys: that the new dataset has; those of this tar are entered.
         report: of what is done.
     """
     found = 0
-    for one in _find(path, shard):
+    for one in _find(store, shard):
         found += 1
         members, faults = _judge(one, features, keys)
         clip = clip_from_members(one.key, members) if JSON in members else None
@@ -200,13 +206,17 @@ def _account(
         report.losses.append(Loss(shard.name, key, one.member, action, one.fault, one.reason))
 
 
-def _find(path: Path, shard: ShardInfo) -> Iterator[_Found]:
+def _find(store: Store, shard: ShardInfo) -> Iterator[_Found]:
+    """The samples of a tar: none if there is no such file."""
+    with suppress(UnavailableError), store.tar(shard) as path:
+        if path.is_file():
+            yield from _find_in(path, store.index(shard), shard)
+
+
+def _find_in(path: Path, known: ShardIndex | None, shard: ShardInfo) -> Iterator[_Found]:
     """The samples of a tar: by its headers or, if it was changed, by its index where it can."""
-    if not path.is_file():
-        return
     content = map_tar(path)
     samples = found_samples(content)
-    known = read_index(path, shard)
     if known is None or file_sha256(path) == shard.sha256:
         for sample in samples:
             yield _find_stepped(sample, content)

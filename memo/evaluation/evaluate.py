@@ -21,6 +21,7 @@ from rich.table import Table
 from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
+from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Split, open_dataset
 from memo.config import PretrainConfig
 from memo.evaluation.metrics import Condition, Tally, new_tally
@@ -228,12 +229,12 @@ class _Scorer:
                 self._tallies[name][visible].add(scores, clips)
 
 
-def run_evaluation(checkpoint: Path, dataset: Path, split: str, json_out: Path | None) -> None:
+def run_evaluation(checkpoint: Path, dataset: Place, split: str, json_out: Path | None) -> None:
     """The `memo evaluate` command: print a table for each objective, and write the figures.
 
     Args:
         checkpoint: folder of a checkpoint or of a run.
-        dataset: folder with `dataset.json`.
+        dataset: folder with `dataset.json`, or its URL.
         split: its name.
         json_out: where to write the report as JSON; None does not.
 

@@ -1,8 +1,8 @@
 """Gated multitask networks for emotion and personality (Li et al., 2022, SoGMTL).
 
-Every task has a branch: convolutions over the words, their maxima over the text, end to end as one
-dense vector, and an output layer. Behind the convolutions, the maxima and the dense vector a gate
-may let the other branches in.
+Every task has a branch: convolutions over the words, their maxima (or means) over the text, end to
+end as one dense vector, and an output layer. Behind the convolutions, the maxima and the dense
+vector a gate may let the other branches in.
 
 In the published code the other branch reads another text, whichever the batch pairs it with, so
 that an answer depends on a stranger's text. Here all branches read the text in question; the
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from memo.heads.gates import Gate, GateName, PublishedDenseGate, States, cosine
 from memo.model.dropout import Dropout
-from memo.words.encoders import WordCnn, pool_words
+from memo.words.encoders import Pooling, WordCnn, pool_words
 
 Place: TypeAlias = Literal["convolution", "pooling", "dense"]
 PLACES: tuple[Place, ...] = ("convolution", "pooling", "dense")
@@ -48,6 +48,7 @@ class SogNetwork(nn.Module):
         widths: words that a filter sees; 1 alone for a backbone's states.
         filters: of each width.
         dropout: of the dense vector.
+        pooling: of the convolutions over the text.
     """
 
     def __init__(
@@ -60,8 +61,10 @@ class SogNetwork(nn.Module):
         widths: Sequence[int] = (3, 4, 5),
         filters: int = 256,
         dropout: float = 0.5,
+        pooling: Pooling = "max",
     ) -> None:
         super().__init__()
+        self.pooling: Pooling = pooling
         dense = len(widths) * filters
         self.branches = nn.ModuleList(WordCnn(width, widths, filters) for _ in classes)
         self.outputs = nn.ModuleList(nn.Linear(dense, count) for count in classes)
@@ -89,7 +92,8 @@ class SogNetwork(nn.Module):
             self._gated("convolution", number, _with_lengths(level, lengths))
             for number, level in enumerate(zip(*maps, strict=True))
         ]
-        pooled = self._gated("pooling", 0, [_maxima(own) for own in zip(*levels, strict=True)])
+        pools = [_pooled(own, self.pooling) for own in zip(*levels, strict=True)]
+        pooled = self._gated("pooling", 0, pools)
         dense = self._gated("dense", 0, [_end_to_end(own) for own in pooled])
         logits = [
             output(self.dropout(own.vectors[:, 0])).float()
@@ -123,11 +127,10 @@ def _with_lengths(maps: Sequence[Tensor], lengths: Sequence[Tensor]) -> list[Sta
     return [States(*one) for one in zip(maps, lengths, strict=True)]
 
 
-def _maxima(levels: Sequence[States]) -> States:
-    """A task's states of each width of filters -> their maxima over the text, (B, widths, C)."""
-    maxima = [pool_words(one.vectors, one.lengths, "max") for one in levels]
-    vectors = torch.stack(maxima, dim=1)
-    return States(vectors, torch.full_like(levels[0].lengths, len(levels)))
+def _pooled(levels: Sequence[States], how: Pooling) -> States:
+    """A task's states of each width of filters -> one of the text each, (B, widths, C)."""
+    pools = [pool_words(one.vectors, one.lengths, how) for one in levels]
+    return States(torch.stack(pools, dim=1), torch.full_like(levels[0].lengths, len(levels)))
 
 
 def _end_to_end(pooled: States) -> States:

@@ -26,7 +26,8 @@ def blueprint_of(fold: SystemFold) -> Blueprint:
         vectors = torch.from_numpy(table)
         if words.frozen:  # they are saved in 16 bits, and shall be the same when read back
             vectors = vectors.half().float()
-    return Blueprint(setup.config, setup.kinds, setup.backbone, vectors, len(fold.tags))
+    tags = len(fold.tags)
+    return Blueprint(setup.config, setup.kinds, setup.backbone, vectors, tags, setup.store)
 
 
 def word_states(blueprint: Blueprint) -> TextStates:

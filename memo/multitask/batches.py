@@ -11,7 +11,7 @@ import torch
 
 from data_pipeline.order import StreamState
 from data_pipeline.packing import PackedBatch
-from data_pipeline.stream import BatchMaker, TrainStream
+from data_pipeline.stream import BatchMaker, StepSize, TrainStream
 
 Sampling = Literal["all", "alternating", "uniform", "proportional", "episodes"]
 
@@ -106,7 +106,7 @@ class TaskStreams:
 
     def _stream(self, maker: BatchMaker) -> TrainStream:
         state = StreamState.start(self._seed, maker.split.fingerprint)
-        return TrainStream(maker, state, self._batch, prefetch=1)
+        return TrainStream(maker, state, StepSize(self._batch), prefetch=1)
 
     def __enter__(self) -> Self:
         return self

@@ -60,6 +60,10 @@ class SogSettings(Settings):
         widths: words that a filter sees; null: 3, 4 and 5 on words, 1 on a backbone's states.
         filters: of each width.
         dropout: of the dense vector.
+        pooling: of the convolutions over the text; `max` in the paper.
+        layer: of a frozen backbone, whose states are read, 0 its embeddings; null: the last.
+        kept_gib: of a frozen backbone's states that are kept in memory, so that it reads a text
+            once for all epochs and folds.
     """
 
     gate: GateName | Literal["none"] = "sog"
@@ -70,6 +74,9 @@ class SogSettings(Settings):
     widths: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(None, min_length=1)
     filters: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    pooling: Literal["max", "mean"] = "max"
+    layer: int | None = Field(None, ge=0)
+    kept_gib: float = Field(2.0, ge=0)
 
 
 class AspSettings(Settings):

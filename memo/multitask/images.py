@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_pipeline import cpu_torch
+from data_pipeline.cache_folder import cache_folder
 from data_pipeline.clip import BadSampleError, Fault
 from data_pipeline.errors import UserError
 from data_pipeline.features.tensors import read_tensors
-from data_pipeline.lengths import cache_folder
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import Split
 from memo.multitask.config import ImageSettings

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from data_pipeline.errors import UserError
+from data_pipeline.shards.remote import FETCH, RemoteSettings
 from memo.config import Numbers, Settings, load_config
 from memo.evaluation.folds import Fold
 from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
@@ -94,17 +95,22 @@ def load_system(name: str) -> SystemSettings:
     return load_config(SystemSettings, task_file(name), [])
 
 
-def open_members(system: SystemSettings, chosen: Sequence[str] | None) -> list[Member]:
+def open_members(
+    system: SystemSettings, chosen: Sequence[str] | None, remote: RemoteSettings = FETCH
+) -> list[Member]:
     """Open and check the corpora.
 
     Args:
         system: which.
         chosen: names of the tasks that are learned; None takes all.
+        remote: how corpora at URLs are read.
 
     Raises:
         UserError: anything that does not fit.
     """
-    members = [one for settings in system.members for one in _open(settings, system.each_session)]
+    members = [
+        one for settings in system.members for one in _open(settings, system.each_session, remote)
+    ]
     names = [one.name for one in members]
     for name in chosen or ():
         if name not in names:
@@ -114,9 +120,9 @@ def open_members(system: SystemSettings, chosen: Sequence[str] | None) -> list[M
     return [one for one in members if chosen is None or one.name in chosen]
 
 
-def _open(settings: MemberSettings, each_session: bool) -> list[Member]:
+def _open(settings: MemberSettings, each_session: bool, remote: RemoteSettings) -> list[Member]:
     task = load_task(settings.task)
-    corpus = open_task(task)
+    corpus = open_task(task, remote)
     free = np.array([split == UNLABELLED for split in corpus.groups.split]) & (corpus.labels < 0)
     whole = Member(task.name, corpus, corpus.folds, np.flatnonzero(free), settings.longest)
     if not each_session:

@@ -30,7 +30,7 @@ from memo.evaluation.folds import Fold
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import Sampling
 from memo.multitask.members import Member, SystemSettings, load_system, open_members
-from memo.multitask.texts import Cut, TextTransform, cut_pieces, cut_words, label_specs
+from memo.multitask.texts import Cut, StateStore, TextTransform, cut_pieces, cut_words, label_specs
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.setup import Backbone, open_backbone
@@ -63,6 +63,7 @@ class Blueprint:
         backbone: what tuning starts from; None for words.
         table: float32 (V, D), vectors of the vocabulary's words; None with a backbone.
         tags: numbers of tags in use.
+        store: keeps the states of a backbone that nothing changes; None keeps nothing.
     """
 
     config: FinetuneConfig
@@ -70,6 +71,7 @@ class Blueprint:
     backbone: Backbone | None
     table: Tensor | None
     tags: int
+    store: StateStore | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,14 @@ class SystemSetup:
     def kinds(self) -> list[TaskKind]:
         """What each task asks."""
         return [TaskKind(one.name, one.outputs, bool(one.traits)) for one in self.members]
+
+    @cached_property
+    def store(self) -> StateStore | None:
+        """Keeps what a frozen backbone has read, for all folds."""
+        config = self.config
+        # At stage 3 every forward pass is one of all ranks, whatever each has kept.
+        kept = config.mode == "linear" and config.distribution.zero_stage < 3
+        return StateStore(int(config.sog.kept_gib * 2**30)) if kept else None
 
     @cached_property
     def views(self) -> list[View]:
@@ -317,7 +327,7 @@ def set_up_system(config: FinetuneConfig) -> SystemSetup:
     system = load_system(config.task)
     recipe = find_recipe(system.system)
     _check_settings(config, system)
-    members = open_members(system, config.members)
+    members = open_members(system, config.members, config.remote)
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None
@@ -354,7 +364,9 @@ _SINGLE = (
     "head", "continual",
 )  # fmt: skip
 _SYSTEMS = ("sog", "asp_mtl", "trimodal")
-_BACKBONE = ("mode", "direct", "adapter", "asp_mtl.upper_layers")
+_BACKBONE = (
+    "mode", "direct", "adapter", "asp_mtl.upper_layers", "sog.layer", "sog.kept_gib",
+)  # fmt: skip
 
 
 def _setting(config: FinetuneConfig, name: str) -> object:

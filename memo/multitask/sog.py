@@ -16,7 +16,7 @@ from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
 from memo.multitask.setup import Blueprint, Recipe, SystemSetup, register
-from memo.multitask.texts import TextStates
+from memo.multitask.texts import FrozenTokenStates, TextStates
 from memo.objectives.base import LossSum
 from memo.tuning.config import FinetuneConfig
 
@@ -79,6 +79,7 @@ class SogSystem(TextSystem):
             settings.widths or widths,
             settings.filters,
             settings.dropout,
+            settings.pooling,
         )
         self._maml = settings.maml if settings.training == "maml" else None
         self.weights = {MAML: 1.0} if self._maml else {one.name: 1.0 for one in tasks}
@@ -168,6 +169,11 @@ class Sog(Recipe):
             raise UserError(
                 "sog.training=maml needs whole parameters: distribution.zero_stage=2 or less"
             )
+        if config.sog.layer is not None and config.mode != "linear":
+            raise UserError("sog.layer is for a frozen backbone: --mode linear")
+        if setup.backbone is not None and (config.sog.layer or 0) > setup.backbone.spec.layers:
+            layers = setup.backbone.spec.layers
+            raise UserError(f"sog.layer={config.sog.layer}: the backbone has {layers}")
         if maml and len(setup.members) < 2:
             raise UserError("sog.training=maml needs two tasks or more")
         batch = setup.config.batch
@@ -184,6 +190,8 @@ class Sog(Recipe):
         if blueprint.backbone is None:
             return SogSystem(kinds, word_states(blueprint), settings, (3, 4, 5))
         tokens, modes = token_states(blueprint)
+        if blueprint.config.mode == "linear":
+            tokens = FrozenTokenStates(tokens, settings.layer, blueprint.store)
         system = SogSystem(kinds, tokens, settings, (1,))
         freeze(system, "texts.backbone.", modes)
         return system

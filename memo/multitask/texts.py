@@ -4,9 +4,11 @@ Both come as packed batches, all texts end to end. A text that is longer than a 
 is read in windows, `[CLS] pieces [SEP]` each, and its states are those of all windows.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Self
 
 import numpy as np
 import torch
@@ -160,12 +162,78 @@ class TokenStates(TextStates):
         super().__init__()
         self.backbone = backbone
         self.width = backbone.spec.hidden
-        self._cls_id = cls_id
+        self.cls_id = cls_id
 
     def rows(self, batch: PackedBatch) -> Tensor:
         """See the base class."""
-        hidden: Tensor = self.backbone(in_windows(batch, self._cls_id))
+        hidden: Tensor = self.backbone(in_windows(batch, self.cls_id))
         return hidden
+
+
+class StateStore:
+    """States of texts, on the device where they were made, by the texts' tokens.
+
+    Args:
+        most: bytes that are kept; what comes later is not.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._room = most
+        self._kept: dict[bytes, Tensor] = {}
+
+    def find(self, texts: Sequence[Tensor]) -> Tensor | None:
+        """The states (L, D) of some texts' tokens, end to end, if all of them are kept."""
+        found = [self._kept.get(_digest(ids)) for ids in texts]
+        kept = [one for one in found if one is not None]
+        return torch.cat(kept) if kept and len(kept) == len(found) else None
+
+    def keep(self, texts: Sequence[Tensor], states: Tensor) -> None:
+        """Keep the states (L, D) of some texts' tokens, as far as there is room."""
+        at = 0
+        for ids in texts:
+            key, own = _digest(ids), states[at : at + len(ids)]
+            size = own.numel() * own.element_size()
+            if key not in self._kept and size <= self._room:
+                self._room -= size
+                self._kept[key] = own.clone()
+            at += len(ids)
+
+
+def _digest(ids: Tensor) -> bytes:
+    return hashlib.blake2b(ids.cpu().numpy().tobytes(), digest_size=16).digest()
+
+
+class FrozenTokenStates(TokenStates):
+    """Hidden states of a backbone that stays as it is: without dropout, in 16 bits.
+
+    Args:
+        tokens: of the backbone, of which nothing is trained; what lies above the layer is cut off.
+        layer: whose states, 0 its embeddings; None: the last.
+        store: keeps what was read; None keeps nothing.
+    """
+
+    def __init__(self, tokens: TokenStates, layer: int | None, store: StateStore | None) -> None:
+        super().__init__(tokens.backbone, tokens.cls_id)
+        self._store = store
+        self.backbone.encoder.layers = self.backbone.encoder.layers[:layer]
+        self.backbone.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """See the base class; the backbone never is."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    @torch.no_grad()
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """See the base class."""
+        texts = batch.text_ids.split(batch.seqlens) if batch.seqlens else ()
+        states = self._store.find(texts) if self._store else None
+        if states is None:
+            states = super().rows(batch).half()
+            if self._store:
+                self._store.keep(texts, states)
+        return states.to(next(self.backbone.parameters()).dtype)
 
 
 def in_windows(batch: PackedBatch, cls_id: int) -> PackedBatch:

@@ -31,6 +31,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
+from data_pipeline.shards.place import Place
 from memo.config import ModelSpec, PretrainConfig, parse_config
 from memo.model.memobert import MemoBert
 from memo.objectives.pretraining_model import PretrainingModel
@@ -302,14 +303,14 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_encoders(
-    checkpoint: Checkpoint, features: FeatureSchema, folder: Path, modalities: Sequence[str]
+    checkpoint: Checkpoint, features: FeatureSchema, place: Place, modalities: Sequence[str]
 ) -> None:
     """The rows of a dataset must be of the kind that the model was trained on.
 
     Args:
         checkpoint: of the model.
         features: of the dataset.
-        folder: the dataset's.
+        place: the dataset's.
         modalities: `face`, `speech`; one that the dataset lacks is passed over.
 
     Raises:
@@ -318,12 +319,12 @@ def check_encoders(
     for name in modalities:
         ours, theirs = getattr(features, name), getattr(checkpoint.features, name)
         if ours is not None and theirs is None:
-            raise UserError(f"{checkpoint.folder} has been trained on no {name}, {folder} has it")
+            raise UserError(f"{checkpoint.folder} has been trained on no {name}, {place} has it")
         for field in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
             one, other = getattr(ours, field), getattr(theirs, field)
             if one != other:
                 raise UserError(
-                    f"{folder}: its {name} rows have {field}={one}, those that "
+                    f"{place}: its {name} rows have {field}={one}, those that "
                     f"{checkpoint.folder} was trained on {other}; build it with the same encoder"
                 )
 

@@ -8,19 +8,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from data_pipeline.order import Order
+from data_pipeline.mixture import Mixture
 from data_pipeline.plan import divide
+from data_pipeline.shards.reader import Split
 from data_pipeline.stream import BatchMaker, Placement, TrainStream
 from memo.config import PretrainConfig
 from memo.model.flops import training_flops
 from memo.training.loop import head_widths
 from memo.training.setup import (
-    batch_maker,
+    batch_makers,
     build_model,
     build_transform,
     first_state,
     model_spec,
     open_data,
+    step_size,
 )
 
 PLANNED = 20
@@ -41,10 +43,12 @@ def dry_run(config: PretrainConfig) -> int:
     spec = model_spec(config, data)
     model = build_model(config, spec, data)
     transform = build_transform(config, model, data.tokenizer)
-    maker = batch_maker(config, data, data.train, transform, spec, Placement())
+    maker = batch_makers(config, data, transform, spec, Placement()).train
     state = first_state(config, data)
-    with TrainStream(maker, state, config.batch.global_batch) as stream:
-        batches = next(stream).micro_batches
+    with TrainStream(maker, state, step_size(config)) as stream:
+        step = next(stream)
+    batches, size = step.micro_batches, len(step.samples)
+    valid = sum(len(split) for split in data.valid.values())
     tokens = sum(batch.tokens for batch in batches)
     widths = head_widths(transform.specs, spec)
     flops = sum(training_flops(spec, batch, widths) for batch in batches)
@@ -52,10 +56,12 @@ def dry_run(config: PretrainConfig) -> int:
     lines = [
         ("parameters", f"{parameters:,}"),
         ("training FLOPs per token", f"{flops / tokens:.3g}"),
-        ("samples", f"{len(data.train):,} to train, {len(data.valid):,} to validate"),
-        ("steps per epoch", f"{len(data.train) / config.batch.global_batch:.1f}"),
-        ("epochs", f"{config.steps * config.batch.global_batch / len(data.train):.1f}"),
-        *_plan(config, maker),
+        ("samples", f"{len(data.train):,} to train, {valid:,} to validate"),
+        ("samples per step", f"{size:,}"),
+        ("steps per epoch", f"{len(data.train) / size:.1f}"),
+        ("epochs", f"{config.steps * size / len(data.train):.1f}"),
+        *_shares(data.train),
+        *([] if config.batch.micro_batches else _plan(config, maker)),
     ]
     for label, value in lines:
         console.print(f"{label:<32}{value}", highlight=False)
@@ -67,12 +73,19 @@ def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def _shares(train: Split | Mixture) -> Iterator[tuple[str, str]]:
+    """What each dataset of a mixture has of the samples."""
+    if isinstance(train, Mixture):
+        for name, share in zip(train.names, train.shares, strict=True):
+            yield f"share of {name}", f"{share:.1%}"
+
+
 def _plan(config: PretrainConfig, maker: BatchMaker) -> Iterator[tuple[str, str]]:
     """How the first global batches would be cut on 1 to 8 ranks."""
-    order = Order(config.seed, maker.split.shard_sizes)
+    order = maker.split.order(config.seed)
     size = config.batch.global_batch
     positions = np.arange(PLANNED * size).reshape(PLANNED, size)
-    lengths = [maker.lengths.of(order.samples(one)) for one in positions]
+    lengths = [maker.lengths.of(order.visits(one).samples) for one in positions]
     for ranks in (1, 2, 8):
         plans = [divide(one, ranks, config.batch.token_budget) for one in lengths]
         each = np.mean([len(plan[0]) for plan in plans])

@@ -6,8 +6,10 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from data_pipeline.errors import AgreedError
+from data_pipeline.mixture import Mixture
 from data_pipeline.packing import TargetSpec
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.stream import BatchMaker, Step, TrainStream
@@ -23,6 +25,7 @@ from memo.training.engine import Engine, ObjectiveResult, StepResult
 from memo.training.monitor import Monitor, objective_columns, step_columns
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
+from memo.training.setup import Makers, step_size
 from memo.training.signals import StopSignals
 
 FULL = 1000
@@ -43,7 +46,7 @@ class Run:
         engine: takes the steps.
         tokenizer: stored in checkpoints.
         transform: makes examples.
-        train, valid: make this rank's micro-batches.
+        makers: make this rank's micro-batches.
         progress: where the run stands.
         peak_flops: what this rank's device can do in a second.
     """
@@ -57,8 +60,7 @@ class Run:
     engine: Engine
     tokenizer: Tokenizer
     transform: PretrainTransform
-    train: BatchMaker
-    valid: BatchMaker
+    makers: Makers
     progress: Progress
     peak_flops: float
 
@@ -108,17 +110,17 @@ def _agree_to_stop(run: Run, signals: StopSignals) -> int:
     Raises:
         AgreedError: there are too many bad samples on some rank.
     """
-    full = any(maker.quarantine.excess for maker in (run.train, run.valid))
+    quarantine = run.makers.train.quarantine
+    full = quarantine.excess is not None
     stopped_by = run.ranks.max(FULL if full else signals.received or 0)
     if stopped_by == FULL:
         with run.ranks.together():
-            run.train.quarantine.check()
-            run.valid.quarantine.check()
+            quarantine.check()
     return stopped_by
 
 
 def _stream(run: Run) -> TrainStream:
-    return TrainStream(run.train, run.progress.stream, run.config.batch.global_batch)
+    return TrainStream(run.makers.train, run.progress.stream, step_size(run.config))
 
 
 def _steps(run: Run, stream: TrainStream) -> Iterator[tuple[int, Step, float]]:
@@ -171,11 +173,12 @@ def _log(
     """One row of the log."""
     widths = head_widths(run.transform.specs, run.spec)
     flops = sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
-    total = len(run.train.split)
+    split, seed = run.makers.train.split, run.config.seed
+    samples = run.progress.stream.position(len(split))
     row = {
         "step": run.progress.step,
-        "epoch": run.progress.stream.position(total) / total,
-        "samples": run.progress.stream.position(total),
+        "epoch": samples / len(split),
+        "samples": samples,
         "tokens": run.progress.tokens,
         "lr": lr,
         **step_columns(result),
@@ -183,6 +186,7 @@ def _log(
         "mfu": flops / seconds / run.peak_flops,
         "data_wait": waited_s / seconds,
         "step_s": seconds,
+        **(split.progress(seed, samples) if isinstance(split, Mixture) else {}),
     }
     display.log(row)
     if monitor is not None:
@@ -195,17 +199,37 @@ def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str,
 
 
 def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:
-    """Loss and metric of each objective on the validation split, over all ranks."""
-    sums = validate(run.engine.deepspeed, run.transform, run.valid, run.ranks.device)
-    table = torch.stack([torch.stack(list(one)) for one in sums.values()])  # (objectives, 3)
-    objectives = {
-        name: ObjectiveResult(loss / max(count, 1), metric / max(count, 1), int(count))
-        for name, (loss, count, metric) in zip(sums, run.ranks.sum(table).tolist(), strict=True)
-    }
-    weights = {name: one.weight for name, one in run.config.objectives.items()}
-    loss = sum(weights[name] * one.loss for name, one in objectives.items())
-    columns = {"loss": loss, **objective_columns(objectives)}
+    """Loss and metric of each objective on the validation splits, over all ranks.
+
+    Of a mixture also those of each dataset.
+    """
+    tables = {name: _validation_sums(run, maker) for name, maker in run.makers.valid.items()}
+    whole = torch.stack(list(tables.values())).sum(dim=0)
+    columns = _validation_columns(run, whole)
+    if len(tables) > 1:
+        for name, table in tables.items():
+            of_dataset = _validation_columns(run, table)
+            columns |= {f"{name}/{key}": value for key, value in of_dataset.items()}
     row = {f"valid/{key}": value for key, value in columns.items()}
     display.validation({"step": run.progress.step, **row})
     if monitor is not None:
         monitor.write({"step": run.progress.step, **row})
+
+
+def _validation_sums(run: Run, maker: BatchMaker) -> Tensor:
+    """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3)."""
+    sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device)
+    return run.ranks.sum(
+        torch.stack([torch.stack(list(sums[name])) for name in run.config.objectives])
+    )
+
+
+def _validation_columns(run: Run, table: Tensor) -> dict[str, float]:
+    """`loss`, `loss/<name>` and `metric/<name>` of sums as `_validation_sums` gives them."""
+    weights = {name: one.weight for name, one in run.config.objectives.items()}
+    objectives = {
+        name: ObjectiveResult(loss / max(count, 1), metric / max(count, 1), int(count))
+        for name, (loss, count, metric) in zip(weights, table.tolist(), strict=True)
+    }
+    loss = sum(weights[name] * one.loss for name, one in objectives.items())
+    return {"loss": loss, **objective_columns(objectives)}

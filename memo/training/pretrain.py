@@ -17,7 +17,7 @@ from memo.training.loop import Run, train
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.setup import (
-    batch_maker,
+    batch_makers,
     build_model,
     build_transform,
     check_resumable,
@@ -27,6 +27,7 @@ from memo.training.setup import (
     open_data,
     prepare_demo,
     run_folder,
+    step_size,
 )
 
 REQUEUE = 85
@@ -85,11 +86,8 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
             state = checkpoint.state()
             model.load_state_dict(state.model)
         transform = build_transform(config, model, data.tokenizer)
-        makers = [
-            batch_maker(config, data, split, transform, spec, ranks.placement)
-            for split in (data.train, data.valid)
-        ]
-        check_ranks(makers[0], config.batch.global_batch)
+        makers = batch_makers(config, data, transform, spec, ranks.placement)
+        check_ranks(makers.train, step_size(config))
     with ranks.together():
         if ranks.first:
             _write_config(run_folder(config), config)
@@ -102,13 +100,12 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
         folder=run_folder(config),
         ranks=ranks,
         spec=spec,
-        features=data.info.features,
+        features=data.features,
         model=model,
         engine=engine,
         tokenizer=data.tokenizer,
         transform=transform,
-        train=makers[0],
-        valid=makers[1],
+        makers=makers,
         progress=checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data)),
         peak_flops=_peak_flops(ranks.device, precision),
     )

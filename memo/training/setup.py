@@ -1,5 +1,6 @@
 """From settings to everything that a run needs; whatever does not fit together is refused here."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ import torch
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
+from data_pipeline.mixture import Mixture, mixed_features, shares_of, weights_of_sizes
 from data_pipeline.order import StreamState
 from data_pipeline.plan import check_budget
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.dataset import DatasetInfo
+from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema
+from data_pipeline.shards.merge import refuse_same_names
+from data_pipeline.shards.place import Place, Url
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
-from data_pipeline.stream import BatchMaker, Placement
+from data_pipeline.stream import BatchMaker, Placement, SampleLengths, Samples, StepSize
+from data_pipeline.subset import JoinedLengths
 from memo.config import SIZES, ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
@@ -36,20 +41,23 @@ class Data:
     """What a run reads.
 
     Attributes:
-        info: the dataset's `dataset.json`.
-        train, valid: its splits.
+        features: what the rows are.
+        parts: splits to train on, one of each dataset.
+        train: all of them.
+        valid: by the name of the dataset its split to validate on.
         tokenizer: cuts the text.
     """
 
-    info: DatasetInfo
-    train: Split
-    valid: Split
+    features: FeatureSchema
+    parts: Sequence[Split]
+    train: Split | Mixture
+    valid: Mapping[str, Split]
     tokenizer: Tokenizer
 
 
 def prepare_demo(config: PretrainConfig) -> None:
     """Make the demo corpus and its tokenizer if no dataset is named and they are missing."""
-    if config.data.dataset is not None:
+    if config.data.dataset is not None or config.data.mixture:
         return
     if not DEMO.exists():
         write_demo(DEMO)
@@ -59,33 +67,64 @@ def prepare_demo(config: PretrainConfig) -> None:
 
 
 def open_data(config: PretrainConfig) -> Data:
-    """Open the dataset and its tokenizer.
+    """Open the dataset, or those of the mixture, and the tokenizer.
 
     Raises:
-        UserError: one is missing or empty, or the features are not of the dimensions asked for.
+        UserError: one is missing or empty, the features are not of the dimensions asked for, or
+            datasets do not go together.
     """
-    folder = config.data.dataset or DEMO
-    dataset = open_dataset(folder)
-    _check_features(config, dataset)
-    train = dataset.split(config.data.train_split)
+    places = [one.dataset for one in config.data.mixture] or [config.data.dataset or DEMO]
+    datasets = [open_dataset(place, config.data.remote) for place in places]
+    refuse_same_names(datasets)
+    parts = [dataset.split(config.data.train_split) for dataset in datasets]
     if config.data.verify:
-        train.verify()
-    tokenizer = load_tokenizer(config.data.tokenizer or folder / "tokenizer")
-    return Data(dataset.info, train, dataset.split(config.data.valid_split), tokenizer)
+        for part in parts:
+            part.verify()
+    infos = [dataset.info for dataset in datasets]
+    train: Split | Mixture = parts[0]
+    features = infos[0].features
+    if config.data.mixture:
+        train = _mix(config, infos, parts)
+        features = mixed_features(infos, train.shares)
+    _check_features(config, features, " and ".join(map(str, places)))
+    tokenizer = load_tokenizer(config.data.tokenizer or _tokenizer_of(places[0]))
+    return Data(features, parts, train, _valid_splits(config, datasets), tokenizer)
 
 
-def _check_features(config: PretrainConfig, dataset: Dataset) -> None:
-    """The dataset must have the features of the model, in the dimensions asked for."""
-    features = dataset.info.features
+def _mix(config: PretrainConfig, infos: Sequence[DatasetInfo], parts: Sequence[Split]) -> Mixture:
+    """The datasets' training splits, by their weights or sizes."""
+    weights = [one.weight for one in config.data.mixture if one.weight is not None]
+    if not weights:
+        weights = weights_of_sizes([len(part) for part in parts], config.data.temperature)
+    names = [info.name for info in infos]
+    return Mixture(parts, names, shares_of(weights), "+".join(names))
+
+
+def _valid_splits(config: PretrainConfig, datasets: Sequence[Dataset]) -> dict[str, Split]:
+    """By the dataset's name; of a mixture those that have one."""
+    name = config.data.valid_split
+    having = [dataset for dataset in datasets if name in dataset.info.splits]
+    return {dataset.info.name: dataset.split(name) for dataset in having or datasets}
+
+
+def _tokenizer_of(place: Place) -> Path:
+    """The tokenizer in a dataset's folder."""
+    if isinstance(place, Url):
+        raise UserError(f"data.tokenizer: {place} is no local folder; give a tokenizer on this one")
+    return place / "tokenizer"
+
+
+def _check_features(config: PretrainConfig, features: FeatureSchema, where: str) -> None:
+    """The data must have the features of the model, in the dimensions asked for."""
     if features.face is None or features.speech is None:
         missing = "face" if features.face is None else "speech"
-        raise UserError(f"{dataset.folder} has no {missing} features; pretraining needs both")
+        raise UserError(f"{where} has no {missing} features; pretraining needs both")
     for name, asked, found in (
         ("face_dim", config.data.face_dim, features.face.dim),
         ("speech_dim", config.data.speech_dim, features.speech.dim),
     ):
         if asked is not None and asked != found:
-            raise UserError(f"data.{name}={asked}, but the rows of {dataset.folder} have {found}")
+            raise UserError(f"data.{name}={asked}, but the rows of {where} have {found}")
 
 
 def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
@@ -94,7 +133,7 @@ def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
     Raises:
         UserError: sizes that do not fit each other, the limits or the tokenizer.
     """
-    face, speech = data.info.features.face, data.info.features.speech
+    face, speech = data.features.face, data.features.speech
     assert face is not None, "see _check_features"
     assert speech is not None, "see _check_features"
     model = config.model
@@ -152,8 +191,8 @@ def build_model(config: PretrainConfig, spec: ModelSpec, data: Data) -> Pretrain
     backbone = MemoBert(spec, recompute=recompute)
     model = PretrainingModel(backbone, build_objectives(config.objectives, spec))
     for embedder, schema in (
-        (backbone.face, data.info.features.face),
-        (backbone.speech, data.info.features.speech),
+        (backbone.face, data.features.face),
+        (backbone.speech, data.features.speech),
     ):
         assert schema is not None, "see _check_features"
         embedder.set_statistics(torch.tensor(schema.mean), torch.tensor(schema.std))
@@ -175,27 +214,55 @@ def build_transform(
     )
 
 
-def batch_maker(
+@dataclass(frozen=True)
+class Makers:
+    """What makes a rank's micro-batches.
+
+    Attributes:
+        train: of what is trained on.
+        valid: by the dataset's name, of what is validated on.
+    """
+
+    train: BatchMaker
+    valid: Mapping[str, BatchMaker]
+
+
+def batch_makers(
     config: PretrainConfig,
     data: Data,
-    split: Split,
     transform: PretrainTransform,
     spec: ModelSpec,
     placement: Placement,
-) -> BatchMaker:
-    """What makes a rank's micro-batches of a split."""
+) -> Makers:
+    """What makes a rank's micro-batches of all splits."""
     limits = LengthLimits(config.limits.text, config.limits.face, config.limits.speech)
-    return BatchMaker(
-        split=split,
-        transform=transform,
-        specs=transform.specs,
-        face_dim=spec.face_dim,
-        speech_dim=spec.speech_dim,
-        lengths=TokenLengths(split, data.tokenizer.count, data.tokenizer.fingerprint, limits),
-        token_budget=config.batch.token_budget,
-        placement=placement,
-        quarantine=Quarantine(run_folder(config) / "quarantine.jsonl", config.data.max_quarantined),
-    )
+    quarantine = Quarantine(run_folder(config) / "quarantine.jsonl", config.data.max_quarantined)
+
+    def lengths(split: Split) -> TokenLengths:
+        return TokenLengths(split, data.tokenizer.count, data.tokenizer.fingerprint, limits)
+
+    def maker(samples: Samples, lengths: SampleLengths) -> BatchMaker:
+        return BatchMaker(
+            split=samples,
+            transform=transform,
+            specs=transform.specs,
+            face_dim=spec.face_dim,
+            speech_dim=spec.speech_dim,
+            lengths=lengths,
+            token_budget=config.batch.token_budget,
+            placement=placement,
+            quarantine=quarantine,
+        )
+
+    of_parts = [lengths(part) for part in data.parts]
+    joined = JoinedLengths(of_parts, [len(part) for part in data.parts])
+    valid = {name: maker(split, lengths(split)) for name, split in data.valid.items()}
+    return Makers(maker(data.train, joined), valid)
+
+
+def step_size(config: PretrainConfig) -> StepSize:
+    """What a step sees."""
+    return StepSize(config.batch.global_batch, config.batch.micro_batches)
 
 
 def run_folder(config: PretrainConfig) -> Path:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from data_pipeline.shards.remote import RemoteSettings
 from memo.config import Batch, Distribution, Limits, Numbers, Optimizer, Settings
 from memo.multitask.config import AspSettings, SogSettings, TrimodalSettings, WordSettings
 from memo.objectives.base import Modality
@@ -110,6 +111,7 @@ class FinetuneConfig(Settings):
         members: tasks of a system that are learned; null takes all.
         modalities: train and test with these of the task's modalities alone; null takes all.
         name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
+        remote: how a task's dataset at a URL is read.
         folds: numbers of the folds to run; null runs all.
         seeds: instead of the task's.
         max_quarantined: stop after this many bad samples.
@@ -126,6 +128,7 @@ class FinetuneConfig(Settings):
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
     name: str | None = None
     run_dir: Path | None = None
+    remote: RemoteSettings = RemoteSettings()
     folds: Numbers | None = None
     seeds: Numbers | None = None
     max_quarantined: int = Field(100, ge=0)

@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from data_pipeline.errors import UserError
+from data_pipeline.order import Visits
 from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.stream import Placement
@@ -242,7 +243,7 @@ def _one_by_one(
     complete = patterns(sequence.inputs.data.modalities)[0]
     maker = replace(run.maker(clips, [complete]), placement=Placement())
     for at in range(len(clips)):
-        (batch,) = maker.micro_batches(np.array([at]), np.array([0]))
+        (batch,) = maker.divided(Visits(np.array([at]), np.array([0])))
         if batch.seqlens:
             yield batch.to(run.ranks.device)
 

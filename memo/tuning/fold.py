@@ -13,7 +13,7 @@ from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.order import StreamState
 from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.stream import BatchMaker, Placement, TrainStream, eval_batches
+from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream, eval_batches
 from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import Scores, score
@@ -268,7 +268,7 @@ def _epochs(
     choices = every if config.training.patterns == "seven" else every[:1]
     maker = run.maker(part, choices)
     state = StreamState.start(run.seed, maker.split.fingerprint)
-    with TrainStream(maker, state, config.batch.global_batch) as stream:
+    with TrainStream(maker, state, StepSize(config.batch.global_batch)) as stream:
         for number in range(1, config.training.epochs + 1):
             for _ in range(run.per_epoch):
                 batches = next(stream).micro_batches

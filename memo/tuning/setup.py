@@ -141,7 +141,7 @@ def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) 
     Raises:
         UserError: anything that does not fit.
     """
-    data = open_task(_with_modalities(task, config.modalities))
+    data = open_task(_with_modalities(task, config.modalities), config.remote)
     folds = data.folds
     if config.folds is not None and not set(config.folds) <= set(range(len(folds))):
         raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {len(folds) - 1}")
@@ -191,15 +191,15 @@ def check_features(data: LabelledCorpus, backbone: Backbone) -> None:
     Raises:
         UserError: it lacks one, or another encoder was used.
     """
-    found, folder = data.features, data.task.dataset
+    found, place = data.features, data.task.dataset
     rows = [name for name in data.task.modalities if name != "text"]
     for name in rows:
         if getattr(found, name) is None:
             raise UserError(
-                f"task {data.task.name} uses the {name}, but {folder} has no {name} features; take "
+                f"task {data.task.name} uses the {name}, but {place} has no {name} features; take "
                 "it out of the task's modalities"
             )
-    check_encoders(backbone.checkpoint, found, folder, rows)
+    check_encoders(backbone.checkpoint, found, place, rows)
 
 
 def check_limits(config: FinetuneConfig, spec: ModelSpec, prompts: Prompts | None) -> None:

@@ -20,8 +20,9 @@ from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.reader import Split, open_dataset
+from data_pipeline.shards.remote import FETCH, RemoteSettings
 from data_pipeline.stream import Samples
-from memo.config import Numbers, Settings, load_config
+from memo.config import DatasetPlace, Numbers, Settings, load_config
 from memo.evaluation.folds import Fold, FoldSettings, Groups, make_folds
 from memo.objectives.base import Modality
 
@@ -45,7 +46,7 @@ class TaskSettings(Settings):
 
     Attributes:
         name: of the task.
-        dataset: folder of the built corpus.
+        dataset: folder of the built corpus, or its URL.
         label: which of the clips' labels.
         traits: labels each of which is told on its own, instead of `label` (multi-label); `classes`
             are then the two answers, the positive one last.
@@ -60,7 +61,7 @@ class TaskSettings(Settings):
     """
 
     name: str
-    dataset: Path
+    dataset: DatasetPlace
     label: str = "emotion"
     traits: tuple[str, ...] = ()
     classes: tuple[str, ...] = Field(min_length=2)
@@ -201,14 +202,18 @@ def load_single_task(name: str) -> TaskSettings:
     return task
 
 
-def open_task(task: TaskSettings) -> LabelledCorpus:
+def open_task(task: TaskSettings, remote: RemoteSettings = FETCH) -> LabelledCorpus:
     """Open the corpus and read every clip's label and group.
+
+    Args:
+        task: the settings.
+        remote: how a corpus at a URL is read.
 
     Raises:
         UserError: the corpus is missing, has no such label, lacks a class, or has one that the
             task neither names, merges nor ignores.
     """
-    dataset = open_dataset(task.dataset)
+    dataset = open_dataset(task.dataset, remote)
     samples = dataset.whole()
     wanted = task.traits or (task.label,)
     speakers, sessions, texts, found = [], [], [], []

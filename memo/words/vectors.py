@@ -11,8 +11,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.cache_folder import cache_folder
 from data_pipeline.errors import UserError
-from data_pipeline.lengths import cache_folder
 from memo.words.vocabulary import UNKNOWN, Vocabulary, split_words
 
 Lookup = Callable[[str], NDArray[np.float32] | None]

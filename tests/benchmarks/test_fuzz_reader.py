@@ -16,7 +16,7 @@ from benchmarks.mutations import mutate
 from benchmarks.small_data import run_stream, write_small
 from data_pipeline.clip import Clip
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.reader import MappedShard
+from data_pipeline.shards.shard import MappedShard
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_nothing_fails(tmp_path: Path) -> None:
 
 def test_wrong_content_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that does not look at checksums."""
-    monkeypatch.setattr("data_pipeline.shards.reader.zlib", _NoChecksums)
+    monkeypatch.setattr("data_pipeline.shards.shard.zlib", _NoChecksums)
     tally, _ = run_cases(0, 0, tmp_path)
     assert tally.failures
 

@@ -53,15 +53,15 @@ def test_a_window_is_whole_neighbouring_shards(seed: int, counts: list[int], win
 @given(seeds, seeds)
 def test_epochs_and_seeds_differ(seed: int, other: int) -> None:
     sizes = _sizes([10, 10, 10])
-    epochs = Order(seed, sizes).samples(np.arange(90)).reshape(3, 30)
+    epochs = Order(seed, sizes).visits(np.arange(90)).samples.reshape(3, 30)
     assert len({tuple(epoch.tolist()) for epoch in epochs}) == 3
     if other != seed:
-        assert (Order(other, sizes).samples(np.arange(30)) != epochs[0]).any()
+        assert (Order(other, sizes).visits(np.arange(30)).samples != epochs[0]).any()
 
 
 def test_the_order_never_changes() -> None:
     """Fixed for all time: a run must continue under another NumPy."""
-    assert Order(1234, _sizes([3, 4, 5])).samples(np.arange(24)).tolist() == GOLDEN
+    assert Order(1234, _sizes([3, 4, 5])).visits(np.arange(24)).samples.tolist() == GOLDEN
 
 
 GOLDEN = [1, 10, 6, 3, 5, 7, 9, 8, 4, 2, 0, 11, 6, 11, 7, 3, 10, 1, 0, 2, 5, 9, 4, 8]
@@ -81,13 +81,14 @@ def test_resuming_gives_the_same_batches(
     seed: int, counts: list[int], batch: int, done: int
 ) -> None:
     """A batch may be larger than the split, so that it wraps several epochs."""
-    order = Order(seed, _sizes(counts))
+    order, total = Order(seed, _sizes(counts)), sum(counts)
     state = StreamState.start(seed, "f")
     for _ in range(done):
-        state = state.advance(batch, len(order))
-    resumed = order.samples(state.position(len(order)) + np.arange(batch))
-    straight = order.samples(np.arange((done + 1) * batch))[done * batch :]
-    np.testing.assert_array_equal(resumed, straight)
+        state = state.advance(batch, total)
+    resumed = order.visits(state.position(total) + np.arange(batch))
+    straight = order.visits(np.arange((done + 1) * batch))
+    np.testing.assert_array_equal(resumed.samples, straight.samples[done * batch :])
+    np.testing.assert_array_equal(resumed.epochs, straight.epochs[done * batch :])
 
 
 def test_another_seed_or_dataset_is_refused_naming_both() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from data_pipeline.plan import divide
+from data_pipeline.plan import divide, fill
 
 lengths_lists = st.lists(st.integers(0, 50), min_size=1, max_size=60)
 
@@ -64,3 +64,40 @@ def test_a_tight_budget_is_filled() -> None:
 def test_a_sample_longer_than_the_budget_is_refused() -> None:
     with pytest.raises(UserError, match=r"token_budget=99.*100 tokens"):
         divide(np.array([3, 100], dtype=np.int64), 1, 99)
+
+
+@given(lengths_lists, st.integers(1, 3), st.integers(1, 3), st.integers(50, 200))
+def test_a_look_ahead_fills_micro_batches_with_its_first_samples(
+    lengths: list[int], ranks: int, each: int, budget: int
+) -> None:
+    tokens = np.array(lengths, dtype=np.int64)
+    taken, plan = fill(tokens, ranks, ranks * each, budget)
+    assert 1 <= taken <= len(tokens)
+    assert [len(share) for share in plan] == [each] * ranks
+    batches = [batch for share in plan for batch in share]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(taken))
+    assert max(tokens[batch].sum() for batch in batches) <= budget
+
+
+def test_no_sample_is_left_for_later_that_would_have_fitted() -> None:
+    """One micro-batch: the longest run of samples within the budget."""
+    tokens = np.array([5, 3, 2, 4, 1], dtype=np.int64)
+    for budget, expected in ((5, 1), (9, 2), (10, 3), (13, 3), (14, 4), (99, 5)):
+        assert fill(tokens, 1, 1, budget)[0] == expected
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 8])
+def test_full_micro_batches_are_full_and_even(ranks: int) -> None:
+    """At least 0.97 of the budget is used, and ranks differ by at most 3 %."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        tokens = np.concatenate([_grid_lengths(rng) for _ in range(12)])
+        _, plan = fill(tokens, ranks, 8, 4096)
+        loads = [sum(int(tokens[batch].sum()) for batch in share) for share in plan]
+        assert sum(loads) >= 0.97 * 8 * 4096
+        assert max(loads) <= 1.03 * min(loads)
+
+
+def test_a_sample_longer_than_the_budget_is_refused_ahead() -> None:
+    with pytest.raises(UserError, match="less than the longest sequence, 51 tokens"):
+        fill(np.array([3, 51], dtype=np.int64), 1, 1, 50)

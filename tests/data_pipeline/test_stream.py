@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
@@ -15,7 +16,7 @@ from data_pipeline.order import Order, StreamState
 from data_pipeline.packing import Example, PackedBatch
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.reader import Split
-from data_pipeline.stream import BatchMaker, Placement, Step, TrainStream, eval_batches
+from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream, eval_batches
 from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split
 
 SEED, SAMPLES, BUDGET = 5, 11, 40
@@ -51,7 +52,7 @@ def _start(split: Split) -> StreamState:
 
 
 def _take(maker: BatchMaker, state: StreamState, batch: int, steps: int) -> list[Step]:
-    with TrainStream(maker, state, batch, prefetch=2) as stream:
+    with TrainStream(maker, state, StepSize(batch), prefetch=2) as stream:
         return list(islice(stream, steps))
 
 
@@ -87,7 +88,9 @@ def test_ranks_share_each_global_batch_of_the_order(
         expected = [
             plain(split.read(sample), sample, epoch)
             for sample, epoch in zip(
-                order.samples(positions).tolist(), (positions // SAMPLES).tolist(), strict=True
+                order.visits(positions).samples.tolist(),
+                (positions // SAMPLES).tolist(),
+                strict=True,
             )
         ]
         found = _contents(one for step in steps for one in step.micro_batches)
@@ -95,7 +98,7 @@ def test_ranks_share_each_global_batch_of_the_order(
         assert found == sorted(wanted, key=repr)
         assert len({len(step.micro_batches) for step in steps}) == 1
         assert all(one.tokens <= BUDGET for step in steps for one in step.micro_batches)
-        assert {step.samples for step in steps} == {batch}
+        assert {len(step.samples) for step in steps} == {batch}
         assert {step.state_after.position(SAMPLES) for step in steps} == {(number + 1) * batch}
 
 
@@ -112,6 +115,50 @@ def test_going_on_elsewhere_gives_the_remaining_batches(
             found = _contents(one for step in resumed for one in step.micro_batches)
             assert found == _contents(iter(straight.micro_batches))
             assert {step.state_after for step in resumed} == {straight.state_after}
+
+
+@pytest.mark.parametrize("done", [0, 1, 5])
+def test_full_micro_batches_are_the_same_on_any_ranks_from_any_step(
+    split: Split, tmp_path: Path, done: int
+) -> None:
+    size = StepSize(1, micro_batches=4)
+    with TrainStream(_maker(split, tmp_path), _start(split), size) as stream:
+        whole = list(islice(stream, done + 3))
+    state = whole[done - 1].state_after if done else _start(split)
+    for ranks in (1, 2, 4):
+        parts = []
+        for rank in range(ranks):
+            with TrainStream(_maker(split, tmp_path, rank, ranks), state, size) as stream:
+                parts.append(list(islice(stream, 3)))
+        for straight, *resumed in zip(whole[done:], *parts, strict=True):
+            assert {len(step.micro_batches) for step in resumed} == {4 // ranks}
+            found = _contents(one for step in resumed for one in step.micro_batches)
+            assert found == _contents(iter(straight.micro_batches))
+            assert {step.state_after for step in resumed} == {straight.state_after}
+            assert all(np.array_equal(step.samples, straight.samples) for step in resumed)
+    positions = np.arange(sum(len(step.samples) for step in whole))
+    expected = split.order(SEED).visits(positions).samples
+    assert np.concatenate([step.samples for step in whole]).tolist() == expected.tolist()
+    tokens = [batch.tokens for step in whole for batch in step.micro_batches]
+    assert max(tokens) <= BUDGET
+    assert np.mean(tokens) > 0.75 * BUDGET  # of 40; samples have up to 24
+
+
+def test_a_split_of_broken_samples_alone_ends_the_look_ahead(tmp_path: Path) -> None:
+    """What cannot be read has no length and fills nothing."""
+    split = write_split(tmp_path / "bad", 4, bad=(0, 1, 2, 3))
+    maker = replace(_maker(split, tmp_path), lengths=_Nothing())
+    with TrainStream(maker, _start(split), StepSize(1, micro_batches=1)) as stream:
+        step = next(stream)
+    assert step.micro_batches[0].tokens == 0
+    assert len(step.samples) > BUDGET
+
+
+class _Nothing:
+    longest = 1
+
+    def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.zeros_like(samples)
 
 
 def test_a_bad_sample_leaves_the_batch_smaller_on_its_rank_alone(tmp_path: Path) -> None:
@@ -142,7 +189,7 @@ def test_an_error_in_the_thread_reaches_the_trainer(split: Split, tmp_path: Path
         return plain(clip, sample, epoch)
 
     maker = replace(_maker(split, tmp_path), transform=broken)
-    with TrainStream(maker, _start(split), SAMPLES) as stream:
+    with TrainStream(maker, _start(split), StepSize(SAMPLES)) as stream:
         next(stream)
         with pytest.raises(ZeroDivisionError, match="defect"):
             next(stream)
@@ -161,10 +208,12 @@ def test_evaluation_takes_each_sample_once(tmp_path: Path, samples: int, ranks: 
 def test_what_cannot_be_trained_on_is_refused(split: Split, tmp_path: Path) -> None:
     maker, state = _maker(split, tmp_path), _start(split)
     with pytest.raises(UserError, match=r"fingerprint other.* has " + split.fingerprint):
-        TrainStream(maker, replace(state, fingerprint="other"), 4)
+        TrainStream(maker, replace(state, fingerprint="other"), StepSize(4))
     with pytest.raises(UserError, match=r"token_budget=31.*32 tokens"):
-        TrainStream(replace(maker, token_budget=31), state, 4)
+        TrainStream(replace(maker, token_budget=31), state, StepSize(4))
     with pytest.raises(UserError, match=r"12 ranks.*only 11 samples"):
-        TrainStream(replace(maker, placement=Placement(0, 12)), state, 12)
+        TrainStream(replace(maker, placement=Placement(0, 12)), state, StepSize(12))
+    with pytest.raises(UserError, match=r"micro_batches=4 is no multiple of .*ranks, 3"):
+        TrainStream(replace(maker, placement=Placement(0, 3)), state, StepSize(4, micro_batches=4))
     with pytest.raises(UserError, match=r"global_batch=2 .*ranks, 3"):
-        TrainStream(replace(maker, placement=Placement(0, 3)), state, 2)
+        TrainStream(replace(maker, placement=Placement(0, 3)), state, StepSize(2))

@@ -39,7 +39,7 @@ def first_checkpoint(config: PretrainConfig, run: Path) -> Path:
         Progress(0, 0, first_state(config, data)),
         config,
         spec,
-        data.info.features,
+        data.features,
         data.tokenizer,
     )
 

@@ -94,7 +94,7 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ZeroDivisionError
 
     monkeypatch.setattr("data_pipeline.shards.check.describe", broken)
-    monkeypatch.setattr("data_pipeline.shards.reader.open_dataset", lambda folder: folder)
+    monkeypatch.setattr("data_pipeline.shards.reader.open_dataset", lambda place, remote: place)
     monkeypatch.setattr(sys, "argv", ["memo", "data", "info", "."])
     with pytest.raises(ZeroDivisionError):
         main()

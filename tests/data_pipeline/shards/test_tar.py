@@ -21,7 +21,7 @@ from data_pipeline.shards.index import (
     with_checksums,
     write_index,
 )
-from data_pipeline.shards.reader import MappedShard
+from data_pipeline.shards.shard import MappedShard
 from data_pipeline.shards.tar import BLOCK, TarProblem, map_tar, tar_samples
 from tests.data_pipeline.shards.samples import FEATURES, make_clips, same
 

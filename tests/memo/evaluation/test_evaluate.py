@@ -20,7 +20,7 @@ from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.reader import Split, open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import BatchMaker, Placement
-from memo.config import Batch, Limits, ModelSpec, PretrainConfig
+from memo.config import Limits, ModelSpec, PretrainBatch, PretrainConfig
 from memo.evaluation.evaluate import evaluate, run_evaluation, visible_sets
 from memo.evaluation.metrics import Condition
 from memo.evaluation.validate import validate
@@ -32,7 +32,7 @@ from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import Progress, write_checkpoint
 from memo.training.state import TrainingState
 
-CONFIG = PretrainConfig(limits=Limits(text=12), batch=Batch(token_budget=400))
+CONFIG = PretrainConfig(limits=Limits(text=12), batch=PretrainBatch(token_budget=400))
 RATIOS = {name: one.ratio for name, one in CONFIG.objectives.items()}
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from memo.heads.gates import Gate, GateName, States
 from memo.heads.sog import PLACES, Place, SogNetwork
+from memo.words.encoders import Pooling
 
 
 def states(batch: int, length: int, seed: int = 0) -> States:
@@ -35,14 +36,17 @@ def by_hand(model: SogNetwork, texts: list[States]) -> list[Tensor]:
                     ((convolution.weight * one).sum(dim=(1, 2)) + convolution.bias).relu()
                     for one in windows
                 ]
-                own.append(torch.stack(found).amax(dim=0))
+                over = torch.stack(found)
+                own.append(over.amax(dim=0) if model.pooling == "max" else over.mean(dim=0))
             rows.append(torch.cat(own))
         logits.append(model.outputs[task](torch.stack(rows)))
     return logits
 
 
-def test_without_a_gate_every_task_is_alone() -> None:
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_without_a_gate_every_task_is_alone(pooling: Pooling) -> None:
     model = network(None, *PLACES)
+    model.pooling = pooling
     texts = [states(3, 7), states(3, 5, seed=1)]
     for found, expected in zip(model(texts).logits, by_hand(model, texts), strict=True):
         torch.testing.assert_close(found, expected)

@@ -124,6 +124,20 @@ def test_a_backbone_can_be_below(
     assert bool(adapters) == (mode == "adapter" or (system == "asp" and mode == "full"))
 
 
+def test_what_is_kept_of_a_frozen_backbone_changes_nothing(
+    sog: Path, backbone: Path, tmp_path: Path
+) -> None:
+    changes = ["backbone=memo", f"pretrained={backbone}", "mode=linear", "training.epochs=2"]
+    changes += ["sog.pooling=mean", "sog.layer=1"]
+    found = []
+    for kept in (0, 1e-5, 1):
+        run = tmp_path / str(kept)
+        finetune(system_config(sog, run, *changes, f"sog.kept_gib={kept}"))
+        found.append(load_file(fold_folder(run, 0, 1) / "system" / "system.safetensors"))
+    for name, value in found[0].items():
+        assert all(torch.equal(one[name], value) for one in found), name
+
+
 def test_the_scores_are_those_of_the_written_answers(sog: Path, tmp_path: Path) -> None:
     finetune(system_config(sog, tmp_path / "run"))
     found = record(tmp_path / "run")["tasks"]
@@ -222,6 +236,7 @@ REFUSED = [
     (["pretrained=somewhere"], "--pretrained is for backbone=memo"),
     (["backbone=memo", "pretrained=x", "words.width=3"], "words is for backbone=original"),
     (["sog.widths=[0]"], "sog.widths"),
+    (["sog.layer=1"], "sog.layer is not for backbone=original"),
     (
         ["sog.training=maml", "distribution.zero_stage=3"],
         "sog.training=maml needs whole parameters",

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from data_pipeline.clip import BadSampleError, Clip
 from memo.model.memobert import MemoBert
 from memo.multitask.texts import (
+    FrozenTokenStates,
+    StateStore,
     TextTransform,
     TokenStates,
     WordStates,
@@ -84,3 +86,43 @@ def test_ten_thousand_words_are_cut_and_no_text_is_named() -> None:
     for text in (None, "", "  \n"):
         with pytest.raises(BadSampleError, match="has no text"):
             transform(Clip("a", text=text), 0, 0)
+
+
+def frozen(room: int) -> FrozenTokenStates:
+    torch.manual_seed(0)
+    model = MemoBert(small_spec(dropout=0.5)).requires_grad_(requires_grad=False)
+    return FrozenTokenStates(TokenStates(model, 2), None, StateStore(room))
+
+
+def test_a_frozen_backbone_has_no_dropout_and_reads_a_text_once() -> None:
+    texts, both = frozen(2**20), pack_texts([[2, 3, 4], [2, 5]], DIMS)
+    assert torch.equal(frozen(0).train().rows(both), frozen(0).rows(both))
+    plain = TokenStates(texts.backbone, 2).rows(both)
+    first = texts.rows(both)
+    torch.testing.assert_close(first, plain.half().float(), atol=0, rtol=0)
+    texts.backbone.add_module("encoder", torch.nn.Identity())  # nothing can be read any more
+    assert torch.equal(texts.rows(pack_texts([[2, 5], [2, 3, 4]], DIMS)), first[[3, 4, 0, 1, 2]])
+    with pytest.raises(AttributeError):
+        texts.rows(pack_texts([[2, 5], [2, 6]], DIMS))
+
+
+def test_what_has_no_room_is_read_again() -> None:
+    width, both = small_spec().hidden, pack_texts([[2, 3, 4], [2, 5]], DIMS)
+    texts = frozen(3 * width * 2)  # of three tokens, in 16 bits
+    assert torch.equal(texts.rows(both), texts.rows(both))
+    assert torch.equal(texts.rows(both), frozen(0).rows(both))
+    texts.backbone.add_module("encoder", torch.nn.Identity())
+    assert len(texts.rows(pack_texts([[2, 3, 4]], DIMS))) == 3
+    with pytest.raises(AttributeError):
+        texts.rows(pack_texts([[2, 5]], DIMS))
+
+
+def test_a_frozen_backbone_reads_nothing() -> None:
+    assert frozen(100).rows(pack_texts([], DIMS)).shape == (0, small_spec().hidden)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_any_layer_of_a_frozen_backbone_can_be_read(layer: int) -> None:
+    model, texts = MemoBert(small_spec()).eval(), pack_texts([[2, 3, 4]], DIMS)
+    expected = model.states(texts)[layer].half().float()
+    assert torch.equal(FrozenTokenStates(TokenStates(model, 2), layer, None).rows(texts), expected)

@@ -78,6 +78,11 @@ def runs(argument: str) -> None:
             time.sleep(0.05)
         pretrain(config(folder, f"from-{cut}-{ranks}"), "auto")
     pretrain(config(folder, f"plain-{ranks}", WITHOUT_DROPOUT), "auto")
+    sources = (
+        f"{{dataset: {folder / 'data'}, weight: 1}}, {{dataset: {folder / 'more'}, weight: 2}}"
+    )
+    mixed = ("data.dataset=null", f"data.mixture=[{sources}]", "batch.micro_batches=2")
+    pretrain(config(folder, f"mixed-{ranks}", (*WITHOUT_DROPOUT, *mixed)), "auto")
     if ranks == "1":
         small = (*WITHOUT_DROPOUT, "batch.token_budget=140")
         pretrain(config(folder, "small-batches", small), "auto")
@@ -90,6 +95,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = open_dataset(place / "data").split("train")
     texts = [split.read_text(sample) or "" for sample in range(SAMPLES)]
     train_sentencepiece(texts, place / "data" / "tokenizer", 100)
+    shutil.copytree(place / "data", place / "more")
+    record = (place / "more" / "dataset.json").read_text()
+    (place / "more" / "dataset.json").write_text(record.replace('"demo"', '"more"', 1))
     return place
 
 
@@ -128,6 +136,22 @@ def test_ranks_and_micro_batches_do_not_change_the_losses(done: Path) -> None:
     assert len(one) == STEPS
     np.testing.assert_allclose(losses(done / "plain-2"), one, rtol=1e-5)
     np.testing.assert_allclose(losses(done / "small-batches"), one, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_mixture_in_full_micro_batches_is_the_same_on_any_ranks(done: Path) -> None:
+    one, two = (rows(done / f"mixed-{ranks}") for ranks in (1, 2))
+    np.testing.assert_allclose(losses(done / "mixed-2"), losses(done / "mixed-1"), rtol=1e-5)
+    samples = [row["samples"] for row in one if "samples" in row]
+    assert len(set(np.diff([0, *samples]))) > 1  # as many as fill the micro-batches
+    assert samples == [row["samples"] for row in two if "samples" in row]
+    last = [row for row in one if "share/more" in row][-1]
+    assert last["share/demo"] + last["share/more"] == pytest.approx(1)
+    assert last["share/more"] == pytest.approx(2 / 3, abs=0.1)
+    assert last["epochs/more"] == pytest.approx(last["share/more"] * last["samples"] / SAMPLES)
+    (valid,) = [row for row in one if row["step"] == STEPS and "valid/loss" in row]
+    assert valid["valid/demo/loss"] == pytest.approx(valid["valid/more/loss"])
+    assert valid["valid/demo/loss"] == pytest.approx(valid["valid/loss"])
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """What a run is put together from, and what is refused because it does not fit."""
 
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +11,9 @@ from safetensors.torch import load_file
 
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
+from data_pipeline.mixture import Mixture
 from data_pipeline.shards.reader import open_dataset
-from memo.config import PretrainConfig
+from memo.config import PretrainConfig, load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training import setup
 from memo.training.checkpoint import Checkpoint, Progress
@@ -25,7 +28,7 @@ from memo.training.setup import (
     prepare_demo,
 )
 from tests.memo.model.test_pretrained import save_random
-from tests.memo.training.small_run import small_config, write_small_dataset
+from tests.memo.training.small_run import small_config, small_settings, write_small_dataset
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,60 @@ def test_what_does_not_fit_is_said_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def second(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips under another name, without a validation split."""
+    folder = tmp_path_factory.mktemp("setup") / "second"
+    shutil.copytree(dataset, folder)
+    record = json.loads((folder / "dataset.json").read_text())
+    record["name"] = "second"
+    record["shards"] = [one for one in record["shards"] if one["split"] == "train"]
+    (folder / "dataset.json").write_text(json.dumps(record))
+    return folder
+
+
+def mixed_config(run: Path, *sources: str) -> PretrainConfig:
+    settings = [one for one in small_settings(run, run) if not one.startswith("data.dataset")]
+    return load_config(PretrainConfig, None, [*settings, f"data.mixture=[{','.join(sources)}]"])
+
+
+def test_a_mixture_is_trained_on_and_validated_dataset_by_dataset(
+    dataset: Path, second: Path, tmp_path: Path
+) -> None:
+    sources = f"{{dataset: {dataset}, weight: 1}}", f"{{dataset: {second}, weight: 3}}"
+    data = open_data(mixed_config(tmp_path, *sources))
+    assert isinstance(data.train, Mixture)
+    assert data.train.shares.tolist() == [0.25, 0.75]
+    assert list(data.valid) == ["demo"]
+    by_size = open_data(mixed_config(tmp_path, f"{{dataset: {dataset}}}", f"{{dataset: {second}}}"))
+    assert isinstance(by_size.train, Mixture)
+    assert by_size.train.shares.tolist() == [0.5, 0.5]
+    alone = open_data(small_config(dataset, tmp_path)).features.speech
+    assert by_size.features.speech is not None
+    assert alone is not None
+    assert by_size.features.speech.std == pytest.approx(alone.std)
+
+
+def test_datasets_of_one_name_are_no_mixture(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="are both called 'demo'"):
+        open_data(mixed_config(tmp_path, *[f"{{dataset: {dataset}}}"] * 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.mixture=[{dataset: a}]"], "give dataset or mixture, not both"),
+        (["data.dataset=null", "data.mixture=[{dataset: a}, {dataset: b, weight: 1}]"], "or none"),
+        (["data.temperature=2"], "temperature is for a mixture without weights"),
+    ],
+)
+def test_settings_of_a_mixture_that_do_not_go_together_are_refused(
+    dataset: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        small_config(dataset, tmp_path, *changes)
+
+
 def build(config: PretrainConfig) -> None:
     data = open_data(config)
     build_model(config, model_spec(config, data), data)
@@ -101,10 +158,8 @@ def test_a_seed_gives_the_same_weights_and_the_datasets_statistics(
     assert all(torch.equal(one[name], same[name]) for name in one)
     weight = "backbone.text.word.weight"
     assert not torch.equal(one[weight], other[weight])
-    assert data.info.features.face is not None
-    torch.testing.assert_close(
-        one["backbone.face.mean"], torch.tensor(data.info.features.face.mean)
-    )
+    assert data.features.face is not None
+    torch.testing.assert_close(one["backbone.face.mean"], torch.tensor(data.features.face.mean))
 
 
 def test_a_model_starts_from_bert(dataset: Path, tmp_path: Path) -> None:
@@ -136,7 +191,7 @@ def saved(config: PretrainConfig, data: Data, folder: Path) -> Checkpoint:
     data.tokenizer.save(folder / "tokenizer")
     progress = Progress(3, 0, first_state(config, data))
     spec = model_spec(config, data)
-    return Checkpoint(folder, progress, config, spec, data.info.features, updates=3)
+    return Checkpoint(folder, progress, config, spec, data.features, updates=3)
 
 
 @pytest.mark.parametrize(

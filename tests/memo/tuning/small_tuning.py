@@ -37,7 +37,7 @@ def write_backbone(corpus: Path, run: Path, *changes: str) -> Path:
     state = TrainingState(model.state_dict(), {}, 0)
     progress = Progress(0, 0, first_state(config, data))
     write_checkpoint(
-        run / "checkpoints", state, progress, config, spec, data.info.features, data.tokenizer
+        run / "checkpoints", state, progress, config, spec, data.features, data.tokenizer
     )
     return run
 

@@ -259,7 +259,7 @@ def test_two_ranks_give_what_one_gives(
 
 def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
     return write_backbone(
-        load_task(str(task)).dataset,
+        Path(str(load_task(str(task)).dataset)),
         tmp_path / "plain",
         "model.dropout=0",
         "model.attention_dropout=0",
@@ -300,7 +300,8 @@ def test_some_of_the_modalities_can_be_taken_alone(
         "mean of the face rows",
         "mean of the speech rows",
     ]
-    less = write_task(tmp_path / "less.yaml", load_task(str(task)).dataset, modalities=["text"])
+    corpus = Path(str(load_task(str(task)).dataset))
+    less = write_task(tmp_path / "less.yaml", corpus, modalities=["text"])
     config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
     with pytest.raises(UserError, match="task less has no face, only text"):
         set_up(config)

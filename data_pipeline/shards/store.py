@@ -1,0 +1,269 @@
+"""Where a dataset's files come from: a local folder, or a URL by way of a cache or of ranges."""
+
+import logging
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from data_pipeline.cache_folder import cache_folder
+from data_pipeline.errors import UserError
+from data_pipeline.order import WINDOW_SAMPLES
+from data_pipeline.shards.cache import ShardCache
+from data_pipeline.shards.dataset import (
+    FILE,
+    DatasetInfo,
+    FeatureSchema,
+    ShardInfo,
+    parse_info,
+    read_info,
+)
+from data_pipeline.shards.index import (
+    ShardIndex,
+    build_index,
+    index_path,
+    load_index,
+    parse_index,
+    read_index,
+    with_checksums,
+)
+from data_pipeline.shards.place import Place, Url
+from data_pipeline.shards.remote import (
+    FETCH,
+    LONGEST_PAUSE_S,
+    Remote,
+    RemoteSettings,
+    Traffic,
+    UnavailableError,
+)
+from data_pipeline.shards.shard import CONNECTIONS, MappedShard, RangedShard, Shard
+from data_pipeline.shards.tar import map_tar
+
+GIB = 2**30
+
+_log = logging.getLogger(__name__)
+
+
+class Store(ABC):
+    """The files of one dataset.
+
+    Args:
+        place: where they lie.
+        most_mapped: bytes of tars that may be mapped at the same time.
+        readers: how many threads read best.
+
+    Attributes:
+        traffic: what reading them has cost.
+    """
+
+    def __init__(self, place: Place, most_mapped: int, readers: int) -> None:
+        self.place = place
+        self.most_mapped = most_mapped
+        self.readers = readers
+        self.traffic = Traffic()
+
+    @abstractmethod
+    def info(self) -> DatasetInfo:
+        """Read `dataset.json`.
+
+        Raises:
+            UserError: there is none, or it is not of the format.
+        """
+
+    @abstractmethod
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """What can be seen of a split's shards without reading them.
+
+        Raises:
+            UserError: one is missing.
+        """
+
+    @abstractmethod
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
+        """Open a shard.
+
+        Args:
+            shard: what `dataset.json` says of it.
+            features: what its rows must be.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+
+    @abstractmethod
+    def tar(self, shard: ShardInfo) -> AbstractContextManager[Path]:
+        """A shard as a local file, as long as the context lasts.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+
+    @abstractmethod
+    def index(self, shard: ShardInfo) -> ShardIndex | None:
+        """The index beside a shard; None if it is missing, damaged or of another tar.
+
+        Raises:
+            UserError: its server does not answer.
+        """
+
+
+class LocalStore(Store):
+    """A dataset in a local folder.
+
+    Args:
+        folder: where `dataset.json` lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, sys.maxsize, readers=1)
+        self._folder = folder
+
+    def info(self) -> DatasetInfo:
+        """See `Store`."""
+        return read_info(self._folder)
+
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """See `Store`."""
+        for shard in shards:
+            path = self._folder / shard.name
+            if not path.is_file():
+                raise UserError(f"{path} is missing, though dataset.json lists it")
+
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
+        """See `Store`."""
+        path = self._folder / shard.name
+        return MappedShard(path, load_index(path, shard), features)
+
+    @contextmanager
+    def tar(self, shard: ShardInfo) -> Iterator[Path]:
+        """See `Store`."""
+        yield self._folder / shard.name
+
+    def index(self, shard: ShardInfo) -> ShardIndex | None:
+        """See `Store`."""
+        return read_index(self._folder / shard.name, shard)
+
+
+class RemoteStore(Store):
+    """A dataset at a URL.
+
+    Args:
+        url: before the names of its files.
+        settings: how it is read.
+        wait: called with the seconds of each pause.
+
+    Raises:
+        UserError: the packages for this scheme are not installed.
+    """
+
+    def __init__(
+        self, url: Url, settings: RemoteSettings, wait: Callable[[float], None] = time.sleep
+    ) -> None:
+        most_bytes = int(settings.cache_gib * GIB)
+        self._by_ranges = settings.read == "ranges"
+        super().__init__(url, most_bytes, CONNECTIONS if self._by_ranges else 1)
+        self._url = url
+        self._remote = Remote(url.scheme, settings, self.traffic, wait)
+        patience_s = settings.attempts * (settings.request_s + LONGEST_PAUSE_S)
+        self._cache = ShardCache(cache_folder() / "shards", most_bytes, patience_s, wait)
+
+    def info(self) -> DatasetInfo:
+        """See `Store`."""
+        url = self._url / FILE
+        return parse_info(self._remote.read(url), url)
+
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """Warn of a cache that is too small; the shards are checked when they come."""
+        samples = sum(shard.samples for shard in shards)
+        mixed = sum(shard.bytes for shard in shards) * min(1, WINDOW_SAMPLES / samples)
+        if mixed > self.most_mapped and not self._by_ranges:
+            _log.warning(
+                "%s: training shuffles about %.1f GiB, the cache holds %.1f: shards are fetched "
+                "again and again; raise remote.cache_gib, or set remote.read=ranges",
+                self.place,
+                mixed / GIB,
+                self.most_mapped / GIB,
+            )
+
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
+        """See `Store`."""
+        index = self._cached_index(shard) if self._by_ranges else None
+        if index is not None:
+            url = self._url / shard.name
+            self._remote.check_size(url, shard.bytes)
+            return RangedShard(url, index, features, self._remote)
+        with self.tar(shard) as path:
+            return MappedShard(path, load_index(path, shard), features)
+
+    @contextmanager
+    def tar(self, shard: ShardInfo) -> Iterator[Path]:
+        """A shard in the cache, fetched if it is not there."""
+        path = self._cache.path(shard.sha256)
+        with self._locked(shard):
+            if path.is_file() and path.stat().st_size == shard.bytes:
+                self.traffic.count(hits=1)
+            else:
+                self.traffic.count(misses=1)
+                self._fetch(shard, path)
+            self._cache.touch(shard.sha256)
+            yield path
+
+    def index(self, shard: ShardInfo) -> ShardIndex | None:
+        """See `Store`."""
+        try:
+            content = self._remote.read(self._url / index_path(Path(shard.name)).name)
+        except UnavailableError:
+            return None
+        return parse_index(content, shard)
+
+    def _fetch(self, shard: ShardInfo, path: Path) -> None:
+        """Bring a shard into the cache, with an index made from it."""
+        url = self._url / shard.name
+        self._remote.persist(
+            url,
+            lambda: self._cache.write(path, self._remote.pieces(url, shard), shard.bytes),
+        )
+        index = with_checksums(build_index(path, shard.samples), map_tar(path))
+        content = index.to_bytes(shard.sha256)
+        self._cache.write(index_path(path), [content], len(content))
+
+    def _cached_index(self, shard: ShardInfo) -> ShardIndex | None:
+        """The index from the cache or from beside the shard; None if it has no good one."""
+        path = self._cache.path(shard.sha256)
+        with self._locked(shard):
+            index = read_index(path, shard)
+            if index is not None:
+                self.traffic.count(hits=1)
+                self._cache.touch(shard.sha256)
+                return index
+            self.traffic.count(misses=1)
+            index = self.index(shard)
+            if index is None:
+                _log.warning("%s has no usable index: it is fetched whole", self._url / shard.name)
+            else:
+                content = index.to_bytes(shard.sha256)
+                self._cache.write(index_path(path), [content], len(content))
+            return index
+
+    @contextmanager
+    def _locked(self, shard: ShardInfo) -> Iterator[None]:
+        """The shard's lock, and how long it was waited for."""
+        start = time.perf_counter()
+        with self._cache.locked(shard.sha256):
+            self.traffic.count(waited_s=time.perf_counter() - start)
+            yield
+
+
+def open_store(place: Place, remote: RemoteSettings = FETCH) -> Store:
+    """The files of a dataset.
+
+    Args:
+        place: a local folder, or a URL.
+        remote: how a URL is read.
+
+    Raises:
+        UserError: the packages for the URL's scheme are not installed.
+    """
+    return LocalStore(place) if isinstance(place, Path) else RemoteStore(place, remote)

@@ -217,7 +217,7 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
         words = tuple(Word(str(w), _time(a), _time(b)) for w, a, b in record.get("words", ()))
         tags = tuple(map(str, record.get("tags", ())))
         float(known.get("duration_s", 0))  # fails on 10**400, which JSON can spell
-        if not unchanged:
+        if not unchanged and _UNSURE.search(content):
             # Fails on what could not be written again: infinity (1e999), half a surrogate pair.
             _ENCODER.encode(record).encode()
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
@@ -250,6 +250,8 @@ def _refuse_number(name: str) -> None:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_number)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_UNSURE = re.compile(rb"\\u|[0-9][eE]|[0-9]{300}")
+"""One of these it takes to spell what JSON can say and a clip's record cannot hold."""
 
 _FLOAT16 = 2
 """Bytes."""

@@ -57,14 +57,7 @@ class Shard(ABC):
             BadSampleError: it is not whole, was changed since its index was written, or is not of
                 the right form.
         """
-        spans = self._spans(row)
-        members: dict[str, memoryview] = {}
-        for begin, end in merge_spans(spans.values()):
-            content = self._read((begin, end))
-            for name, (first, last) in spans.items():
-                if begin <= first and last <= end:
-                    members[name] = content[first - begin : last - begin]
-        clip = self._clip(row, members)
+        clip = self._clip(row, self._read(self._spans(row)))
         self._features.check(clip)
         if clip.is_empty:
             raise BadSampleError("", NOTHING, Fault.EMPTY)
@@ -82,12 +75,12 @@ class Shard(ABC):
         return self._clip(row, {JSON: self._record(row, spans[JSON])} if JSON in spans else {})
 
     @abstractmethod
-    def _read(self, span: Span) -> memoryview:
-        """Bytes of the tar."""
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        """Suffix -> content of one sample's members, which lie there."""
 
     def _record(self, row: int, span: Span) -> memoryview:
         """The JSON member of a row, which lies there."""
-        return self._read(span)
+        return self._read({JSON: span})[JSON]
 
     def _spans(self, row: int) -> dict[str, Span]:
         """Suffix -> where this member of one sample lies."""
@@ -131,8 +124,8 @@ class MappedShard(Shard):
         super().__init__(index, features)
         self._content = memoryview(map_tar(path))
 
-    def _read(self, span: Span) -> memoryview:
-        return self._content[slice(*span)]
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        return {name: self._content[begin:end] for name, (begin, end) in spans.items()}
 
 
 class RangedShard(Shard):
@@ -153,7 +146,16 @@ class RangedShard(Shard):
         self._remote = remote
         self._ahead: dict[int, memoryview] = {}
 
-    def _read(self, span: Span) -> memoryview:
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        members = {}
+        for begin, end in merge_spans(spans.values()):
+            content = self._ask((begin, end))
+            for name, (first, last) in spans.items():
+                if begin <= first and last <= end:
+                    members[name] = content[first - begin : last - begin]
+        return members
+
+    def _ask(self, span: Span) -> memoryview:
         begin, end = span
         return memoryview(self._remote.read_range(self._url, begin, end) if begin < end else b"")
 
@@ -175,7 +177,7 @@ class RangedShard(Shard):
             if begin >= 0
         }
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            return dict(zip(spans, pool.map(self._read, spans.values()), strict=True))
+            return dict(zip(spans, pool.map(self._ask, spans.values()), strict=True))
 
 
 def _lengths(clip: Clip) -> list[int]:

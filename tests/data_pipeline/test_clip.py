@@ -170,6 +170,8 @@ def _with(name: str, value: object) -> bytes:
         (JSON, _with("speaker", "\ud800")),
         (JSON, _with("labels", {"emotion": [None]})),
         (JSON, _with("duration_s", 1).replace(b": 1", b": 1e999")),
+        (JSON, _with("duration_s", 1).replace(b": 1", b": 1" + b"0" * 309 + b".0")),
+        (JSON, _with("labels", {"a": 1}).replace(b": 1", b": 1E999")),
         (JSON, _with("duration_s", 10**400)),
         (JSON, _with("words", [["a", 0, 10**400]])),
         (FACE, b""),

@@ -25,7 +25,15 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.clip import BadSampleError, Clip, clip_from_members, clip_members
+from data_pipeline.clip import (
+    LONGEST_KEY,
+    NOTHING,
+    BadSampleError,
+    Clip,
+    clip_from_members,
+    clip_members,
+    is_key,
+)
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
@@ -34,10 +42,9 @@ from data_pipeline.features.video import MediaError
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
-from data_pipeline.shards.writer import ShardWriter, is_key
+from data_pipeline.shards.writer import ShardWriter
 
 QUARANTINE = "quarantine.jsonl"
-NOTHING = "has neither text nor a face nor sound nor an image"
 
 
 @dataclass(frozen=True)
@@ -142,8 +149,9 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
     for recording in recordings:
         if not is_key(recording.key):
             raise UserError(
-                f"{recording.media}: {recording.key!r} cannot be a clip's key: it is empty, has a "
-                "dot or slash, or cannot be shown; rename the file"
+                f"{recording.media}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
+                f"longer than {LONGEST_KEY} characters, has a dot or slash, or cannot be shown; "
+                "rename the file"
             )
         if recording.key in media:
             raise UserError(

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -75,6 +76,14 @@ class Clip:
         rows = (self.face, self.expression, self.speech)
         return sum(one.nbytes for one in rows if one is not None) + len(self.image or b"")
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it to learn from; blank text is no text."""
+        rows = (self.speech, self.face)
+        if any(one is not None and len(one) for one in rows):
+            return False
+        return not (self.image or self.tags or (self.text or "").strip())
+
 
 JSON = "json"
 FACE = "face.npy"
@@ -83,6 +92,16 @@ SPEECH = "speech.npy"
 IMAGE = "jpg"
 MEMBERS = (JSON, FACE, EXPRESSION, SPEECH, IMAGE)
 """Member suffixes, in the order in which they stand in a tar."""
+
+MOST_BYTES = 16 << 20
+"""Of all members of a sample: eight minutes of 768-dimensional speech rows and of face rows. What
+is larger is no utterance, and its text alone could take gigabytes to be cut into pieces."""
+
+LONGEST_KEY = 255
+"""Characters; a file's name has no more either."""
+
+TOO_LARGE = f"has more than {MOST_BYTES >> 20} MiB, which is more than an utterance has"
+NOTHING = "has neither text nor a face nor sound nor an image"
 
 _FIELDS: dict[str, Any] = {
     "text": str | None,
@@ -98,18 +117,42 @@ _FIELDS: dict[str, Any] = {
 _ROWS = {FACE: "face", EXPRESSION: "expression", SPEECH: "speech"}
 
 
+class Fault(StrEnum):
+    """The kinds of what can be wrong with data, by which they are counted."""
+
+    LOST = "lost or cut off"
+    CHANGED = "changed since it was written"
+    FOREIGN = "foreign member"
+    TWICE = "there twice"
+    APART = "members apart"
+    LARGE = "too large"
+    FORM = "of the wrong form"
+    SCHEMA = "not of the dataset's schema"
+    VALUES = "impossible values"
+    EMPTY = "nothing in it"
+    INDEX = "bad index"
+    UNLISTED = "not in dataset.json"
+
+
 class BadSampleError(Exception):
     """A sample that cannot be used: the member at fault and the reason.
 
     Attributes:
         member: suffix of the member, "" for the sample as a whole.
-        reason: what is wrong with it.
+        reason: what is wrong with it, in one line that can be shown.
+        fault: the kind of it.
     """
 
-    def __init__(self, member: str, reason: str) -> None:
+    def __init__(self, member: str, reason: str, fault: Fault = Fault.FORM) -> None:
         super().__init__(f"{member}: {reason}" if member else reason)
         self.member = member
         self.reason = reason
+        self.fault = fault
+
+
+def is_key(key: str) -> bool:
+    """Whether a clip can have this key: it comes back from a tar as it is, and can be shown."""
+    return 0 < len(key) <= LONGEST_KEY and not set(key) & set("./\\") and key.isprintable()
 
 
 def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
@@ -128,25 +171,38 @@ def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
     return members
 
 
-def clip_from_members(key: str, members: Mapping[str, bytes | memoryview]) -> Clip:
+def clip_from_members(
+    key: str, members: Mapping[str, bytes | memoryview], unchanged: bool = False
+) -> Clip:
     """Read a clip; arrays are views of the members' bytes, not copies.
 
+    Args:
+        key: of the clip.
+        members: suffix -> content.
+        unchanged: a checksum tells that they are bit for bit what has been read before without an
+            error: what takes longest to check is not checked again.
+
     Raises:
-        BadSampleError: no JSON member, a member of the wrong form, rows that are not finite, or
-            face and expression rows of different number.
+        BadSampleError: no JSON member, a member of the wrong form, rows that are not finite, face
+            and expression rows of different number, or more than `MOST_BYTES`.
     """
     if JSON not in members:
-        raise BadSampleError(JSON, "is missing")
+        raise BadSampleError(JSON, "is missing", Fault.LOST)
+    if sum(map(len, members.values())) > MOST_BYTES:
+        raise BadSampleError("", TOO_LARGE, Fault.LARGE)
     rows: dict[str, Any] = {
-        name: _finite(suffix, read_npy(suffix, members[suffix]))
+        name: read_npy(suffix, members[suffix])
         for suffix, name in _ROWS.items()
         if suffix in members
     }
+    if not unchanged:
+        for suffix, name in _ROWS.items():
+            _check_finite(suffix, rows.get(name))
     if {"face", "expression"} <= rows.keys() and len(rows["face"]) != len(rows["expression"]):
         counts = f"{len(rows['expression'])} rows for {len(rows['face'])} of the face"
         raise BadSampleError(EXPRESSION, counts)
     image = bytes(members[IMAGE]) if IMAGE in members else None
-    return Clip(key=key, image=image, **rows, **_read_record(members[JSON]))
+    return Clip(key=key, image=image, **rows, **_read_record(members[JSON], unchanged))
 
 
 def read_text(members: bytes | memoryview) -> str | None:
@@ -159,23 +215,25 @@ def read_text(members: bytes | memoryview) -> str | None:
     return text
 
 
-def _read_record(content: bytes | memoryview) -> dict[str, Any]:
+def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[str, Any]:
     """The JSON member as arguments of `Clip`; what it does not name keeps its default."""
     try:
         record = _DECODER.decode(bytes(content).decode())
         known = {name: record[name] for name in _FIELDS if name in record}
         words = tuple(Word(str(w), _time(a), _time(b)) for w, a, b in record.get("words", ()))
         tags = tuple(map(str, record.get("tags", ())))
-        # Fails on what could not be written again: infinity (1e999) and half a surrogate pair.
-        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        float(known.get("duration_s", 0))  # fails on 10**400, which JSON can spell
+        if not unchanged and _UNSURE.search(content):
+            # Fails on what could not be written again: infinity (1e999), half a surrogate pair.
+            _ENCODER.encode(record).encode()
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
     for name, value in known.items():
         if not isinstance(value, _FIELDS[name]):
             raise BadSampleError(JSON, f"{name} cannot be {value!r:.50}")
     for name, label in known.get("labels", {}).items():
         if not isinstance(label, str | int | float) and not _are_numbers(label):
-            raise BadSampleError(JSON, f"label {name} cannot be {label!r:.50}")
+            raise BadSampleError(JSON, f"label {name!r:.50} cannot be {label!r:.50}")
     return {**known, "words": words, "tags": tags}
 
 
@@ -197,6 +255,9 @@ def _refuse_number(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_number)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_UNSURE = re.compile(rb"\\u|[0-9][eE]|[0-9]{300}")
+"""One of these it takes to spell what JSON can say and a clip's record cannot hold."""
 
 _FLOAT16 = 2
 """Bytes."""
@@ -252,18 +313,23 @@ def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[in
     if bytes(content[:8]) != _NPY_MAGIC + b"\x01\x00":
         raise BadSampleError(member, "not a version 1.0 npy file")
     start = 10 + int.from_bytes(content[8:10], "little")
-    match = _NPY_HEADER.fullmatch(bytes(content[10:start]).decode("latin1"))
+    header = bytes(content[10:start]).decode("latin1")
+    match = _NPY_HEADER.fullmatch(header)
     if match is None:
-        raise BadSampleError(member, "not an array of float16 or float32 rows in C order")
+        reason = f"not float16 or float32 rows in C order, but {header.strip()!r:.100}"
+        raise BadSampleError(member, reason)
     return int(match[1]), (int(match[2]), int(match[3])), start
 
 
-def _finite(member: str, rows: NDArray[np.float16]) -> NDArray[np.float16]:
-    """The rows, if they are."""
-    if (rows.view(np.uint16) & _EXPONENT == _EXPONENT).any():
-        raise BadSampleError(member, "holds NaN or infinity")
-    return rows
+def _check_finite(member: str, rows: NDArray[np.float16] | None) -> None:
+    """Refuse rows that are not."""
+    if rows is None:
+        return
+    magnitudes = rows.view(np.uint16) & _NO_SIGN
+    if np.maximum.reduce(magnitudes, axis=None, initial=0) >= _INFINITY:
+        raise BadSampleError(member, "holds NaN or infinity", Fault.VALUES)
 
 
-_EXPONENT = np.uint16(0x7C00)
-"""All exponent bits of a float16; set together they mean NaN or infinity."""
+_NO_SIGN = np.uint16(0x7FFF)
+_INFINITY = 0x7C00
+"""Bits of a float16: magnitudes from infinity on are infinity and the NaNs."""

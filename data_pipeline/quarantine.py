@@ -36,7 +36,9 @@ class Quarantine:
             return len(_named(file))
 
     def add(self, shard: str, key: str, member: str, reason: str) -> None:
-        """Name a bad sample, once."""
+        """Name a bad sample, once; once there are too many, no more are named."""
+        if self.excess is not None:
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+", encoding="utf8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed

@@ -1,5 +1,6 @@
-"""`memo data ...`: make, describe and check datasets."""
+"""`memo data ...`: make, describe, check and repair datasets."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url, parse_place
 
-data = typer.Typer(help="Make, describe and check datasets.", no_args_is_help=True)
+data = typer.Typer(help="Make, describe, check and repair datasets.", no_args_is_help=True)
 
 Dataset = Annotated[str, typer.Argument(help="A folder with dataset.json, or its URL.")]
 Out = Annotated[Path, typer.Option(help="Folder to make; must not exist.")]
@@ -64,11 +65,26 @@ def check(dataset: Dataset) -> None:
     """Verify hashes, structure and every member; exit status 1 if there is a problem."""
     from data_pipeline.shards.check import check_dataset  # noqa: PLC0415
 
-    problems = check_dataset(parse_place(dataset))
-    for problem in problems:
+    counts: Counter[str] = Counter()
+    for problem in check_dataset(parse_place(dataset)):
         typer.echo(str(problem))
-    typer.echo(f"{dataset}: {len(problems)} problems found" if problems else f"{dataset}: whole")
-    raise typer.Exit(1 if problems else 0)
+        counts[problem.fault] += 1
+    for fault, count in counts.most_common():
+        typer.echo(f"{fault:<28} {count:,}")
+    found = f"{counts.total():,} problems found; 'memo data repair' saves what is sound"
+    typer.echo(f"{dataset}: {found if counts else 'whole'}")
+    raise typer.Exit(1 if counts else 0)
+
+
+@data.command()
+def repair(dataset: Dataset, out: Out) -> None:
+    """Write what can be saved of a damaged dataset into a new one; the old one stays as it is."""
+    from data_pipeline.shards.repair import REPORT, repair_dataset  # noqa: PLC0415
+
+    report = repair_dataset(parse_place(dataset), out)
+    for line in report.table():
+        typer.echo(line)
+    typer.echo(f"wrote {out}: {report.kept:,} clips; {out / REPORT} says what was wrong with which")
 
 
 @data.command()

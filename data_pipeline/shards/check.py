@@ -1,25 +1,46 @@
 """`memo data check` and `memo data info`: is a dataset whole, and what does it hold."""
 
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip
+from data_pipeline.clip import (
+    EXPRESSION,
+    FACE,
+    JSON,
+    MEMBERS,
+    NOTHING,
+    BadSampleError,
+    Clip,
+    Fault,
+    clip_from_members,
+)
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo
-from data_pipeline.shards.index import ShardIndex, build_index, file_sha256, index_path
+from data_pipeline.shards.index import (
+    ShardIndex,
+    file_sha256,
+    index_of,
+    index_path,
+    with_checksums,
+)
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Dataset, Split
-from data_pipeline.shards.shard import MappedShard, Shard
-from data_pipeline.shards.store import open_store
-from data_pipeline.shards.tar import TarProblem
+from data_pipeline.shards.shard import CHANGED
+from data_pipeline.shards.store import Store, open_store
+from data_pipeline.shards.tar import BLOCK, Content, TarProblem, TarSample, map_tar, tar_samples
 
 POSTERIOR_TOLERANCE = 0.01
 """How far the float16 posteriors of a row may be from a sum of 1."""
+
+Members: TypeAlias = Mapping[str, memoryview]
+"""Suffix -> content."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +51,9 @@ class Problem:
         shard: name of the tar, "" if it concerns them all.
         key: of the sample, "" if it concerns the shard.
         member: suffix of the member, "" if it concerns the sample.
-        offset: of the member's header in the tar where it is what is wrong, else None.
+        offset: of the member's header in the tar, or of the sample's first one; None of a shard.
         reason: what is wrong.
+        fault: the kind of it.
     """
 
     shard: str
@@ -39,6 +61,7 @@ class Problem:
     member: str
     offset: int | None
     reason: str
+    fault: Fault
 
     def __str__(self) -> str:
         place = [part for part in (self.shard, self.key, self.member) if part]
@@ -47,93 +70,169 @@ class Problem:
         return f"{', '.join(place)}: {self.reason}"
 
 
-def check_dataset(place: Place) -> list[Problem]:
+def check_dataset(place: Place) -> Iterator[Problem]:
     """Look for everything that could go wrong in a run: all of it is read.
 
-    Sizes, hashes, the tars' structure, the indexes, and of every sample: that its members decode,
-    that its rows have the schema's dimensions and are finite, that its posteriors are posteriors,
-    and that no other has its key. Of a local folder also that there are no other tars in it.
+    Sizes, hashes, the tars' structure, the indexes, and of every sample: that its members are what
+    they were when the index was written and decode, that its rows have the schema's dimensions and
+    are finite, that its posteriors are posteriors, and that no other has its key. Of a local folder
+    also that there are no other tars in it.
 
     Raises:
         UserError: `dataset.json` is missing or not of the format.
     """
     store = open_store(place)
-    info = store.info()
+    return _check_shards(store, store.info())
+
+
+def _check_shards(store: Store, info: DatasetInfo) -> Iterator[Problem]:
     shard_of: dict[str, str] = {}
-    problems: list[Problem] = []
     for shard in info.shards:
         try:
             with store.tar(shard) as path:
-                beside = store.index(shard)
-                problems += _check_shard(path, beside, shard, info.features, shard_of)
+                known = store.index(shard)
+                yield from _check_shard(path, known, shard, info.features, shard_of)
         except UserError as error:
-            problems.append(Problem(shard.name, "", "", None, str(error)))
+            yield Problem(shard.name, "", "", None, str(error), Fault.LOST)
     listed = {shard.name for shard in info.shards}
-    tars = place.glob("*.tar") if isinstance(place, Path) else ()
-    strays = sorted(path.name for path in tars if path.name not in listed)
-    return problems + [Problem(name, "", "", None, "dataset.json lacks it") for name in strays]
+    tars = store.place.glob("*.tar") if isinstance(store.place, Path) else ()
+    for name in sorted(path.name for path in tars if path.name not in listed):
+        yield Problem(name, "", "", None, "dataset.json lacks it", Fault.UNLISTED)
 
 
 def _check_shard(
     path: Path,
-    beside: ShardIndex | None,
+    known: ShardIndex | None,
     shard: ShardInfo,
     features: FeatureSchema,
     shard_of: dict[str, str],
 ) -> Iterator[Problem]:
     """Check one tar, with the index beside it, and enter its keys into `shard_of`."""
     if not path.is_file() or not path.stat().st_size:
-        yield Problem(shard.name, "", "", None, "is missing or empty")
+        yield Problem(shard.name, "", "", None, "is missing or empty", Fault.LOST)
         return
-    found: list[TarProblem] = []
-    mapped = MappedShard(path, build_index(path, found.append))
-    for one in found:
-        yield Problem(shard.name, one.key, one.member, one.offset, one.reason)
-    for reason in _shard_reasons(path, beside, shard, len(mapped.index)):
-        yield Problem(shard.name, "", "", None, reason)
-    for row, key in enumerate(mapped.index.keys):
+    content = map_tar(path)
+    samples = yield from _step_through(shard.name, content)
+    yield from _compare(path, shard, known, index_of(samples, content), content)
+    rows = {key: row for row, key in enumerate(known.keys)} if known is not None else {}
+    for sample in samples:
+        key = sample.key
         if key in shard_of:
-            yield Problem(shard.name, key, "", None, f"{shard_of[key]} has this key, too")
+            reason = f"{shard_of[key]} has this key, too"
+            yield Problem(shard.name, key, "", sample.offset, reason, Fault.TWICE)
         shard_of.setdefault(key, shard.name)
-        for member, reason in _sample_reasons(mapped, row, features):
-            yield Problem(shard.name, key, member, None, reason)
+        crcs = _crcs(known, rows.pop(key)) if known is not None and key in rows else {}
+        for error in _sample_faults(sample, content, features, crcs):
+            at = sample.offsets[error.member] - BLOCK if error.member in sample.offsets else None
+            offset = sample.offset if at is None else at
+            yield Problem(shard.name, key, error.member, offset, error.reason, error.fault)
+    for key, row in rows.items():
+        stood = [at - BLOCK for at in known.offsets[row].tolist() if at >= 0] if known else []
+        yield Problem(shard.name, key, "", min(stood, default=None), "is lost", Fault.LOST)
 
 
-def _shard_reasons(
-    path: Path, beside: ShardIndex | None, shard: ShardInfo, samples: int
-) -> Iterator[str]:
+def _step_through(shard: str, content: Content) -> Generator[Problem, None, list[TarSample]]:
+    """The samples of a tar; all that is wrong with its structure on the way."""
+    scan = tar_samples(content)
+    while True:
+        try:
+            one: TarProblem = next(scan)
+        except StopIteration as end:
+            samples: list[TarSample] = end.value
+            return samples
+        yield Problem(shard, one.key, one.member, one.offset, one.reason, one.fault)
+
+
+def _compare(
+    path: Path, shard: ShardInfo, known: ShardIndex | None, found: ShardIndex, content: Content
+) -> Iterator[Problem]:
     """What differs from `dataset.json`, and a bad index."""
+
+    def problem(reason: str, fault: Fault) -> Problem:
+        return Problem(shard.name, "", "", None, reason, fault)
+
     size, sha256 = path.stat().st_size, file_sha256(path)
     if size != shard.bytes:
-        yield f"has {size:,} bytes, dataset.json says {shard.bytes:,}"
+        reason = f"has {size:,} bytes, dataset.json says {shard.bytes:,}"
+        yield problem(reason, Fault.LOST if size < shard.bytes else Fault.CHANGED)
     elif sha256 != shard.sha256:
-        yield f"was changed: its sha256 is {sha256}, dataset.json says {shard.sha256}"
-    if samples != shard.samples:
-        yield f"has {samples:,} samples, dataset.json says {shard.samples:,}"
-    name = index_path(Path(shard.name))
-    if beside is None:
-        yield f"its index {name} is missing, damaged or of another tar"
-    elif sha256 == shard.sha256 and beside.to_bytes(sha256) != build_index(path).to_bytes(sha256):
-        yield f"its index {name} does not say what is in the tar"
+        reason = f"was changed: its sha256 is {sha256}, dataset.json says {shard.sha256}"
+        yield problem(reason, Fault.CHANGED)
+    if len(found) != shard.samples:
+        reason = f"has {len(found):,} samples, dataset.json says {shard.samples:,}"
+        yield problem(reason, Fault.LOST if len(found) < shard.samples else Fault.FOREIGN)
+    name = index_path(Path(shard.name)).name
+    if known is None:
+        yield problem(f"its index {name} is missing, damaged or of another tar", Fault.INDEX)
+    elif sha256 == shard.sha256:
+        found = with_checksums(found, content)
+        if known.to_bytes(sha256) != found.to_bytes(sha256):
+            yield problem(f"its index {name} does not say what is in the tar", Fault.INDEX)
 
 
-def _sample_reasons(shard: Shard, row: int, features: FeatureSchema) -> Iterator[tuple[str, str]]:
-    """(member, reason) of everything that is wrong with a sample."""
+def _crcs(known: ShardIndex, row: int) -> dict[str, int]:
+    """Suffix -> CRC-32 of a sample's members."""
+    return dict(zip(MEMBERS, known.crcs[row].tolist(), strict=True))
+
+
+def _sample_faults(
+    sample: TarSample, content: Content, features: FeatureSchema, crcs: Mapping[str, int]
+) -> Iterator[BadSampleError]:
+    """Everything that is wrong with what a sample's members hold."""
+    members = sample.members(memoryview(content))
+    for suffix, one in members.items():
+        if crcs.get(suffix) and zlib.crc32(one) != crcs[suffix]:
+            yield BadSampleError(suffix, CHANGED, Fault.CHANGED)
+    if not sample.flaws:
+        for suffix, crc in crcs.items():
+            if crc and suffix not in members:
+                yield BadSampleError(suffix, "is lost: its index has it", Fault.LOST)
+    if members:
+        yield from examine(members, features)[1]
+
+
+def examine(
+    members: Members, features: FeatureSchema
+) -> tuple[dict[str, memoryview], list[BadSampleError]]:
+    """The members of a sample that can be used, together, and what is wrong with the others.
+
+    Args:
+        members: of one sample.
+        features: what its rows must be.
+    """
+    sound, faults = {}, []
+    for suffix in MEMBERS:
+        if suffix in members:
+            try:
+                _read_alone(suffix, members[suffix], features)
+                sound[suffix] = members[suffix]
+            except BadSampleError as error:
+                faults.append(error)
+    if JSON not in members:
+        faults.append(BadSampleError(JSON, "is missing", Fault.LOST))
     try:
-        clip = shard.read(row)
-    except BadSampleError as error:
-        yield error.member, error.reason
-        return
-    face, speech = features.face, features.speech
-    for member, rows, dim in (
-        (FACE, clip.face, face.dim if face else 0),
-        (EXPRESSION, clip.expression, len(face.classes) if face else 0),
-        (SPEECH, clip.speech, speech.dim if speech else 0),
-    ):
-        if rows is not None and rows.shape[1] != dim:
-            yield member, f"has rows of {rows.shape[1]}, dataset.json says {dim}"
+        clip = clip_from_members("", {JSON: b"{}", **sound})
+        features.check(clip)
+        if clip.is_empty and not faults:
+            faults.append(BadSampleError("", NOTHING, Fault.EMPTY))
+    except BadSampleError as error:  # face and expression do not belong together
+        if error.member not in {one.member for one in faults}:
+            faults.append(error)
+        sound = {suffix: one for suffix, one in sound.items() if suffix not in (FACE, EXPRESSION)}
+    return sound, faults
+
+
+def _read_alone(suffix: str, content: memoryview, features: FeatureSchema) -> None:
+    """Read a single member.
+
+    Raises:
+        BadSampleError: it is not of the right form, or its posteriors are none.
+    """
+    clip = clip_from_members("", {JSON: b"{}", suffix: content})
+    features.check_columns(clip)
     if clip.expression is not None and not _are_posteriors(clip.expression):
-        yield EXPRESSION, "has rows that are neither probabilities that sum to 1 nor zero"
+        reason = "has rows that are neither probabilities that sum to 1 nor zero"
+        raise BadSampleError(EXPRESSION, reason, Fault.VALUES)
 
 
 def _are_posteriors(rows: NDArray[np.float16]) -> bool:

@@ -2,23 +2,26 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip, Fault
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Place
 
 FILE = "dataset.json"
 NAME = r"^[^\W_][\w+-]*$"
 """Of datasets and splits, which become parts of file names and keys."""
+SMALLEST = 1024
+"""Bytes of a tar that a sample takes at least: the header and the content of its JSON member."""
 
 
 class Record(BaseModel):
-    """Base of everything in `dataset.json`: unknown keys are refused."""
+    """Base of everything in `dataset.json`: unknown keys, NaN and infinity are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RowSchema(Record):
@@ -37,6 +40,13 @@ class RowSchema(Record):
     encoder_sha256: str
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_statistics_of_each_column(self) -> Self:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (0, self.dim):
+                raise ValueError(f"{name} has {len(values)} numbers for {self.dim} columns")
+        return self
 
 
 class FaceSchema(RowSchema):
@@ -58,6 +68,32 @@ class FeatureSchema(Record):
     face: FaceSchema | None = None
     speech: SpeechSchema | None = None
 
+    def check_columns(self, clip: Clip) -> None:
+        """Make sure that a clip's rows are as wide as the schema says.
+
+        Raises:
+            BadSampleError: one is not, or the schema has no such rows.
+        """
+        face, speech = self.face, self.speech
+        for member, rows, columns in (
+            (FACE, clip.face, face.dim if face else 0),
+            (EXPRESSION, clip.expression, len(face.classes) if face else 0),
+            (SPEECH, clip.speech, speech.dim if speech else 0),
+        ):
+            if rows is not None and rows.shape[1] != columns:
+                reason = f"has rows of {rows.shape[1]}, dataset.json says {columns}"
+                raise BadSampleError(member, reason, Fault.SCHEMA)
+
+    def check(self, clip: Clip) -> None:
+        """Make sure that a clip is one of this dataset: its columns, and that it has what it needs.
+
+        Raises:
+            BadSampleError: rows of another width, or a class of the face without the face.
+        """
+        self.check_columns(clip)
+        if clip.expression is not None and clip.face is None:
+            raise BadSampleError(FACE, f"is missing, but {EXPRESSION} is there", Fault.LOST)
+
 
 class ShardInfo(Record):
     """One tar of the dataset's folder.
@@ -74,6 +110,13 @@ class ShardInfo(Record):
     samples: int = Field(ge=0)
     bytes: int = Field(gt=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        """Tables are made of so many samples before the tar is read."""
+        if self.samples > self.bytes // SMALLEST:
+            raise ValueError(f"{self.samples} samples are more than {self.bytes} bytes can hold")
+        return self
 
 
 class DatasetInfo(Record):

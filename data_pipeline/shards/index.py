@@ -1,31 +1,53 @@
 """The index of a tar: where each member of each sample lies, and how long the samples are.
 
 It stands beside the tar as `<name>.idx` and can be made anew from the tar alone. Python's `tarfile`
-is slow to step through a tar; with the index any member is one slice of a memory map.
+is slow to step through a tar; with the index any member is one slice of a memory map. The checksums
+tell whether a sample still is what it was when the index was written.
 
 An index file is, all numbers little-endian:
 
 | bytes | content |
 |---|---|
-| 8 | `memoidx1` |
+| 8 | `memoidx2` |
 | 32 | sha256 of all that follows |
 | 32 | sha256 of the tar that it belongs to |
 | 8 | number n of samples |
-| n * 92 | a row of `ROW` for each |
-| the rest | the keys, UTF-8, each followed by a line feed |
+| n * 112 | a row of `ROW` for each |
+| the rest | a line for each, UTF-8: its key; if it is broken, also member and reason, after tabs |
 """
 
 import hashlib
 import os
-from dataclasses import dataclass
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import FACE, JSON, MEMBERS, SPEECH, BadSampleError, npy_shape, read_text
-from data_pipeline.shards.tar import BLOCK, Report, TarProblem, TarSample, tar_samples
+from data_pipeline.clip import (
+    FACE,
+    JSON,
+    LONGEST_KEY,
+    MEMBERS,
+    MOST_BYTES,
+    SPEECH,
+    BadSampleError,
+    clip_from_members,
+    npy_shape,
+    read_text,
+)
+from data_pipeline.shards.dataset import ShardInfo
+from data_pipeline.shards.tar import (
+    BLOCK,
+    Content,
+    TarSample,
+    found_samples,
+    map_tar,
+)
 
 LENGTHS = (JSON, FACE, SPEECH)
 """Members whose lengths are kept: characters of the text, face rows, speech rows."""
@@ -35,13 +57,23 @@ ROW = np.dtype(
         ("offsets", "<i8", len(MEMBERS)),
         ("sizes", "<i8", len(MEMBERS)),
         ("lengths", "<i4", len(LENGTHS)),
+        ("crcs", "<u4", len(MEMBERS)),
     ]
 )
 """A sample in an index file; the columns are those of `ShardIndex`."""
 
-_MAGIC = b"memoidx1"
+_MAGIC = b"memoidx2"
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST + 8
+_MOST_LINE = 4096
+"""Bytes of a key, a member and a reason, at most."""
+
+
+class Flaw(NamedTuple):
+    """Why a sample cannot be used: the member, "" for all of it, and the reason."""
+
+    member: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -54,12 +86,17 @@ class ShardIndex:
             or the sample is broken.
         sizes: int64 (n, 5), its bytes; 0 if missing.
         lengths: int32 (n, 3): characters of the text, face rows, speech rows; 0 if missing.
+        crcs: uint32 (n, 5), CRC-32 of each member; 0 if missing or not known. They are known of
+            samples that could be read when the index was written.
+        flaws: row -> what is wrong with a broken sample.
     """
 
     keys: tuple[str, ...]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     lengths: NDArray[np.int32]
+    crcs: NDArray[np.uint32]
+    flaws: Mapping[int, Flaw] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,9 +104,11 @@ class ShardIndex:
     def to_bytes(self, tar_sha256: str) -> bytes:
         """The content of the index file of a tar with this hash."""
         rows = np.zeros(len(self), ROW)
-        rows["offsets"], rows["sizes"], rows["lengths"] = self.offsets, self.sizes, self.lengths
-        keys = "".join(f"{key}\n" for key in self.keys).encode()
-        body = bytes.fromhex(tar_sha256) + len(self).to_bytes(8, "little") + rows.tobytes() + keys
+        for name in rows.dtype.names or ():
+            rows[name] = getattr(self, name)
+        lines = ["\t".join((key, *self.flaws.get(row, ()))) for row, key in enumerate(self.keys)]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        body = bytes.fromhex(tar_sha256) + len(self).to_bytes(8, "little") + rows.tobytes() + text
         return _MAGIC + hashlib.sha256(body).digest() + body
 
 
@@ -80,7 +119,7 @@ def index_path(tar: Path) -> Path:
 
 def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     """Make the index of a tar and write it beside it, whole or not at all."""
-    index = build_index(tar)
+    index = with_checksums(build_index(tar), map_tar(tar))
     path = index_path(tar)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(index.to_bytes(tar_sha256))
@@ -88,66 +127,105 @@ def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     return index
 
 
-def read_index(tar: Path, tar_sha256: str) -> ShardIndex | None:
-    """The index beside a tar; None if it is missing, damaged or of another tar."""
+def read_index(tar: Path, shard: ShardInfo) -> ShardIndex | None:
+    """The index beside a tar; None if it is missing, damaged or of another tar.
+
+    Args:
+        tar: the shard.
+        shard: what `dataset.json` says of it.
+    """
+    path = index_path(tar)
     try:
-        return parse_index(index_path(tar).read_bytes(), tar_sha256)
+        if path.stat().st_size > _HEADER + (shard.samples + 1) * _MOST_LINE:
+            return None
+        return parse_index(path.read_bytes(), shard)
     except OSError:
         return None
 
 
-def parse_index(content: bytes, tar_sha256: str) -> ShardIndex | None:
-    """The content of an index file; None if it is damaged or of another tar."""
-    body = content[len(_MAGIC) + _DIGEST :]
-    if content[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
+def parse_index(content: bytes, shard: ShardInfo) -> ShardIndex | None:
+    """The content of an index file; None if it is damaged or of another tar.
+
+    Whatever it is, the index that is returned can do no harm: its members have a possible size, do
+    not overlap and end within the tar; whether the tar is that long is seen when a sample is read.
+
+    Args:
+        content: of the file, which may come from anywhere.
+        shard: what `dataset.json` says of the tar.
+    """
+    try:
+        index = _parse(content, shard.sha256)
+    except ValueError:
         return None
-    if body[:_DIGEST].hex() != tar_sha256:
-        return None
-    samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
-    end = _HEADER + samples * ROW.itemsize
-    keys = content[end:].decode(errors="replace").split("\n")[:-1]
-    if len(keys) != samples:  # it may come from a server, and its hash is its own
-        return None
-    rows = np.frombuffer(content, ROW, samples, _HEADER)
-    return ShardIndex(tuple(keys), rows["offsets"], rows["sizes"], rows["lengths"])
+    return index if _is_possible(index, shard.bytes) else None
 
 
-def load_index(tar: Path, tar_sha256: str) -> ShardIndex:
-    """The index beside a tar, or one made anew.
+def load_index(tar: Path, shard: ShardInfo) -> ShardIndex:
+    """The index beside a tar, or one made anew, which has no checksums.
 
     Args:
         tar: the shard.
-        tar_sha256: what `dataset.json` says of it; an index of another tar is not used.
+        shard: what `dataset.json` says of it; an index of another tar is not used.
     """
-    return read_index(tar, tar_sha256) or build_index(tar)
+    return read_index(tar, shard) or build_index(tar, shard.samples)
 
 
-def build_index(tar: Path, report: Report = lambda _: None) -> ShardIndex:
-    """Step through a tar and note its samples.
+def build_index(tar: Path, most: int = sys.maxsize) -> ShardIndex:
+    """Step through a tar and note its samples, without checksums.
 
-    What cannot belong to a clip is reported and left out. A sample that is not whole keeps its
-    place, without members, so that reading it fails and is noticed.
+    What cannot belong to a clip is left out. A sample that is not whole keeps its place, without
+    members, so that reading it fails and is noticed.
 
     Args:
         tar: any WebDataset tar whose members are named as in `data_pipeline.clip`.
-        report: called with each problem.
+        most: of a tar with more samples the first are taken.
     """
-    samples: dict[str, TarSample] = {}
-    with tar.open("rb") as file:
-        for sample in tar_samples(file, report):
-            first = samples.setdefault(sample.key, sample)
-            if first is not sample:
-                first.broken = True
-                reason = "members of this key stand elsewhere, too"
-                report(TarProblem(sample.key, "", sample.offset, reason))
-        whole = [TarSample(one.key, one.offset) if one.broken else one for one in samples.values()]
-        lengths = [_lengths(file, sample, report) for sample in whole]
+    content = map_tar(tar)
+    return index_of(found_samples(content, most), content)
+
+
+def index_of(samples: list[TarSample], content: Content) -> ShardIndex:
+    """The index of a tar, without checksums.
+
+    Args:
+        samples: what `tar_samples` found in it.
+        content: the tar.
+    """
+    flaws = {row: next(iter(one.flaws.values())) for row, one in enumerate(samples) if one.flaws}
+    whole = [TarSample(one.key, one.offset) if one.flaws else one for one in samples]
+    lengths = [[_length(content, one, suffix) for suffix in LENGTHS] for one in whole]
     return ShardIndex(
-        keys=tuple(samples),
-        offsets=_table([sample.offsets for sample in whole], missing=-1),
-        sizes=_table([sample.sizes for sample in whole], missing=0),
+        keys=tuple(one.key for one in samples),
+        offsets=_table([one.offsets for one in whole], missing=-1),
+        sizes=_table([one.sizes for one in whole], missing=0),
         lengths=np.array(lengths, dtype=np.int32).reshape(-1, len(LENGTHS)),
+        crcs=np.zeros((len(samples), len(MEMBERS)), dtype=np.uint32),
+        flaws={row: Flaw(one.member, one.reason) for row, one in flaws.items()},
     )
+
+
+def with_checksums(index: ShardIndex, content: Content) -> ShardIndex:
+    """The index with the checksums of what is in the tar, of every sample that can be read.
+
+    Args:
+        index: without them.
+        content: the tar.
+    """
+    tar, crcs = memoryview(content), np.zeros_like(index.crcs)
+    for row, (starts, sizes) in enumerate(zip(index.offsets, index.sizes, strict=True)):
+        places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
+        members = {name: tar[at : at + size] for name, at, size in places if at >= 0}
+        if _is_sound(members):
+            crcs[row] = [zlib.crc32(members.get(name, b"")) for name in MEMBERS]
+    return replace(index, crcs=crcs)
+
+
+def _is_sound(members: Mapping[str, memoryview]) -> bool:
+    """Whether a sample can be read."""
+    try:
+        return not clip_from_members("", members).is_empty
+    except BadSampleError:
+        return False
 
 
 def file_sha256(path: Path) -> str:
@@ -156,28 +234,76 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
+    """The index in a file.
+
+    Raises:
+        ValueError: it is damaged or of another tar.
+    """
+    start = len(_MAGIC) + _DIGEST
+    if content[:start] != _MAGIC + hashlib.sha256(content[start:]).digest():
+        raise ValueError("not an index, or damaged")
+    if content[start : start + _DIGEST].hex() != tar_sha256:
+        raise ValueError("of another tar")
+    samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
+    if samples * ROW.itemsize > len(content):
+        raise ValueError("cut off")
+    rows = np.frombuffer(content, ROW, samples, _HEADER)
+    text = content[_HEADER + rows.nbytes :].decode()
+    lines = text.split("\n")[:-1]
+    if len(lines) != samples or not text.replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError("not a line for each sample")
+    flaws = {}
+    if "\t" in text:
+        for row, line in enumerate(lines):
+            lines[row], *flaw = line.split("\t")
+            if flaw:
+                member, reason = flaw
+                flaws[row] = Flaw(member, reason)
+    columns = {name: rows[name] for name in ROW.names or ()}
+    return ShardIndex(tuple(lines), **columns, flaws=flaws)
+
+
+def _is_possible(index: ShardIndex, tar_bytes: int) -> bool:
+    """Whether a tar of this size can have this index."""
+    offsets, sizes = index.offsets, index.sizes
+    there = offsets >= 0
+    placed = (offsets >= -1) & (offsets % BLOCK == 0) & (offsets < tar_bytes) & (sizes >= 0)
+    absent = (offsets == -1) & (sizes == 0)
+    if not (np.where(there, placed, absent).all() and (index.lengths >= 0).all()):
+        return False
+    order = np.argsort(offsets[there], kind="stable")
+    begins, ends = offsets[there][order], (offsets + sizes)[there][order]
+    return bool(
+        (ends[:-1] <= begins[1:]).all()
+        and (ends <= tar_bytes).all()
+        and (sizes <= MOST_BYTES).all()
+        and (sizes.sum(axis=1) <= MOST_BYTES).all()
+        and _are_keys(index.keys)
+    )
+
+
+def _are_keys(keys: tuple[str, ...]) -> bool:
+    """Whether samples can have these keys; that they can be shown is known."""
+    if not all(keys) or len(set(keys)) < len(keys) or set("".join(keys)) & set("./\\"):
+        return False
+    return max(map(len, keys), default=0) <= LONGEST_KEY
+
+
 def _table(rows: list[dict[str, int]], missing: int) -> NDArray[np.int64]:
     """int64 (n, members)."""
     values = [[row.get(member, missing) for member in MEMBERS] for row in rows]
     return np.array(values, dtype=np.int64).reshape(-1, len(MEMBERS))
 
 
-def _lengths(file: BinaryIO, sample: TarSample, report: Report) -> list[int]:
-    """Characters of the text, face rows, speech rows; 0 for what is missing or damaged."""
-    lengths = []
-    for suffix in LENGTHS:
-        try:
-            lengths.append(_length(file, sample, suffix))
-        except BadSampleError as error:
-            report(TarProblem(sample.key, suffix, sample.offsets[suffix], error.reason))
-            lengths.append(0)
-    return lengths
-
-
-def _length(file: BinaryIO, sample: TarSample, suffix: str) -> int:
+def _length(content: Content, sample: TarSample, suffix: str) -> int:
+    """Characters of the text, or rows; 0 of what is missing, or damaged and refused when read."""
     if suffix not in sample.offsets:
         return 0
-    size, offset = sample.sizes[suffix], sample.offsets[suffix]
-    if suffix == JSON:
-        return len(read_text(os.pread(file.fileno(), size, offset)) or "")
-    return npy_shape(suffix, os.pread(file.fileno(), min(size, BLOCK), offset))[0]
+    offset, size = sample.offsets[suffix], sample.sizes[suffix]
+    try:
+        if suffix == JSON:
+            return len(read_text(content[offset : offset + size]) or "")
+        return npy_shape(suffix, content[offset : offset + min(size, BLOCK)])[0]
+    except BadSampleError:
+        return 0

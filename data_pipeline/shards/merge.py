@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipeline.clip import BadSampleError, Clip
+from data_pipeline.clip import LONGEST_KEY, BadSampleError, Clip, is_key
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, RowSchema
 from data_pipeline.shards.place import Place
@@ -43,7 +43,7 @@ def merge_datasets(places: Sequence[Place], out: Path) -> dict[str, int]:
                 clips = dataset.split(split)
                 for sample in range(len(clips)):
                     clip = _read(dataset.place, clips, sample)
-                    writer.write(split, replace(clip, key=f"{dataset.info.name}-{clip.key}"))
+                    writer.write(split, replace(clip, key=_key(dataset.info.name, clip.key)))
                 samples[split] = samples.get(split, 0) + len(clips)
     return samples
 
@@ -53,7 +53,18 @@ def _read(place: Place, clips: Split, sample: int) -> Clip:
         return clips.read(sample)
     except BadSampleError as error:
         shard, key = clips.location(sample)
-        raise UserError(f"{place / shard}: clip {key} is broken ({error})") from None
+        raise UserError(
+            f"{place / shard}: clip {key} is broken ({error}); 'memo data repair' writes "
+            "a dataset without it"
+        ) from None
+
+
+def _key(name: str, key: str) -> str:
+    """The clip's key in the new dataset."""
+    merged = f"{name}-{key}"
+    if not is_key(merged):
+        raise UserError(f"{merged} would be a key of more than {LONGEST_KEY} characters")
+    return merged
 
 
 def refuse_same_names(datasets: Sequence[Dataset]) -> None:

@@ -53,8 +53,7 @@ class Split:
         traffic: what reading the dataset has cost so far.
 
     Raises:
-        UserError: there is no such split, it is empty, or a shard is missing or of another size
-            than `dataset.json` says.
+        UserError: there is no such split, it is empty, or a shard is missing.
     """
 
     def __init__(self, store: Store, info: DatasetInfo, name: str | None) -> None:
@@ -70,6 +69,7 @@ class Split:
         self.readers = store.readers
         self.traffic = store.traffic
         self._store = store
+        self._features = info.features
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
         self._open: dict[int, Shard] = {}
         self._lock = threading.Lock()
@@ -163,7 +163,7 @@ class Split:
             shard = self._open.pop(number, None)
             if shard is None:
                 self._close_for(self.shards[number].bytes)
-                shard = self._store.open(self.shards[number])
+                shard = self._store.open(self.shards[number], self._features)
             self._open[number] = shard  # the last one is the one used last
             return shard
 

@@ -1,17 +1,26 @@
 """An open shard: clips by their row, from a memory map of the tar or from ranges of its bytes."""
 
-import mmap
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
 
-from data_pipeline.clip import JSON, MEMBERS, BadSampleError, Clip, clip_from_members
+from data_pipeline.clip import (
+    JSON,
+    MEMBERS,
+    NOTHING,
+    BadSampleError,
+    Clip,
+    Fault,
+    clip_from_members,
+)
+from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import ShardIndex
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.remote import Remote
-from data_pipeline.shards.tar import BLOCK
+from data_pipeline.shards.tar import BLOCK, map_tar
 
 GAP = 16 * BLOCK
 """Bytes between two members up to which one request for both is cheaper than two."""
@@ -22,6 +31,9 @@ AHEAD = 64
 CONNECTIONS = 16
 """Requests to a server at the same time."""
 
+CUT_OFF = "lies beyond the end of the tar, which is cut off"
+CHANGED = "was changed since it was written: its checksum differs"
+
 Span: TypeAlias = tuple[int, int]
 """Bytes [begin, end) of a tar."""
 
@@ -31,54 +43,72 @@ class Shard(ABC):
 
     Args:
         index: where they lie.
+        features: what their rows must be.
     """
 
-    def __init__(self, index: ShardIndex) -> None:
+    def __init__(self, index: ShardIndex, features: FeatureSchema) -> None:
         self.index = index
+        self._features = features
 
     def read(self, row: int) -> Clip:
         """The clip of this row; its arrays are views of the bytes that were read.
 
         Raises:
-            BadSampleError: it is not whole or not of the right form.
+            BadSampleError: it is not whole, was changed since its index was written, or is not of
+                the right form.
         """
-        spans = self._spans(row)
-        members: dict[str, memoryview] = {}
-        for begin, end in merge_spans(spans.values()):
-            content = self._read((begin, end))
-            for name, (first, last) in spans.items():
-                if begin <= first and last <= end:
-                    members[name] = content[first - begin : last - begin]
-        return clip_from_members(self.index.keys[row], members)
+        clip = self._clip(row, self._read(self._spans(row)))
+        self._features.check(clip)
+        if clip.is_empty:
+            raise BadSampleError("", NOTHING, Fault.EMPTY)
+        if _lengths(clip) != self.index.lengths[row].tolist():
+            raise BadSampleError("", "is longer or shorter than its index says", Fault.INDEX)
+        return clip
 
     def read_record(self, row: int) -> Clip:
         """The clip without its rows and its image: what its JSON member says.
 
         Raises:
-            BadSampleError: that member is missing or broken.
+            BadSampleError: that member is missing, changed or broken.
         """
         spans = self._spans(row)
-        record = {JSON: self._record(row, spans[JSON])} if JSON in spans else {}
-        return clip_from_members(self.index.keys[row], record)
+        return self._clip(row, {JSON: self._record(row, spans[JSON])} if JSON in spans else {})
 
     @abstractmethod
-    def _read(self, span: Span) -> memoryview:
-        """Bytes of the tar."""
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        """Suffix -> content of one sample's members, which lie there."""
 
     def _record(self, row: int, span: Span) -> memoryview:
         """The JSON member of a row, which lies there."""
-        return self._read(span)
+        return self._read({JSON: span})[JSON]
 
     def _spans(self, row: int) -> dict[str, Span]:
         """Suffix -> where this member of one sample lies."""
         if row >= len(self.index):
-            raise BadSampleError("", f"the tar holds only {len(self.index)} samples")
+            raise BadSampleError("", f"the tar holds only {len(self.index)} samples", Fault.LOST)
+        if row in self.index.flaws:
+            raise BadSampleError(*self.index.flaws[row])
         starts, sizes = self.index.offsets[row], self.index.sizes[row]
         places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
-        spans = {name: (at, at + size) for name, at, size in places if at >= 0}
-        if not spans:
-            raise BadSampleError("", "parts of it are lost or stand apart; see 'memo data check'")
-        return spans
+        return {name: (at, at + size) for name, at, size in places if at >= 0}
+
+    def _clip(self, row: int, members: Mapping[str, memoryview]) -> Clip:
+        """The clip of these members, which are compared with what the index says of them.
+
+        A matching checksum says that a member is what it was when the index was written, and that
+        it could be read then.
+        """
+        index, unchanged = self.index, True
+        known = zip(MEMBERS, index.sizes[row].tolist(), index.crcs[row].tolist(), strict=True)
+        for name, size, crc in known:
+            if name not in members:
+                continue
+            if len(members[name]) != size:
+                raise BadSampleError(name, CUT_OFF, Fault.LOST)
+            if crc and zlib.crc32(members[name]) != crc:
+                raise BadSampleError(name, CHANGED, Fault.CHANGED)
+            unchanged = unchanged and crc > 0
+        return clip_from_members(index.keys[row], members, unchanged)
 
 
 class MappedShard(Shard):
@@ -87,15 +117,15 @@ class MappedShard(Shard):
     Args:
         path: the tar.
         index: where its samples lie.
+        features: what their rows must be.
     """
 
-    def __init__(self, path: Path, index: ShardIndex) -> None:
-        super().__init__(index)
-        with path.open("rb") as file:
-            self._content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    def __init__(self, path: Path, index: ShardIndex, features: FeatureSchema) -> None:
+        super().__init__(index, features)
+        self._content = memoryview(map_tar(path))
 
-    def _read(self, span: Span) -> memoryview:
-        return self._content[slice(*span)]
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        return {name: self._content[begin:end] for name, (begin, end) in spans.items()}
 
 
 class RangedShard(Shard):
@@ -104,16 +134,28 @@ class RangedShard(Shard):
     Args:
         url: of the tar.
         index: where its samples lie.
+        features: what their rows must be.
         remote: asks for ranges.
     """
 
-    def __init__(self, url: Url, index: ShardIndex, remote: Remote) -> None:
-        super().__init__(index)
+    def __init__(
+        self, url: Url, index: ShardIndex, features: FeatureSchema, remote: Remote
+    ) -> None:
+        super().__init__(index, features)
         self._url = url
         self._remote = remote
         self._ahead: dict[int, memoryview] = {}
 
-    def _read(self, span: Span) -> memoryview:
+    def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
+        members = {}
+        for begin, end in merge_spans(spans.values()):
+            content = self._ask((begin, end))
+            for name, (first, last) in spans.items():
+                if begin <= first and last <= end:
+                    members[name] = content[first - begin : last - begin]
+        return members
+
+    def _ask(self, span: Span) -> memoryview:
         begin, end = span
         return memoryview(self._remote.read_range(self._url, begin, end) if begin < end else b"")
 
@@ -135,7 +177,17 @@ class RangedShard(Shard):
             if begin >= 0
         }
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            return dict(zip(spans, pool.map(self._read, spans.values()), strict=True))
+            return dict(zip(spans, pool.map(self._ask, spans.values()), strict=True))
+
+
+def _lengths(clip: Clip) -> list[int]:
+    """What the index says of a clip, from the clip itself."""
+    face, speech = clip.face, clip.speech
+    return [
+        len(clip.text or ""),
+        0 if face is None else len(face),
+        0 if speech is None else len(speech),
+    ]
 
 
 def merge_spans(spans: Iterable[Span]) -> list[Span]:

@@ -12,7 +12,14 @@ from data_pipeline.cache_folder import cache_folder
 from data_pipeline.errors import UserError
 from data_pipeline.order import WINDOW_SAMPLES
 from data_pipeline.shards.cache import ShardCache
-from data_pipeline.shards.dataset import FILE, DatasetInfo, ShardInfo, parse_info, read_info
+from data_pipeline.shards.dataset import (
+    FILE,
+    DatasetInfo,
+    FeatureSchema,
+    ShardInfo,
+    parse_info,
+    read_info,
+)
 from data_pipeline.shards.index import (
     ShardIndex,
     build_index,
@@ -20,6 +27,7 @@ from data_pipeline.shards.index import (
     load_index,
     parse_index,
     read_index,
+    with_checksums,
 )
 from data_pipeline.shards.place import Place, Url
 from data_pipeline.shards.remote import (
@@ -31,6 +39,7 @@ from data_pipeline.shards.remote import (
     UnavailableError,
 )
 from data_pipeline.shards.shard import CONNECTIONS, MappedShard, RangedShard, Shard
+from data_pipeline.shards.tar import map_tar
 
 GIB = 2**30
 
@@ -68,12 +77,16 @@ class Store(ABC):
         """What can be seen of a split's shards without reading them.
 
         Raises:
-            UserError: one is missing, or of another size than `dataset.json` says.
+            UserError: one is missing.
         """
 
     @abstractmethod
-    def open(self, shard: ShardInfo) -> Shard:
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
         """Open a shard.
+
+        Args:
+            shard: what `dataset.json` says of it.
+            features: what its rows must be.
 
         Raises:
             UserError: it cannot be had.
@@ -117,16 +130,11 @@ class LocalStore(Store):
             path = self._folder / shard.name
             if not path.is_file():
                 raise UserError(f"{path} is missing, though dataset.json lists it")
-            if path.stat().st_size != shard.bytes:
-                raise UserError(
-                    f"{path} has {path.stat().st_size} bytes, dataset.json says {shard.bytes}; "
-                    "'memo data check' tells what is left of it"
-                )
 
-    def open(self, shard: ShardInfo) -> Shard:
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
         """See `Store`."""
         path = self._folder / shard.name
-        return MappedShard(path, load_index(path, shard.sha256))
+        return MappedShard(path, load_index(path, shard), features)
 
     @contextmanager
     def tar(self, shard: ShardInfo) -> Iterator[Path]:
@@ -135,7 +143,7 @@ class LocalStore(Store):
 
     def index(self, shard: ShardInfo) -> ShardIndex | None:
         """See `Store`."""
-        return read_index(self._folder / shard.name, shard.sha256)
+        return read_index(self._folder / shard.name, shard)
 
 
 class RemoteStore(Store):
@@ -179,15 +187,15 @@ class RemoteStore(Store):
                 self.most_mapped / GIB,
             )
 
-    def open(self, shard: ShardInfo) -> Shard:
+    def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
         """See `Store`."""
         index = self._cached_index(shard) if self._by_ranges else None
         if index is not None:
             url = self._url / shard.name
             self._remote.check_size(url, shard.bytes)
-            return RangedShard(url, index, self._remote)
+            return RangedShard(url, index, features, self._remote)
         with self.tar(shard) as path:
-            return MappedShard(path, load_index(path, shard.sha256))
+            return MappedShard(path, load_index(path, shard), features)
 
     @contextmanager
     def tar(self, shard: ShardInfo) -> Iterator[Path]:
@@ -208,7 +216,7 @@ class RemoteStore(Store):
             content = self._remote.read(self._url / index_path(Path(shard.name)).name)
         except UnavailableError:
             return None
-        return parse_index(content, shard.sha256)
+        return parse_index(content, shard)
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Bring a shard into the cache, with an index made from it."""
@@ -217,14 +225,15 @@ class RemoteStore(Store):
             url,
             lambda: self._cache.write(path, self._remote.pieces(url, shard), shard.bytes),
         )
-        index = build_index(path).to_bytes(shard.sha256)
-        self._cache.write(index_path(path), [index], len(index))
+        index = with_checksums(build_index(path, shard.samples), map_tar(path))
+        content = index.to_bytes(shard.sha256)
+        self._cache.write(index_path(path), [content], len(content))
 
     def _cached_index(self, shard: ShardInfo) -> ShardIndex | None:
         """The index from the cache or from beside the shard; None if it has no good one."""
         path = self._cache.path(shard.sha256)
         with self._locked(shard):
-            index = read_index(path, shard.sha256)
+            index = read_index(path, shard)
             if index is not None:
                 self.traffic.count(hits=1)
                 self._cache.touch(shard.sha256)

@@ -1,27 +1,41 @@
-"""Stepping through a tar that may be damaged or foreign: its samples, and what is wrong with them.
+"""Stepping through a tar that may be damaged, foreign or evil: its samples, and what is wrong.
 
-Only headers are read. A sample is unusable if something of it was lost or stands twice, for what is
-left could pass for a clip that lacks a modality. Nothing that is wrong with one sample loses
-another.
+Only headers are read, none of more than `MOST_EXTRA` bytes, and nothing is kept but the samples, so
+that neither memory nor time can be blown up by what a header declares. (Python's tarfile keeps all
+members, and reads extended headers of any size.) A sample is unusable if something of it was lost,
+stands twice or elsewhere, or is none of a clip's members, for what is left could pass for a clip
+that lacks a modality. Nothing that is wrong with one sample loses another.
 """
 
 import mmap
+import sys
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, TypeAlias
+from pathlib import Path
+from typing import TypeAlias
 
-from data_pipeline.clip import MEMBERS
+from data_pipeline.clip import MEMBERS, MOST_BYTES, TOO_LARGE, Fault, is_key
 
 BLOCK = 512
 """Tar headers and members begin at multiples of this many bytes."""
+
+MOST_EXTRA = 1 << 16
+"""Bytes of a PAX or GNU header that says more of the next member; a longer one is damage."""
+
+MOST_EXTRAS = 4
+"""Such headers of one member; more are damage."""
+
+Content: TypeAlias = mmap.mmap | bytes
+"""All of a tar."""
 
 _MAGIC = b"ustar"
 _MAGIC_OFFSET = 257
 """What marks a header, and where in it."""
 
-_DAMAGE = (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError)
-"""What tarfile raises for headers that make no sense."""
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTRA = (*_PAX, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+"""Types of headers that say more of what follows."""
 
 
 @dataclass(frozen=True)
@@ -30,138 +44,312 @@ class TarProblem:
 
     Attributes:
         key: of the sample, "" where unknown.
-        member: suffix or name of the member, "" where unknown.
+        member: suffix of the member, "" where unknown.
         offset: of its header in the tar, in bytes.
-        reason: what is wrong.
+        reason: what is wrong, in one line that can be shown.
+        fault: the kind of it.
     """
 
     key: str
     member: str
     offset: int
     reason: str
-
-
-Report: TypeAlias = Callable[[TarProblem], None]
+    fault: Fault
 
 
 @dataclass
 class TarSample:
-    """Neighbouring members of one key.
+    """The members of one key.
 
     Attributes:
         key: their common name.
         offset: of the first member's header, in bytes.
         offsets: suffix -> where the member's content begins.
         sizes: suffix -> its bytes.
-        broken: something of it is missing or stands twice.
+        end: where the last of them ends.
+        twice: suffixes that stand there more than once; the first is in `offsets`.
+        flaws: the first problem of each kind; without any the sample can be used.
     """
 
     key: str
     offset: int
     offsets: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    broken: bool = False
+    end: int = 0
+    twice: set[str] = field(default_factory=set)
+    flaws: dict[Fault, TarProblem] = field(default_factory=dict)
 
-    def add(self, suffix: str, member: tarfile.TarInfo) -> str | None:
-        """Take a member in, or say why not."""
-        if not member.isreg() or member.issparse():
-            self.broken = True
-            return "not a regular file"
-        if suffix in self.offsets:
-            self.broken = True
-            return "second member of this name"
-        self.offsets[suffix] = member.offset_data
-        self.sizes[suffix] = member.size
-        return None
+    def members(self, tar: memoryview) -> dict[str, memoryview]:
+        """Suffix -> content, as slices of the tar, of what stands there once."""
+        return {
+            suffix: tar[at : at + self.sizes[suffix]]
+            for suffix, at in self.offsets.items()
+            if suffix not in self.twice
+        }
+
+    def note(self, problem: TarProblem) -> TarProblem:
+        """Take a problem down."""
+        self.flaws.setdefault(problem.fault, problem)
+        return problem
 
 
-def tar_samples(file: BinaryIO, report: Report) -> Iterator[TarSample]:
-    """The samples of a tar, in order; keys may come again.
+def map_tar(path: Path) -> Content:
+    """A tar as a memory map; an empty file cannot be mapped."""
+    with path.open("rb") as file:
+        empty = not file.seek(0, 2)
+        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def tar_samples(
+    content: Content, most: int = sys.maxsize
+) -> Generator[TarProblem, None, list[TarSample]]:
+    """The samples of a tar.
 
     Args:
-        file: the tar, open for reading in binary; the caller must not move its position.
-        report: called with each problem.
+        content: the tar.
+        most: of a tar with more samples the first are taken; memory grows with this number only.
+
+    Yields:
+        Each problem.
+
+    Returns:
+        The samples in the tar's order; behind them those keys of which no member is a clip's.
     """
-    sample: TarSample | None = None
-    gap = False
-    for member in _members(file, report):
-        if member is None:  # the samples on both sides may have lost something
-            gap = True
-            if sample is not None:
-                sample.broken = True
-            continue
-        key, _, suffix = member.name.removeprefix("./").partition(".")
-        refusal = _refusal(member.name, key, suffix)
-        if refusal:
-            report(TarProblem(key, suffix, member.offset, refusal))
-            continue
-        if sample is None or sample.key != key or gap:
-            if sample is not None:
-                yield sample
-            sample, gap = TarSample(key, member.offset, broken=gap), False
-        refusal = sample.add(suffix, member)
-        if refusal:
-            report(TarProblem(key, suffix, member.offset, refusal))
-    if sample is not None:
-        yield sample
+    samples = _Samples(most)
+    for found in _members(content):
+        if isinstance(found, int):
+            yield from samples.tear(found)
+        else:
+            yield from samples.add(found)
+    return samples.all()
 
 
-def _refusal(name: str, key: str, suffix: str) -> str | None:
-    """Why a name cannot be that of a clip's member; None if it can."""
-    if not key or "/" in name.removeprefix("./") or not name.isprintable():
-        return f"{name!r} is not a member's name"
+def found_samples(content: Content, most: int = sys.maxsize) -> list[TarSample]:
+    """What `tar_samples` returns; its problems are in the samples that they concern."""
+    scan = tar_samples(content, most)
+    while True:
+        try:
+            next(scan)
+        except StopIteration as end:
+            samples: list[TarSample] = end.value
+            return samples
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A member of a tar.
+
+    Attributes:
+        name: its path.
+        offset: of its first header.
+        begin, size: of its content.
+        end: where the next header stands.
+        regular: a plain file, without holes.
+    """
+
+    name: str
+    offset: int
+    begin: int
+    size: int
+    end: int
+    regular: bool
+
+
+class _Samples:
+    """The samples found so far.
+
+    Args:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._samples: dict[str, TarSample] = {}
+        self._strays: dict[str, TarSample] = {}
+        self._last: TarSample | None = None
+        self._torn_at: int | None = None
+
+    def all(self) -> list[TarSample]:
+        """Samples, then strays, which so change no sample's number."""
+        return [*self._samples.values(), *self._strays.values()]
+
+    def tear(self, at: int) -> Iterator[TarProblem]:
+        """Something is lost here; the samples on both sides may have had members there."""
+        yield TarProblem("", "", at, "the tar is damaged or cut off here", Fault.LOST)
+        self._torn_at = at
+        if self._last is not None:
+            yield from self._note_tear(self._last)
+
+    def add(self, member: _Member) -> Iterator[TarProblem]:
+        """Take a member in, or say why not."""
+        name = member.name.removeprefix("./")
+        key, _, suffix = name.rpartition("/")[2].partition(".")
+        reason = _refusal(name, key, suffix, member.regular)
+        if reason is not None:
+            yield self._refuse(key, suffix, member.offset, reason)
+            return
+        sample = self._sample(key, member.offset)
+        if sample is None:
+            return
+        if self._torn_at is not None:
+            yield from self._note_tear(sample)
+        yield from _fit(sample, suffix, member)
+        sample.end = member.end
+        self._last, self._torn_at = sample, None
+
+    def _sample(self, key: str, offset: int) -> TarSample | None:
+        """The sample of this key, a new one if need be; None of one too many."""
+        sample = self._samples.get(key)
+        if sample is None and len(self._samples) < self._most:
+            sample = self._strays.pop(key, None) or TarSample(key, offset)
+            self._samples[key] = sample
+        return sample
+
+    def _refuse(self, key: str, suffix: str, offset: int, reason: str) -> TarProblem:
+        """A member that is none of a clip's: its sample, if it has one, may lack something."""
+        if not is_key(key):
+            return TarProblem("", "", offset, reason, Fault.FOREIGN)
+        shown = suffix if is_key(suffix.replace(".", "")) else ""
+        problem = TarProblem(key, shown, offset, reason, Fault.FOREIGN)
+        sample = self._samples.get(key) or self._strays.get(key)
+        if sample is None and len(self._strays) < self._most:
+            sample = self._strays[key] = TarSample(key, offset)
+        return sample.note(problem) if sample else problem
+
+    def _note_tear(self, sample: TarSample) -> Iterator[TarProblem]:
+        if Fault.LOST not in sample.flaws:
+            reason = f"may have lost members: the tar is damaged or cut off at byte {self._torn_at}"
+            yield sample.note(TarProblem(sample.key, "", sample.offset, reason, Fault.LOST))
+
+
+def _fit(sample: TarSample, suffix: str, member: _Member) -> Iterator[TarProblem]:
+    """Put a member into its sample."""
+    place = sample.key, suffix, member.offset
+    if suffix in sample.offsets:
+        sample.twice.add(suffix)
+        yield sample.note(TarProblem(*place, "second member of this name", Fault.TWICE))
+        return
+    if sum(sample.sizes.values()) + member.size > MOST_BYTES:
+        yield sample.note(TarProblem(*place, TOO_LARGE, Fault.LARGE))
+        return
+    if sample.offsets and member.offset != sample.end and not sample.flaws:
+        reason = "members of this key stand elsewhere, too"
+        yield sample.note(TarProblem(sample.key, "", member.offset, reason, Fault.APART))
+    sample.offsets[suffix] = member.begin
+    sample.sizes[suffix] = member.size
+
+
+def _refusal(name: str, key: str, suffix: str, regular: bool) -> str | None:
+    """Why a member cannot be a clip's; None if it can."""
+    if not is_key(key) or "/" in name or not name.isprintable():
+        return f"{name!r:.100} is not a member's name"
     if suffix not in MEMBERS:
         return f"unknown member (known are {', '.join(MEMBERS)})"
-    return None
+    return None if regular else "not a regular file"
 
 
-def _members(file: BinaryIO, report: Report) -> Iterator[tarfile.TarInfo | None]:
-    """The tar's members in order, and None wherever something between them is lost.
+def _members(content: Content) -> Iterator[_Member | int]:
+    """The tar's members in order, and wherever something between them is lost, its offset.
 
     After a damaged header, reading goes on at the next one that is whole.
     """
-    size = file.seek(0, 2)
-    at: int | None = 0
-    while at is not None and at < size:
-        stop = yield from _members_from(file, at, size)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            at = _next_header(content, stop + BLOCK)
-            ends_here = content[stop : stop + BLOCK] == bytes(BLOCK)
-        if at is not None or not ends_here:
-            report(TarProblem("", "", stop, "the tar is damaged or cut off here"))
-            yield None
+    at, size, closed = 0, len(content), True
+    while at < size:
+        member = _member(content, at)
+        closed = member is None
+        if member is not None:
+            yield member
+            at = member.end
+            continue
+        following = _next_header(content, at + BLOCK)
+        if following < size or content[at : at + BLOCK] != bytes(BLOCK):
+            yield at
+        at = following
+    if not closed:  # there is no mark of the end
+        yield size
 
 
-def _members_from(file: BinaryIO, begin: int, size: int) -> Generator[tarfile.TarInfo, None, int]:
-    """The members from an offset on; returns where the first header stands that is none."""
-    stop = begin
-    file.seek(begin)
+def _member(content: Content, at: int) -> _Member | None:
+    """The member whose first header stands here; None if it is damaged, or cut off."""
+    said: dict[bytes, bytes] = {}
+    header, begin = _header(content, at), at + BLOCK
+    for _ in range(MOST_EXTRAS):
+        if header is None or header.type not in _EXTRA:
+            break
+        end = begin + _padded(header.size)
+        if not begin <= end <= len(content) or not _read_extra(header, content, begin, said):
+            return None
+        header, begin = _header(content, end), end + BLOCK
+    if header is None or header.type in _EXTRA:
+        return None
+    has_content = header.isreg() or header.type not in tarfile.SUPPORTED_TYPES
+    size = int(said.get(b"size", header.size)) if has_content else 0
+    end = begin + _padded(size)
+    if size < 0 or end > len(content):
+        return None
+    name = said[b"path"].decode("utf8", "surrogateescape") if b"path" in said else header.name
+    holes = header.type == tarfile.GNUTYPE_SPARSE or any(b"GNU.sparse" in key for key in said)
+    return _Member(name, at, begin, size, end, header.isreg() and not holes)
+
+
+def _read_extra(
+    header: tarfile.TarInfo, content: Content, begin: int, said: dict[bytes, bytes]
+) -> bool:
+    """Enter what an extra header says of the next member; False if it makes no sense."""
+    if header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+        return True
+    if header.size > MOST_EXTRA:
+        return False
+    text = content[begin : begin + header.size]
+    if header.type == tarfile.GNUTYPE_LONGNAME:
+        said[b"path"] = text.partition(b"\0")[0]
+        return True
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                if member.size < 0 or member.offset_data + member.size > size:
-                    break
-                yield member
-                stop = tar.offset
-    except _DAMAGE:
-        pass
-    return stop
-
-
-def _next_header(content: mmap.mmap, begin: int) -> int | None:
-    """Where the next undamaged header begins, at `begin` or after it; None if there is none."""
-    found = content.find(_MAGIC, begin + _MAGIC_OFFSET)
-    while found >= 0:
-        at = found - _MAGIC_OFFSET
-        if at % BLOCK == 0 and _is_header(content[at : at + BLOCK]):
-            return at
-        found = content.find(_MAGIC, found + 1)
-    return None
-
-
-def _is_header(block: bytes) -> bool:
-    try:
-        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-    except tarfile.HeaderError:
+        said |= _pax_records(text)
+        int(said.get(b"size", 0))
+    except ValueError:
         return False
     return True
+
+
+def _pax_records(text: bytes) -> dict[bytes, bytes]:
+    r"""Keyword -> value of lines `<bytes of the line> <keyword>=<value>\n`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    records, at = {}, 0
+    while at < len(text) and text[at]:
+        space = text.index(b" ", at, at + 8)
+        end = at + int(text[at:space])
+        keyword, equals, value = text[space + 1 : end - 1].partition(b"=")
+        if not equals or end > len(text) or text[end - 1 : end] != b"\n":
+            raise ValueError("no records of a PAX header")
+        records[keyword] = value
+        at = end
+    return records
+
+
+def _next_header(content: Content, begin: int) -> int:
+    """Where the next undamaged header begins, at `begin` or after it; the end if there is none."""
+    at = begin
+    while (found := content.find(_MAGIC, at + _MAGIC_OFFSET)) >= 0:
+        at = found - _MAGIC_OFFSET
+        beyond = at % BLOCK
+        if not beyond and _header(content, at) is not None:
+            return at
+        at += BLOCK - beyond
+    return len(content)
+
+
+def _header(content: Content, at: int) -> tarfile.TarInfo | None:
+    """The header in this block; None if it is none, or damaged."""
+    try:
+        return tarfile.TarInfo.frombuf(content[at : at + BLOCK], "utf8", "surrogateescape")
+    except tarfile.HeaderError:
+        return None
+
+
+def _padded(size: int) -> int:
+    """Bytes that a content of this size takes in a tar."""
+    return -(-size // BLOCK) * BLOCK

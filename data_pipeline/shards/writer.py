@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tarfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import Clip, clip_members
+from data_pipeline.clip import MOST_BYTES, TOO_LARGE, Clip, clip_members, is_key
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import (
     FILE,
@@ -26,11 +27,6 @@ from data_pipeline.shards.dataset import (
 from data_pipeline.shards.index import file_sha256, write_index
 
 STATISTICS_SPLIT = "train"
-
-
-def is_key(key: str) -> bool:
-    """Whether a clip can have this key: it comes back from a tar as it is, and can be shown."""
-    return bool(key) and not set(key) & set("./\\") and key.isprintable()
 
 
 class RowStatistics:
@@ -71,10 +67,10 @@ class _OpenShard:
         self.samples = 0
         self._tar = tarfile.open(path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
 
-    def write(self, clip: Clip) -> None:
-        """Append the clip's members; owner and time are left zero: same clips, same bytes."""
-        for suffix, content in clip_members(clip):
-            member = tarfile.TarInfo(f"{clip.key}.{suffix}")
+    def write(self, key: str, members: Sequence[tuple[str, bytes]]) -> None:
+        """Append a sample; owner and time are left zero: same clips, same bytes."""
+        for suffix, content in members:
+            member = tarfile.TarInfo(f"{key}.{suffix}")
             member.size = len(content)
             self._tar.addfile(member, io.BytesIO(content))
         self.samples += 1
@@ -169,12 +165,29 @@ class ShardWriter:
         """Append a clip to a split.
 
         Raises:
-            ValueError: a split's name or a key that is unfit, a key that is not new, or rows that
-                do not fit the schema or are not finite in float16.
+            ValueError: see `write_members`.
         """
-        if not re.fullmatch(NAME, split):
-            raise ValueError(f"{split!r} cannot be the name of a split")
-        self._check(clip)
+        self._check(split, clip)
+        self._append(split, clip, clip_members(clip))
+
+    def write_members(self, split: str, clip: Clip, members: Sequence[tuple[str, bytes]]) -> None:
+        """Append a clip to a split as it stands elsewhere, bit for bit.
+
+        Args:
+            split: its name.
+            clip: what the members hold.
+            members: suffix and content, in the order of `MEMBERS`.
+
+        Raises:
+            ValueError: a split's name or a key that is unfit, a key that is not new, rows that do
+                not fit the schema or are not finite in float16, or more than `MOST_BYTES`.
+        """
+        self._check(split, clip)
+        self._append(split, clip, members)
+
+    def _append(self, split: str, clip: Clip, members: Sequence[tuple[str, bytes]]) -> None:
+        if sum(len(content) for _, content in members) > MOST_BYTES:
+            raise ValueError(f"clip {clip.key!r} {TOO_LARGE}")
         self._keys.add(clip.key)
         self._has_face |= clip.face is not None
         self._has_speech |= clip.speech is not None
@@ -183,7 +196,7 @@ class ShardWriter:
             path = self._folder / f"{split}-{number:06d}.tar"
             self._open[split] = _OpenShard(path, split)
         shard = self._open[split]
-        shard.write(clip)
+        shard.write(clip.key, members)
         if shard.samples == self._samples_per_shard:
             self._done[split].append(self._open.pop(split).close())
         if split == STATISTICS_SPLIT:
@@ -193,10 +206,13 @@ class ShardWriter:
         """Put a file beside the shards."""
         self._files[name] = content
 
-    def _check(self, clip: Clip) -> None:
+    def _check(self, split: str, clip: Clip) -> None:
+        if not re.fullmatch(NAME, split):
+            raise ValueError(f"{split!r} cannot be the name of a split")
         if not is_key(clip.key):
             raise ValueError(
-                f"{clip.key!r} cannot be a key: it is empty, has a dot or slash, or cannot be shown"
+                f"{clip.key!r:.300} cannot be a key: it is empty or too long, has a dot or slash, "
+                "or cannot be shown"
             )
         if clip.key in self._keys:
             raise ValueError(f"two clips have the key {clip.key!r}")

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _REMEMBERED_WORDS = 1 << 16
+_LONGEST_REMEMBERED = 64
+"""Characters; a "word" of a damaged text may have millions."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Tokenizer(ABC):
 
     def encode(self, text: str) -> TokenizedText:
         """Cut a text into pieces; a word that leaves none (a control character) is not counted."""
-        words = [pieces for word in text.split() if (pieces := self._remembered(word))]
+        words = [pieces for word in text.split() if (pieces := self._pieces(word))]
         return TokenizedText(
             ids=np.array([piece for word in words for piece in word], dtype=np.int64),
             word=np.array([n for n, word in enumerate(words) for _ in word], dtype=np.int64),
@@ -131,6 +133,10 @@ class Tokenizer(ABC):
             temporary = folder / f"{name}.tmp"
             temporary.write_bytes(content)
             temporary.replace(folder / name)
+
+    def _pieces(self, word: str) -> tuple[int, ...]:
+        short = len(word) <= _LONGEST_REMEMBERED
+        return self._remembered(word) if short else self._encode_word(word)
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         """Pieces of one word; lone surrogates, which JSON can spell and UTF-8 cannot, become ?."""

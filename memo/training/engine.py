@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from memo.config import Distribution, Optimizer
 from memo.objectives.base import LossSum
 from memo.training.accelerator import deepspeed, supports_bf16
@@ -111,6 +111,9 @@ class Engine:
             batches: this rank's micro-batches; all ranks have the same number of them.
             number: of the step, from 0; seeds dropout.
             lr: learning rate.
+
+        Raises:
+            AgreedError: the ranks have different numbers of micro-batches.
         """
         seed_step(self._seed, number, self.ranks.rank)
         for group in self.adam.param_groups:
@@ -127,8 +130,14 @@ class Engine:
     def _count(self, batches: Sequence[Batch]) -> tuple[dict[str, int], int]:
         """Masked positions of each objective, and tokens, over all ranks and micro-batches."""
         here = [sum(one.count(name) for one in batches) for name in self._weights]
-        local = torch.tensor([*here, sum(one.tokens for one in batches)], dtype=torch.int64)
-        *counts, tokens = (int(total) for total in self.ranks.sum(local).tolist())
+        tokens_here, parts = sum(one.tokens for one in batches), len(batches)
+        local = torch.tensor([*here, tokens_here, parts, parts * parts], dtype=torch.int64)
+        *counts, tokens, parts, squares = (int(one) for one in self.ranks.sum(local).tolist())
+        if squares * self.ranks.count != parts * parts:  # they would wait for one another for ever
+            raise AgreedError(
+                "the ranks divide the data differently, for their copies of it differ: run 'memo "
+                "data check' on every node"
+            )
         return dict(zip(self._weights, counts, strict=True)), tokens
 
     def _loss(self, losses: Mapping[str, LossSum], counts: Mapping[str, int]) -> Tensor:

@@ -222,7 +222,8 @@ def open_task(task: TaskSettings, remote: RemoteSettings = FETCH) -> LabelledCor
             clip = samples.read_record(sample)
         except BadSampleError as error:
             raise UserError(
-                f"{task.dataset}: clip {samples.location(sample)[1]} is broken ({error})"
+                f"{task.dataset}: clip {samples.location(sample)[1]} is broken ({error}); "
+                "'memo data repair' writes a dataset without it"
             ) from None
         speakers.append(clip.speaker)
         sessions.append(clip.session)

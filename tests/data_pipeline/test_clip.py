@@ -15,13 +15,17 @@ from data_pipeline.clip import (
     EXPRESSION,
     FACE,
     JSON,
+    LONGEST_KEY,
     MEMBERS,
+    MOST_BYTES,
     SPEECH,
     BadSampleError,
     Clip,
+    Fault,
     Word,
     clip_from_members,
     clip_members,
+    is_key,
     npy_shape,
     read_npy,
     read_text,
@@ -166,6 +170,10 @@ def _with(name: str, value: object) -> bytes:
         (JSON, _with("speaker", "\ud800")),
         (JSON, _with("labels", {"emotion": [None]})),
         (JSON, _with("duration_s", 1).replace(b": 1", b": 1e999")),
+        (JSON, _with("duration_s", 1).replace(b": 1", b": 1" + b"0" * 309 + b".0")),
+        (JSON, _with("labels", {"a": 1}).replace(b": 1", b": 1E999")),
+        (JSON, _with("duration_s", 10**400)),
+        (JSON, _with("words", [["a", 0, 10**400]])),
         (FACE, b""),
         (FACE, _npy(np.ones((2, 3), np.float16))[:-1]),
         (FACE, _npy(np.full((2, 3), np.nan, np.float16))),
@@ -184,3 +192,58 @@ def test_a_bad_member_is_named(member: str, content: bytes) -> None:
 def test_a_clip_needs_its_record() -> None:
     with pytest.raises(BadSampleError, match=r"json: is missing"):
         clip_from_members("k", {FACE: _npy(np.ones((2, 3), np.float16))})
+
+
+def test_a_sample_has_a_largest_size() -> None:
+    members: dict[str, bytes] = {JSON: b"{}", "jpg": bytes(MOST_BYTES - 2)}
+    assert clip_from_members("k", members).image == members["jpg"]
+    with pytest.raises(BadSampleError, match="has more than 16 MiB") as caught:
+        clip_from_members("k", {**members, "jpg": bytes(MOST_BYTES - 1)})
+    assert caught.value.fault is Fault.LARGE
+
+
+def test_what_is_unchanged_is_read_the_same() -> None:
+    members = dict(clip_members(GOOD))
+    assert same(clip_from_members("k", members, unchanged=True), GOOD)
+
+
+@pytest.mark.parametrize(
+    ("clip", "empty"),
+    [
+        (Clip("k"), True),
+        (Clip("k", text=" \n"), True),
+        (Clip("k", speech=np.zeros((0, 3), np.float16), image=b""), True),
+        (Clip("k", text="a"), False),
+        (Clip("k", tags=("a",)), False),
+        (Clip("k", image=b"a"), False),
+        (Clip("k", text="", face=np.zeros((1, 3), np.float16)), False),
+    ],
+)
+def test_a_clip_with_nothing_in_it_is_empty(clip: Clip, empty: bool) -> None:
+    assert clip.is_empty == empty
+
+
+@pytest.mark.parametrize(
+    ("key", "fine"),
+    [
+        ("a b_가-1", True),
+        ("k" * LONGEST_KEY, True),
+        ("k" * (LONGEST_KEY + 1), False),
+        *(
+            (key, False)
+            for key in ("", "a.b", "a/b", "..", "a\\b", "a\nb", "a\0", "\ud800", "\u202ea")
+        ),
+    ],
+)
+def test_keys(key: str, fine: bool) -> None:
+    assert is_key(key) == fine
+
+
+def test_the_reason_can_be_shown_whatever_the_member_holds() -> None:
+    label = {"labels": {"\x1b[2J" * 500: [None]}}
+    header = b"\x93NUMPY\x01\x00\x40\x00" + b"\x1b[2J\r\n" * 10
+    for member, content in ((JSON, json.dumps(label).encode()), (FACE, header)):
+        with pytest.raises(BadSampleError) as caught:
+            clip_from_members("k", {JSON: b"{}", member: content})
+        assert caught.value.reason.isprintable()
+        assert len(caught.value.reason) < 200

@@ -39,6 +39,15 @@ def test_above_the_cap_the_run_stops(tmp_path: Path) -> None:
         other.check()
 
 
+def test_above_the_cap_no_more_are_named(tmp_path: Path) -> None:
+    """A step of very many bad samples ends, and its file stays small."""
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", 2)
+    for number in range(1000):
+        quarantine.add("s", str(number), "json", "broken")
+    assert len(quarantine) == 3
+    assert quarantine.excess is not None
+
+
 def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "run" / "quarantine.jsonl"
     Quarantine(path, 9).add("s", "a", "json", "broken")

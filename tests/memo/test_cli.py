@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -44,8 +45,29 @@ def test_check_fails_on_a_damaged_shard(
     before = shard.read_bytes()
     shard.write_bytes(content)
     assert run(monkeypatch, "data", "check", str(demo)) == 1
-    assert shard.name in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(shard.name in line and ", byte " in line for line in lines)
+    assert any(line.split() == ["changed", "since", "it", "was", "written", "2"] for line in lines)
+    assert "2 problems found" in lines[-1]
     shard.write_bytes(before)
+
+
+def test_repair_saves_what_is_sound(
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    damaged, out = shutil.copytree(demo, tmp_path / "damaged"), tmp_path / "out"
+    shard = next(damaged.glob("train-*.tar"))
+    shard.write_bytes(shard.read_bytes().replace(b'"text"', b'"te\xff\xff"', 1))
+    assert run(monkeypatch, "data", "repair", str(damaged), "--out", str(out)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["train", "19", "0", "0", "1"]
+    assert lines[-1].startswith(f"wrote {out}: 29 clips")
+    assert run(monkeypatch, "data", "check", str(out)) == 0
+    assert run(monkeypatch, "data", "repair", str(damaged), "--out", str(out)) == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_tokenizer_of_a_dataset_has_every_word_whole(

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import tarfile
+import tracemalloc
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -242,6 +243,16 @@ def test_a_large_vocabulary_knows_every_character_and_a_small_one_its_own(
 def test_lone_surrogates_become_question_marks(any_tokenizer: Tokenizer) -> None:
     half = json.loads(r'"a\ud83d b"')
     assert any_tokenizer.encode(half).ids.tolist() == any_tokenizer.encode("a? b").ids.tolist()
+
+
+def test_words_without_end_are_cut_and_not_kept(mixed: Tokenizer) -> None:
+    """The text of a damaged sample may be one word of megabytes, and another in every sample."""
+    tracemalloc.start()
+    for number in range(20):
+        assert len(mixed.encode("happy" * 40_000 + str(number)).ids) > 40_000
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < 200_000
 
 
 def test_random_replacements_are_text(any_tokenizer: Tokenizer) -> None:

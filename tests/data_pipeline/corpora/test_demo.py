@@ -42,7 +42,7 @@ def valid(folder: Path) -> list[Clip]:
 
 
 def test_the_dataset_is_sound(folder: Path, train: list[Clip], valid: list[Clip]) -> None:
-    assert check_dataset(folder) == []
+    assert list(check_dataset(folder)) == []
     assert (len(train), len(valid)) == (300, 60)
     assert not {clip.speaker for clip in train} & {clip.speaker for clip in valid}
 

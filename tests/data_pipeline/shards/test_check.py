@@ -11,6 +11,7 @@ import pytest
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.shards.check import check_dataset, describe
+from data_pipeline.shards.dataset import read_info
 from data_pipeline.shards.index import file_sha256, index_path, read_index, write_index
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.shards.samples import make_clips, write_clips
@@ -42,7 +43,7 @@ def _lines(folder: Path) -> list[str]:
 
 
 def test_a_whole_dataset_has_no_problem(folder: Path) -> None:
-    assert check_dataset(folder) == []
+    assert list(check_dataset(folder)) == []
 
 
 def test_without_dataset_json_there_is_nothing_to_check(tmp_path: Path) -> None:
@@ -62,19 +63,36 @@ def test_a_missing_and_an_empty_tar(folder: Path) -> None:
 def test_a_cut_tar(folder: Path) -> None:
     path = folder / FIRST
     content = path.read_bytes()
-    path.write_bytes(content[: content.index(b"c2.speech.npy") + 512])
-    lines = _lines(folder)
-    assert "the tar is damaged or cut off here" in lines[0]
-    assert lines[1].startswith(f"{FIRST}: has ")
-    assert lines[2] == f"{FIRST}: has 3 samples, dataset.json says 4"
-    assert lines[3].startswith(f"{FIRST}, c2: parts of it are lost")
+    cut = content.index(b"c2.speech.npy")
+    path.write_bytes(content[: cut + 512])
+    sample = content.index(b"c2.json")
+    assert _lines(folder) == [
+        f"{FIRST}, byte {cut:,}: the tar is damaged or cut off here",
+        f"{FIRST}, c2, byte {sample:,}: may have lost members: the tar is damaged or cut off at "
+        f"byte {cut}",
+        f"{FIRST}: has {cut + 512:,} bytes, dataset.json says {len(content):,}",
+        f"{FIRST}: has 3 samples, dataset.json says 4",
+        f"{FIRST}, c3, byte {content.index(b'c3.json'):,}: is lost",
+    ]
 
 
 def test_a_changed_tar(folder: Path) -> None:
     path = folder / FIRST
-    path.write_bytes(path.read_bytes().replace(b'"en"', b'"de"', 1))
-    (line,) = _lines(folder)
-    assert line.startswith(f"{FIRST}: was changed: its sha256 is {file_sha256(path)}")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"en"', b'"de"', 1))
+    whole, sample = _lines(folder)
+    assert whole.startswith(f"{FIRST}: was changed: its sha256 is {file_sha256(path)}")
+    assert sample == (
+        f"{FIRST}, c0, json, byte 0: was changed since it was written: its checksum differs"
+    )
+
+
+def test_a_padding_that_was_changed_harms_no_sample(folder: Path) -> None:
+    path = folder / FIRST
+    content = bytearray(path.read_bytes())
+    content[content.index(b"c0.face.npy") - 1] ^= 1
+    path.write_bytes(content)
+    assert [one.key for one in check_dataset(folder)] == [""]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"memoidx1"])
@@ -91,7 +109,7 @@ def test_an_index_that_says_something_else(folder: Path) -> None:
     """Valid in itself, but two samples are exchanged: each would be read as the other."""
     path = folder / FIRST
     sha256 = file_sha256(path)
-    index = read_index(path, sha256)
+    index = read_index(path, read_info(folder).shards[0])
     assert index is not None
     order = np.array([1, 0, *range(2, len(index))])
     wrong = replace(index, offsets=index.offsets[order], sizes=index.sizes[order])
@@ -106,16 +124,20 @@ def test_a_broken_member(folder: Path) -> None:
     at = content.index(b"\x93NUMPY", content.index(b"c1.speech.npy"))
     path.write_bytes(content[:at] + b"\x93NUMPX" + content[at + 6 :])
     _accept(folder)
-    problems = check_dataset(folder)
+    problems = list(check_dataset(folder))
     assert {(one.shard, one.key, one.member) for one in problems} == {(FIRST, "c1", "speech.npy")}
     assert {one.reason for one in problems} == {"not a version 1.0 npy file"}
 
 
 def test_rows_of_another_dimension(folder: Path) -> None:
-    _edit(folder, lambda text: text.replace('"dim": 5', '"dim": 4'))
-    problems = check_dataset(folder)
+    info = json.loads((folder / "dataset.json").read_text("utf8"))
+    info["features"]["speech"].update(dim=4, mean=[], std=[])
+    _edit(folder, lambda _: json.dumps(info))
+    problems = list(check_dataset(folder))
     assert len(problems) == 8
-    assert str(problems[0]) == f"{FIRST}, c0, speech.npy: has rows of 5, dataset.json says 4"
+    assert str(problems[0]) == (
+        f"{FIRST}, c0, speech.npy, byte 3,072: has rows of 5, dataset.json says 4"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,9 +158,9 @@ def test_a_key_in_two_shards_and_a_tar_that_is_not_listed(folder: Path, tmp_path
     record["shards"].append({**record["shards"][0], "name": "extra.tar"})
     (folder / "dataset.json").write_text(json.dumps(record), "utf8")
     write_index(folder / "extra.tar", file_sha256(folder / "extra.tar"))
-    assert _lines(folder) == [
-        f"extra.tar, c{number}: {FIRST} has this key, too" for number in range(4)
-    ]
+    lines = _lines(folder)
+    assert len(lines) == 4
+    assert lines[0] == f"extra.tar, c0, byte 0: {FIRST} has this key, too"
 
 
 def test_description(tmp_path: Path) -> None:

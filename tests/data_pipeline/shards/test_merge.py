@@ -68,3 +68,11 @@ def test_a_broken_clip_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train-000000\.tar: clip c0 is broken"):
         merge_datasets([one], tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one"]
+
+
+def test_a_key_that_would_become_too_long_is_refused(tmp_path: Path) -> None:
+    clips = [replace(clip, key="k" * 250) for clip in make_clips(1)]
+    one = write(tmp_path / "one", "a-long-name", FEATURES, {"train": clips})
+    with pytest.raises(UserError, match="would be a key of more than 255 characters"):
+        merge_datasets([one], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

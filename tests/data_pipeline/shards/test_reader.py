@@ -1,8 +1,10 @@
 """Reading by number, in any order, from several threads, and from datasets that are not whole."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from data_pipeline.clip import JSON, BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.shards import reader
-from data_pipeline.shards.index import index_path
+from data_pipeline.shards.dataset import read_info
+from data_pipeline.shards.index import Flaw, index_path, read_index, write_index
 from data_pipeline.shards.reader import Split, open_dataset
 from tests.data_pipeline.shards.samples import make_clips, same, write_clips
 
@@ -126,11 +129,7 @@ def test_bad_datasets_are_refused_in_one_line(folder: Path, tmp_path: Path) -> N
 
     assert "memo data build" in message(tmp_path / "nothing")
     assert "its splits are: train, valid" in message(folder, "test")
-    tar = folder / "train-000000.tar"
-    content = tar.read_bytes()
-    tar.write_bytes(content[:-1])
-    assert f"has {len(content) - 1} bytes, dataset.json says {len(content)}" in message(folder)
-    tar.unlink()
+    (folder / "train-000000.tar").unlink()
     assert "train-000000.tar is missing" in message(folder)
     _edit(folder, format="memo-dataset/9")
     assert "format" in message(folder)
@@ -144,6 +143,82 @@ def test_a_shard_lies_in_the_folder(folder: Path, name: str) -> None:
     _edit(folder, shards=[shard])
     with pytest.raises(UserError, match=r"shards\.0\.name"):
         open_dataset(folder)
+
+
+def test_more_samples_than_a_tar_can_hold_are_refused(folder: Path) -> None:
+    """Tables of this length would be made."""
+    shard = {"name": "a.tar", "split": "train", "bytes": 10240, "sha256": "0" * 64}
+    _edit(folder, shards=[{**shard, "samples": 10}])
+    assert open_dataset(folder).info.shards[0].samples == 10
+    _edit(folder, shards=[{**shard, "samples": 11}])
+    with pytest.raises(UserError, match="11 samples are more than 10240 bytes can hold"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda speech: speech["mean"].pop(), "mean has 4 numbers for 5 columns"),
+        (lambda speech: speech.update(dim=6), "mean has 5 numbers for 6 columns"),
+        (lambda speech: speech["std"].__setitem__(0, float("nan")), "finite number"),
+    ],
+)
+def test_statistics_that_fit_no_rows_are_refused(
+    folder: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    features = json.loads((folder / "dataset.json").read_text("utf8"))["features"]
+    change(features["speech"])
+    _edit(folder, features=features)
+    with pytest.raises(UserError, match=message):
+        open_dataset(folder)
+
+
+def test_rows_must_be_those_of_the_dataset(folder: Path) -> None:
+    for number, change in enumerate([{"speech": None}, {"face": None}]):
+        features = json.loads((folder / "dataset.json").read_text("utf8"))["features"]
+        _edit(folder, features={**features, **change})
+        with pytest.raises(BadSampleError, match=r"has rows of \d, dataset.json says 0") as caught:
+            open_dataset(folder).split("train").read(0)
+        assert caught.value.member == ("speech.npy", "face.npy")[number]
+        _edit(folder, features=features)
+
+
+def test_the_reason_of_a_broken_sample_stands_in_the_index(folder: Path) -> None:
+    """What was wrong with it when the index was written is told without looking for it again."""
+    tar = folder / "train-000000.tar"
+    tar.write_bytes(tar.read_bytes().replace(b"c1.speech.npy", b"c1.speech.npz", 1))
+    _reheader(tar, b"c1.speech.npz")
+    write_index(tar, read_info(folder).shards[0].sha256)
+    index = read_index(tar, read_info(folder).shards[0])
+    assert index is not None
+    assert index.flaws[1] == Flaw(
+        "speech.npz", "unknown member (known are json, face.npy, expression.npy, speech.npy, jpg)"
+    )
+    with pytest.raises(BadSampleError, match=r"speech\.npz: unknown member"):
+        open_dataset(folder).split("train").read(1)
+
+
+def test_the_record_of_a_sample_with_bad_rows_can_be_read(folder: Path) -> None:
+    """Labels and texts are read of all samples, before anything is trained on."""
+    tar = folder / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    at = content.index(b"c1.speech.npy") + 512 + 128
+    content[at : at + 2] = np.float16(np.nan).tobytes()
+    tar.write_bytes(content)
+    write_index(tar, read_info(folder).shards[0].sha256)
+    split = open_dataset(folder).split("train")
+    assert split.read_text(1) == CLIPS[1].text
+    with pytest.raises(BadSampleError, match=r"speech\.npy: holds NaN"):
+        split.read(1)
+
+
+def _reheader(tar: Path, name: bytes) -> None:
+    """Make the checksum of a header right."""
+    content = bytearray(tar.read_bytes())
+    at = content.index(name)
+    content[at + 148 : at + 156] = b" " * 8
+    content[at + 148 : at + 156] = b"%06o\0 " % sum(content[at : at + 512])
+    tar.write_bytes(content)
 
 
 def test_an_empty_split_is_refused(folder: Path) -> None:

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.clip import BadSampleError, Fault
 from data_pipeline.shards import shard as shard_module
-from data_pipeline.shards.index import build_index
+from data_pipeline.shards.index import build_index, with_checksums
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.remote import Remote
 from data_pipeline.shards.shard import GAP, MappedShard, RangedShard, Span, merge_spans
-from tests.data_pipeline.shards.samples import make_clips, same, write_clips
+from data_pipeline.shards.tar import map_tar
+from tests.data_pipeline.shards.samples import FEATURES, make_clips, same, write_clips
 
 CLIPS = make_clips(6)
 
@@ -33,7 +35,8 @@ class FakeRemote(Remote):
 
 def ranged(tar: Path) -> tuple[RangedShard, FakeRemote]:
     remote = FakeRemote(tar)
-    return RangedShard(Url("http://host/x.tar"), build_index(tar), remote), remote
+    index = with_checksums(build_index(tar), map_tar(tar))
+    return RangedShard(Url("http://host/x.tar"), index, FEATURES, remote), remote
 
 
 @pytest.fixture
@@ -65,25 +68,22 @@ def test_merged_spans_hold_all_and_no_wide_gap(given_spans: list[Span]) -> None:
 
 def test_a_sample_is_one_request(tar: Path) -> None:
     shard, remote = ranged(tar)
-    mapped = MappedShard(tar, shard.index)
+    mapped = MappedShard(tar, shard.index, FEATURES)
     for row in (5, 0, 3):
         assert same(shard.read(row), CLIPS[row])
         assert same(shard.read(row), mapped.read(row))
     assert len(remote.asked) == 6
 
 
-def test_a_stranger_between_two_members_is_not_fetched(tar: Path) -> None:
-    """Its suffix is none of a clip, so it is not in the index."""
+def test_a_long_comment_between_two_members_is_not_fetched(tar: Path) -> None:
+    """As another program may write it into the tar; a stranger there makes the sample unusable."""
     with tarfile.open(tar) as old:
         members = [(one, old.extractfile(one)) for one in old]
-        with tarfile.open(tar.with_name("new.tar"), "w") as new:
+        with tarfile.open(tar.with_name("new.tar"), "w", format=tarfile.PAX_FORMAT) as new:
             for at, (member, content) in enumerate(members):
+                if at == 1:
+                    member.pax_headers = {"comment": "x" * 2 * GAP}
                 new.addfile(member, content)
-                if at == 0:
-                    film = tarfile.TarInfo("c0.mp4")
-                    film.size = 2 * GAP
-                    with open("/dev/zero", "rb") as zeros:
-                        new.addfile(film, zeros)
     shard, remote = ranged(tar.with_name("new.tar"))
     assert same(shard.read(0), CLIPS[0])
     assert len(remote.asked) == 2
@@ -93,10 +93,27 @@ def test_a_stranger_between_two_members_is_not_fetched(tar: Path) -> None:
 def test_records_are_asked_for_together(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_module, "AHEAD", 4)
     shard, remote = ranged(tar)
-    mapped = MappedShard(tar, shard.index)
+    mapped = MappedShard(tar, shard.index, FEATURES)
     counts = []
     for row in range(6):
         assert same(shard.read_record(row), mapped.read_record(row))
         counts.append(len(remote.asked))
     assert counts == [4, 4, 4, 4, 6, 6]
     assert sum(end - begin for begin, end in remote.asked) < 6 * 200
+
+
+@pytest.mark.parametrize("bits", [0x01, 0x80])
+def test_a_member_that_was_changed_is_noticed_wherever_it_lies(tar: Path, bits: int) -> None:
+    shard, remote = ranged(tar)
+    content = bytearray(remote.content)
+    content[content.index(b"c2.speech.npy") + 512 + 128] ^= bits
+    content[content.index(b"c4.json") + 512 + 2] ^= bits
+    remote.content = bytes(content)
+    tar.write_bytes(content)
+    for one in (shard, MappedShard(tar, shard.index, FEATURES)):
+        assert same(one.read(3), CLIPS[3])
+        assert one.read_record(2).text == CLIPS[2].text, "its record is whole"
+        for read, row, member in ((one.read, 2, "speech.npy"), (one.read_record, 4, "json")):
+            with pytest.raises(BadSampleError, match="its checksum differs") as caught:
+                read(row)
+            assert (caught.value.member, caught.value.fault) == (member, Fault.CHANGED)

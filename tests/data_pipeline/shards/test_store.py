@@ -1,5 +1,6 @@
 """Datasets read over HTTP, by fetching and by ranges: the same as from the folder."""
 
+import json
 import subprocess
 import sys
 import time
@@ -9,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.clip import BadSampleError, Fault
 from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
 from data_pipeline.order import StreamState, Visits
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards import remote as remote_module
 from data_pipeline.shards.check import check_dataset, describe
-from data_pipeline.shards.index import index_path
+from data_pipeline.shards.index import file_sha256, index_path, write_index
 from data_pipeline.shards.merge import merge_datasets
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.shards.remote import FETCH, RANGES, RemoteSettings
+from data_pipeline.shards.repair import repair_dataset
 from data_pipeline.shards.store import GIB, RemoteStore
 from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream
 from tests.data_pipeline.shards.http_server import FileServer
@@ -176,7 +179,7 @@ def test_what_the_server_refuses_is_said(server: FileServer, folder: Path) -> No
 
 
 def test_check_and_merge_read_urls(server: FileServer, folder: Path, tmp_path: Path) -> None:
-    assert check_dataset(server.url) == []
+    assert list(check_dataset(server.url)) == []
     assert merge_datasets([server.url], tmp_path / "merged") == {"train": 10, "valid": 3}
     index_path(folder / FIRST).write_bytes(b"")
     (folder / "valid-000000.tar").unlink()
@@ -186,6 +189,46 @@ def test_check_and_merge_read_urls(server: FileServer, folder: Path, tmp_path: P
     assert index.startswith(f"{FIRST}: its index train-000000.idx is missing, damaged or of")
     assert missing.startswith("valid-000000.tar: http://")
     assert missing.endswith("there is no such file")
+
+
+def test_by_ranges_a_changed_member_is_noticed(server: FileServer, folder: Path) -> None:
+    """Fetched, it would be refused with its shard, whose sha256 is another."""
+    content = bytearray((folder / FIRST).read_bytes())
+    content[content.index(b"c1.speech.npy") + 512 + 128] ^= 1
+    (folder / FIRST).write_bytes(content)
+    train = open_url(server, RANGES).split("train")
+    assert same(train.read(0), CLIPS[0])
+    with pytest.raises(BadSampleError, match=r"speech\.npy: was changed since it was written"):
+        train.read(1)
+    with pytest.raises(UserError, match="given up after 2 attempts; the last one: wrong bytes"):
+        open_url(server, FETCH, attempts=2).split("train").read(0)
+
+
+def test_what_is_bad_at_a_url_is_checked_and_repaired(
+    server: FileServer, folder: Path, tmp_path: Path
+) -> None:
+    """A sample that was bad from the start, and a shard that is gone."""
+    tar = folder / FIRST
+    content = bytearray(tar.read_bytes())
+    at = content.index(b"c1.speech.npy") + 512 + 128
+    content[at : at + 2] = np.float16(np.nan).tobytes()
+    tar.write_bytes(content)
+    sha256 = file_sha256(tar)
+    write_index(tar, sha256)
+    listed = json.loads((folder / "dataset.json").read_text("utf8"))
+    listed["shards"][0]["sha256"] = sha256
+    (folder / "dataset.json").write_text(json.dumps(listed), "utf8")
+    (folder / "valid-000000.tar").unlink()
+    for settings in (FETCH, RANGES):
+        train = open_url(server, settings).split("train")
+        assert train.read_text(1) == CLIPS[1].text
+        with pytest.raises(BadSampleError, match="holds NaN"):
+            train.read(1)
+    faults = [(one.shard, one.key, one.fault) for one in check_dataset(server.url)]
+    assert faults == [(FIRST, "c1", Fault.VALUES), ("valid-000000.tar", "", Fault.LOST)]
+    report = repair_dataset(server.url, tmp_path / "out")
+    assert (report.whole["train"], report.cut["train"], report.dropped["valid"]) == (9, 1, 3)
+    assert not list(check_dataset(tmp_path / "out"))
 
 
 def maker(split: Split, folder: Path) -> BatchMaker:

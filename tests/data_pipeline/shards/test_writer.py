@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_pipeline.clip import Clip, clip_members
+from data_pipeline.clip import MOST_BYTES, Clip, clip_members
 from data_pipeline.errors import UserError
 from data_pipeline.shards import writer
 from data_pipeline.shards.dataset import FeatureSchema, read_info
@@ -156,6 +156,14 @@ def test_rows_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         rows = np.full((2, 5), value, np.float32)
         with pytest.raises(ValueError, match="speech rows are not finite"):
             write_clips(tmp_path / "d", train=[Clip("c", speech=rows)])  # type: ignore[arg-type]
+
+
+def test_what_could_not_be_read_again_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'c' has more than 16 MiB"):
+        write_clips(tmp_path / "d", train=[Clip("c", image=bytes(MOST_BYTES))])
+    with pytest.raises(ValueError, match="cannot be a key: it is empty or too long"):
+        write_clips(tmp_path / "d", train=[Clip("c" * 256, text="a")])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_after_an_error_at_the_end_nothing_is_left(

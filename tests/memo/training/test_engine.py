@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec, pack
 from memo.config import Distribution, Optimizer
 from memo.objectives.base import LossSum
@@ -180,6 +180,7 @@ def record(folder: str) -> None:
             save(end, place / f"end-{ranks.count}-{stage}")
         found[f"whole-{stage}"] = rows
         found[f"cut-{stage}"] = run(stage, 1 if stage % 2 else 3, 0, 2, engine(stage))
+        refuse_different_parts(made)
     for stage in range(1, 4):
         made = engine(stage, precision="bf16")
         run(stage, 2, 0, SAVED, made)
@@ -189,6 +190,14 @@ def record(folder: str) -> None:
         found[f"bf16-{stage}"] = run(stage, 2, SAVED, STEPS, made)
     if ranks.first:
         (place / f"found-{ranks.count}.json").write_text(json.dumps(found))
+
+
+def refuse_different_parts(made: Engine) -> None:
+    """One rank has a micro-batch more: none takes the step, and none waits."""
+    if made.ranks.count > 1:
+        mine = batches(STEPS, made.ranks.rank, made.ranks.count, 2 + made.ranks.rank)
+        with pytest.raises(AgreedError, match="copies of it differ"):
+            made.step(mine, STEPS, 0.0)
 
 
 def go_on(folder: str) -> None:

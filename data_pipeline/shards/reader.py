@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
-from data_pipeline.order import Order
-from data_pipeline.shards.dataset import DatasetInfo
+from data_pipeline.order import WINDOW_SAMPLES, Order
+from data_pipeline.shards.dataset import DatasetInfo, ShardInfo
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.remote import FETCH, RemoteSettings
@@ -20,6 +20,9 @@ from data_pipeline.shards.store import Store, open_store
 
 MOST_OPEN = 256
 """Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
+
+MOST_INDEXED = 4 * WINDOW_SAMPLES
+"""About as many samples are in the open tars, whose indexes take some 200 bytes a sample."""
 
 
 @dataclass(frozen=True)
@@ -162,19 +165,23 @@ class Split:
         with self._lock:
             shard = self._open.pop(number, None)
             if shard is None:
-                self._close_for(self.shards[number].bytes)
+                self._close_for(self.shards[number])
                 shard = self._store.open(self.shards[number], self._features)
             self._open[number] = shard  # the last one is the one used last
             return shard
 
-    def _close_for(self, size: int) -> None:
-        """Close the shards used longest ago, so that another of this size may be opened."""
-        mapped = sum(self.shards[number].bytes for number in self._open)
+    def _close_for(self, new: ShardInfo) -> None:
+        """Close the shards used longest ago, so that another one may be opened."""
+        mapped = new.bytes + sum(self.shards[number].bytes for number in self._open)
+        indexed = new.samples + sum(self.shards[number].samples for number in self._open)
         while self._open and (
-            len(self._open) >= MOST_OPEN or mapped + size > self._store.most_mapped
+            len(self._open) >= MOST_OPEN
+            or mapped > self._store.most_mapped
+            or indexed > MOST_INDEXED
         ):
             oldest = next(iter(self._open))
             mapped -= self.shards[oldest].bytes
+            indexed -= self.shards[oldest].samples
             del self._open[oldest]
 
 

@@ -89,8 +89,18 @@ class Checkpoint:
         return _load_tensors(self.folder / MODEL)
 
     def state(self) -> TrainingState:
-        """Parameters and moments."""
-        return TrainingState(self.weights(), _load_tensors(self.folder / OPTIMIZER), self.updates)
+        """Parameters and moments.
+
+        Raises:
+            UserError: it has no moments, for it was imported or averaged.
+        """
+        moments = _load_tensors(self.folder / OPTIMIZER)
+        if not moments:
+            raise UserError(
+                f"{self.folder} has weights and no optimizer state: tune from it; a pretraining "
+                "run cannot go on from it"
+            )
+        return TrainingState(self.weights(), moments, self.updates)
 
 
 def find_checkpoint(place: Path) -> Path:

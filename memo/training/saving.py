@@ -129,7 +129,7 @@ def write_checkpoint(
         temporary.mkdir(parents=True)
         _write_files(temporary, state, progress, config, spec, features, tokenizer)
         _put_in_place(temporary, folder)
-        _point_latest(root, folder.name)
+        point_latest(root, folder.name)
         _prune(root, config, progress.step)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{temporary} cannot be written: {error}") from None
@@ -202,7 +202,8 @@ def _sync(path: Path) -> None:
     os.close(descriptor)
 
 
-def _point_latest(root: Path, name: str) -> None:
+def point_latest(root: Path, name: str) -> None:
+    """Let `latest` name a checkpoint, on disk before this returns."""
     temporary = root / f"{LATEST}.tmp"
     with temporary.open("w", encoding="utf8") as file:
         file.write(f"{name}\n")

@@ -5,12 +5,9 @@ import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
-from data_pipeline.shards.dataset import FeatureSchema, SpeechSchema
 from memo.config import ModelSpec, PretrainConfig
-from memo.model.memobert import MemoBert
-from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
-from memo.tokenizer import Tokenizer, train_sentencepiece
+from memo.tokenizer import Tokenizer
 from memo.training import saving
 from memo.training.checkpoint import (
     Progress,
@@ -18,54 +15,8 @@ from memo.training.checkpoint import (
     load_model,
     open_checkpoint,
 )
-from memo.training.saving import write_checkpoint
 from memo.training.state import TrainingState
-
-CONFIG = PretrainConfig(keep_checkpoints=2)
-FEATURES = FeatureSchema(
-    speech=SpeechSchema(dim=4, encoder="noise", encoder_sha256="0" * 64, rows_per_s=16.0)
-)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return train_sentencepiece(["a b c d e f"], tmp_path_factory.mktemp("tokenizer") / "t", 30)
-
-
-@pytest.fixture(scope="module")
-def spec(tokenizer: Tokenizer) -> ModelSpec:
-    sizes = {"hidden": 8, "layers": 1, "heads": 2, "ffn": 16, "max_positions": 40}
-    return ModelSpec(
-        vocab_size=tokenizer.vocab_size, face_dim=3, face_classes=2, speech_dim=4, **sizes
-    )
-
-
-@pytest.fixture(scope="module")
-def model(spec: ModelSpec) -> PretrainingModel:
-    torch.manual_seed(0)
-    return PretrainingModel(MemoBert(spec), build_objectives(CONFIG.objectives, spec))
-
-
-@pytest.fixture(scope="module")
-def state(model: PretrainingModel) -> TrainingState:
-    moments = {
-        f"{key}.{name}": torch.randn_like(parameter)
-        for name, parameter in model.named_parameters()
-        for key in ("exp_avg", "exp_avg_sq")
-    }
-    return TrainingState(dict(model.state_dict()), moments, updates=5)
-
-
-def write(
-    root: Path,
-    step: int,
-    state: TrainingState,
-    spec: ModelSpec,
-    tokenizer: Tokenizer,
-    config: PretrainConfig = CONFIG,
-) -> Path:
-    progress = Progress(step, tokens=100 * step, stream=StreamState(1234, 2, step, "f" * 64))
-    return write_checkpoint(root, state, progress, config, spec, FEATURES, tokenizer)
+from tests.memo.training.small_checkpoint import CONFIG, FEATURES, write
 
 
 def test_what_is_written_is_read(

@@ -23,6 +23,7 @@ from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.scout import Scout
 from data_pipeline.shards.remote import Traffic
 from data_pipeline.watch import Activity
 
@@ -51,6 +52,10 @@ class Samples(Protocol):
         """How many threads read best: more than one where every clip is asked for at a server."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether some of them lie on a server."""
+
+    @property
     def traffic(self) -> Traffic:
         """What reading them has cost so far, where they lie on a server."""
 
@@ -58,6 +63,9 @@ class Samples(Protocol):
 
     def order(self, seed: int) -> SampleOrder:
         """In which they are trained on."""
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have what is needed to read some samples on this machine, as far as it is kept there."""
 
     def read(self, sample: int) -> Clip:
         """The clip of this number, or a BadSampleError."""
@@ -262,9 +270,16 @@ def _steps(maker: BatchMaker, state: StreamState, size: StepSize) -> Iterator[St
     """All steps from a state on."""
     order, total = maker.split.order(state.seed), len(maker.split)
     take = _filled if size.micro_batches else _divided
+    scout = (
+        Scout(maker.split.fetch, order, state.position(total)) if maker.split.is_remote else None
+    )
     while True:
+        first = state.position(total)
+        if scout is not None:
+            maker.activity.begins("fetching shards")
+            scout.wait_for(first + 1)
         maker.activity.begins("planning a step")
-        visits, batches = take(maker, order, state.position(total), size)
+        visits, batches = take(maker, order, first, size)
         state = state.advance(len(visits.samples), total)
         yield Step(tuple(batches), visits.samples, state)
 

@@ -27,6 +27,7 @@ class Subset:
         content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.readers = whole.readers
+        self.is_remote = whole.is_remote
         self.traffic = whole.traffic
         self._whole = whole
 
@@ -36,6 +37,10 @@ class Subset:
     def order(self, seed: int) -> Order:
         """The order of a seed."""
         return Order(seed, np.array([len(self)], dtype=np.int64))
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have some samples on this machine."""
+        self._whole.fetch(self.chosen[samples])
 
     def read(self, sample: int) -> Clip:
         """The clip of this number.
@@ -90,6 +95,7 @@ class Joined:
         content = "".join(part.fingerprint for part in parts).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.readers = max(part.readers for part in parts)
+        self.is_remote = any(part.is_remote for part in parts)
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
 
@@ -104,6 +110,13 @@ class Joined:
     def order(self, seed: int) -> SampleOrder:
         """The order of a seed: all parts shuffled with each other."""
         return Order(seed, np.diff(self._ends, prepend=0))
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have some samples on this machine."""
+        places = np.searchsorted(self._ends, samples, side="right")
+        for at in np.unique(places).tolist():
+            first = int(self._ends[at]) - len(self._parts[at])
+            self._parts[at].fetch(samples[places == at] - first)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number.

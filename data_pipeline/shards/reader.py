@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,6 +21,9 @@ from data_pipeline.shards.store import Store, open_store
 
 MOST_OPEN = 256
 """Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
+
+FETCHES = 4
+"""Shards that are fetched at the same time."""
 
 MOST_INDEXED = 4 * WINDOW_SAMPLES
 """About as many samples are in the open tars, whose indexes take some 200 bytes a sample."""
@@ -53,6 +57,7 @@ class Split:
 
     Attributes:
         readers: how many threads read best.
+        is_remote: whether the shards lie on a server.
         traffic: what reading the dataset has cost so far.
 
     Raises:
@@ -70,11 +75,13 @@ class Split:
             )
         self.fingerprint = info.fingerprint(name)
         self.readers = store.readers
+        self.is_remote = store.is_remote
         self.traffic = store.traffic
         self._store = store
         self._features = info.features
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
         self._open: dict[int, Shard] = {}
+        self._fetched: set[int] = set()
         self._lock = threading.Lock()
         store.check(self.shards)
 
@@ -84,6 +91,18 @@ class Split:
     def order(self, seed: int) -> Order:
         """The order of a seed."""
         return Order(seed, self.shard_sizes)
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have the shards of some samples in the cache; of those read by ranges, their indexes.
+
+        Raises:
+            UserError: one cannot be had.
+        """
+        numbers = np.unique(np.searchsorted(self._ends, samples, side="right")).tolist()
+        missing = [one for one in numbers if one not in self._fetched and one not in self._open]
+        with ThreadPoolExecutor(FETCHES) as pool:
+            list(pool.map(lambda one: self._store.fetch(self.shards[one]), missing))
+        self._fetched.update(missing)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number; its arrays are views of the tar.
@@ -167,6 +186,7 @@ class Split:
             if shard is None:
                 self._close_for(self.shards[number])
                 shard = self._store.open(self.shards[number], self._features)
+                self._fetched.discard(number)
             self._open[number] = shard  # the last one is the one used last
             return shard
 

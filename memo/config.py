@@ -279,12 +279,14 @@ class Distribution(Settings):
         precision: `fp32` or `bf16`; null takes bf16 at stages 1 to 3, where fp32 master weights
             are kept, if the accelerator supports it, and fp32 elsewhere.
         activation_checkpointing: recompute each layer in the backward pass.
+        hang_s: a rank that is at one thing (a step, a validation batch) for longer ends the run.
     """
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: bool = False
     precision: Literal["fp32", "bf16"] | None = None
     activation_checkpointing: bool = False
+    hang_s: float = Field(1800, gt=0)
 
 
 OBJECTIVES = {

@@ -1,5 +1,6 @@
 """The validation of a training run: loss and metric of every objective, cheap and repeatable."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,11 @@ from memo.objectives.transform import PretrainTransform
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, transform: PretrainTransform, maker: BatchMaker, device: torch.device
+    model: nn.Module,
+    transform: PretrainTransform,
+    maker: BatchMaker,
+    device: torch.device,
+    next_batch: Callable[[], None],
 ) -> dict[str, LossSum]:
     """Every objective's loss and metric on a split, with all modalities in sight.
 
@@ -25,6 +30,7 @@ def validate(
         transform: the run's.
         maker: makes this rank's batches of the split; its own transform is not used.
         device: where the model is.
+        next_batch: called before each batch.
 
     Returns:
         Objective name -> sums over this rank's clips, to be added up over the ranks.
@@ -34,6 +40,7 @@ def validate(
     sums: dict[str, LossSum] = {}
     for modality in transform.modalities:
         for batch in eval_batches(replace(maker, transform=transform.hiding(modality))):
+            next_batch()
             for name, loss in model(batch.to(device)).items():
                 before = sums.get(name)
                 sums[name] = loss if before is None else LossSum(*map(torch.add, before, loss))

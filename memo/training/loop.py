@@ -23,6 +23,7 @@ from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
+from memo.training.heartbeat import Heartbeat
 from memo.training.monitor import Monitor, Supply, objective_columns, step_columns
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
@@ -83,8 +84,14 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
             that cannot be written.
     """
     config, bad_steps, supply = run.config, 0, Supply(run.makers.train)
-    with _stream(run) as stream, StopSignals() as signals, Saver(display.say) as saver:
-        for done, step, waited_s in _steps(run, stream):
+    with (
+        _stream(run) as stream,
+        StopSignals() as signals,
+        Saver(display.say) as saver,
+        Heartbeat(run.ranks.rank, run.ranks.count, config.distribution.hang_s) as heart,
+        heart.explained(),
+    ):
+        for done, step, waited_s in _steps(run, stream, heart):
             begin = perf_counter()
             lr = learning_rate(done - 1, config.optimizer, config.steps)
             result = run.engine.step(step.micro_batches, done - 1, lr)
@@ -100,7 +107,8 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
                 if monitor is not None:
                     monitor.write(row)
             if done % config.valid_every == 0 or done == config.steps:
-                _validate(run, monitor, display)
+                _validate(run, monitor, display, heart)
+            heart.does(f"what follows step {done}")
             stopped_by = _agree_to_stop(run, signals)
             ends = stopped_by or done == config.steps
             if ends or done % config.checkpoint_every == 0:
@@ -133,10 +141,13 @@ def _stream(run: Run) -> TrainStream:
     return TrainStream(run.makers.train, run.progress.stream, step_size(run.config))
 
 
-def _steps(run: Run, stream: TrainStream) -> Iterator[tuple[int, Step, float]]:
+def _steps(run: Run, stream: TrainStream, heart: Heartbeat) -> Iterator[tuple[int, Step, float]]:
     """Number from 1, data, and seconds waited for it, of every step that is left."""
     for number in range(run.progress.step + 1, run.config.steps + 1):
-        yield number, next(stream), stream.wait_s
+        heart.does(f"waiting for the data of step {number}")
+        step = next(stream)
+        heart.does(f"step {number}")
+        yield number, step, stream.wait_s
 
 
 def _advance(progress: Progress, step: Step, result: StepResult) -> Progress:
@@ -197,12 +208,12 @@ def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str,
     return {name: one.shape[0] if one.shape else spec.vocab_size for name, one in targets.items()}
 
 
-def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:
+def _validate(run: Run, monitor: Monitor | None, display: Display, heart: Heartbeat) -> None:
     """Loss and metric of each objective on the validation splits, over all ranks.
 
     Of a mixture also those of each dataset.
     """
-    tables = {name: _validation_sums(run, maker) for name, maker in run.makers.valid.items()}
+    tables = {name: _validation_sums(run, maker, heart) for name, maker in run.makers.valid.items()}
     whole = torch.stack(list(tables.values())).sum(dim=0)
     columns = _validation_columns(run, whole)
     if len(tables) > 1:
@@ -215,9 +226,13 @@ def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:
         monitor.write({"step": run.progress.step, **row})
 
 
-def _validation_sums(run: Run, maker: BatchMaker) -> Tensor:
+def _validation_sums(run: Run, maker: BatchMaker, heart: Heartbeat) -> Tensor:
     """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3)."""
-    sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device)
+
+    def next_batch() -> None:
+        heart.does(f"validation after step {run.progress.step}")
+
+    sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device, next_batch)
     return run.ranks.sum(
         torch.stack([torch.stack(list(sums[name])) for name in run.config.objectives])
     )

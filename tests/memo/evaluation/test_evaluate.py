@@ -191,6 +191,7 @@ def _validate(
                 Quarantine(tmp_path / "quarantine.jsonl", 0),
             ),
             torch.device("cpu"),
+            lambda: None,
         )
         for rank in range(ranks)
     ]

@@ -12,7 +12,7 @@ from memo.tokenizer import train_sentencepiece
 SAMPLES, GLOBAL_BATCH, STEPS = 12, 8, 5
 """Step 1 ends inside the first epoch, step 2 across its end, step 3 at the end of the second."""
 
-TIMES = {"tokens_per_s", "mfu", "data_wait", "step_s"}
+TIMES = {"samples_per_s", "tokens_per_s", "mfu", "data_wait", "step_s", "read_mb_per_s"}
 """What two equal runs differ in."""
 
 

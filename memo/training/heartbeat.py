@@ -1,0 +1,170 @@
+"""Lost and hanging ranks: noticed within a bounded time, and named.
+
+Every rank has a thread that writes into the rendezvous' store, every second, that it lives and what
+it does. So it can be told who is missing when a collective operation fails or never ends.
+"""
+
+import faulthandler
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from threading import Event, Thread
+from time import monotonic, sleep
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
+
+BEAT_S = 1.0
+LOST_S = 60.0
+"""A rank that has not beaten for so long is lost."""
+
+ENDED = "has ended"
+STATUS = 1
+"""Exit status of a rank that gives up."""
+
+
+class Beat(NamedTuple):
+    """What a rank has written last.
+
+    Attributes:
+        number: grows with every beat.
+        host: where it runs.
+        doing: what it says that it does.
+    """
+
+    number: int
+    host: str
+    doing: str
+
+
+class Heartbeat:
+    """Watches over the ranks of a run, from one of them; a context manager.
+
+    If this rank does not get on for `hang_s`, the stacks of its threads are written to stderr and
+    the process ends; all ranks do this when one hangs, for they wait for each other. If the next
+    rank is lost, this one ends as well.
+
+    Args:
+        rank: this one.
+        ranks: how many there are.
+        hang_s: how long a rank may be at one thing.
+        store: of the beats; None opens the one of the rendezvous.
+    """
+
+    def __init__(self, rank: int, ranks: int, hang_s: float, store: Store | None = None) -> None:
+        self._rank = rank
+        self._ranks = ranks
+        self._hang_s = hang_s
+        self._store = store or _open_store()
+        self._doing = ("beginning", monotonic())
+        self._count = 0
+        self._stop = Event()
+        self._thread = Thread(target=self._watch, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.does(ENDED)
+        with suppress(DistError, OSError):
+            self._beat()
+
+    def does(self, what: str) -> None:
+        """Say what this rank does now."""
+        self._doing = (what, monotonic())
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """An error that came of the loss of a rank ends the process with a line that names it.
+
+        Raises:
+            SystemExit: with `STATUS`.
+        """
+        try:
+            yield
+        except RuntimeError:
+            lost = self._lost(3 * BEAT_S) if self._ranks > 1 else []
+            if not lost:
+                raise
+            self._say(f"ends, for {' and '.join(lost)}")
+            raise SystemExit(STATUS) from None
+
+    def _watch(self) -> None:
+        """In the thread."""
+        neighbour = (self._rank + 1) % self._ranks
+        last, seen = self._read(neighbour), monotonic()
+        while not self._stop.wait(BEAT_S):
+            try:
+                self._beat()
+                beat = self._read(neighbour)
+            except (DistError, OSError):
+                self._give_up("ends, for the first rank is gone, with the store of the rendezvous")
+                return
+            if beat != last or beat is None or beat.doing == ENDED:
+                last, seen = beat, monotonic()
+            if monotonic() - seen > LOST_S:
+                self._give_up(f"ends, for {_obituary(neighbour, beat)}")
+            what, since = self._doing
+            if monotonic() - since > self._hang_s:
+                self._give_up(f"has been at this for {self._hang_s:.0f} s: {what}", stacks=True)
+
+    def _beat(self) -> None:
+        self._count += 1
+        beat = f"{self._count}\t{socket.gethostname()}\t{self._doing[0]}"
+        self._store.set(f"rank-{self._rank}", beat)
+
+    def _read(self, rank: int) -> Beat | None:
+        """The last beat of a rank; None before its first."""
+        if not self._store.check([f"rank-{rank}"]):
+            return None
+        number, host, doing = self._store.get(f"rank-{rank}").decode().split("\t")
+        return Beat(int(number), host, doing)
+
+    def _lost(self, wait_s: float) -> Sequence[str]:
+        """What is to be said of each rank that does not beat."""
+        try:
+            before = [self._read(rank) for rank in range(self._ranks)]
+            sleep(wait_s)
+            after = [self._read(rank) for rank in range(self._ranks)]
+        except (DistError, OSError):
+            return ["the first rank is gone, with the store of the rendezvous"]
+        return [
+            _obituary(rank, beat)
+            for rank, beat in enumerate(after)
+            if rank != self._rank and beat == before[rank]
+        ]
+
+    def _say(self, what: str) -> None:
+        print(f"rank {self._rank} of {self._ranks} {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _give_up(self, why: str, stacks: bool = False) -> None:
+        self._say(why)
+        if stacks:
+            faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        os._exit(STATUS)
+
+
+def _obituary(rank: int, beat: Beat | None) -> str:
+    if beat is None:
+        return f"rank {rank} was never heard of"
+    return f"rank {rank} on {beat.host} is gone; the last that was heard of it: {beat.doing}"
+
+
+def _open_store() -> Store:
+    """A connection of its own to the store of the rendezvous, for the thread."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    wait = timedelta(seconds=LOST_S)
+    return PrefixStore("heartbeat", TCPStore(address, port, timeout=wait))

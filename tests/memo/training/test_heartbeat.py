@@ -1,0 +1,114 @@
+"""Lost and hanging ranks, with a store in this process and with processes that are killed."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from data_pipeline.packing import PackedBatch
+from memo.training import heartbeat as module
+from memo.training.engine import Engine, StepResult
+from memo.training.heartbeat import Heartbeat
+from memo.training.pretrain import pretrain
+from tests.memo.training.small_run import small_config, write_small_dataset
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_an_error_without_a_loss_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    store = HashStore()
+    with (
+        Heartbeat(0, 2, 60, store) as one,
+        Heartbeat(1, 2, 60, store),
+        pytest.raises(RuntimeError, match="out of memory"),
+        one.explained(),
+    ):
+        raise RuntimeError("out of memory")
+
+
+def test_who_is_lost_is_named_with_what_it_did(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    store = HashStore()
+    store.set("rank-1", "6\tnode7\tstep 9")
+    with (
+        Heartbeat(0, 3, 60, store) as heart,
+        pytest.raises(SystemExit) as ended,
+        heart.explained(),
+    ):
+        raise RuntimeError("connection closed by peer")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "rank 0 of 3 ends, for rank 1 on node7 is gone; the last that was heard of it: step 9 and "
+        "rank 2 was never heard of\n"
+    )
+
+
+def train_until_something_happens(dataset: str, folder: str, happens: str) -> None:
+    """As one rank; the second one meets with something in its third step."""
+    module.LOST_S = 2.0
+    changes = ["distribution.hang_s=4"] if happens == "hangs" else []
+    step = Engine.step
+
+    def hindered(
+        self: Engine, batches: Sequence[PackedBatch], number: int, lr: float
+    ) -> StepResult:
+        if number == 2 and self.ranks.rank == 1:
+            if happens == "hangs":
+                time.sleep(100)
+            os.kill(os.getpid(), signal.SIGKILL if happens == "is killed" else signal.SIGSTOP)
+        return step(self, batches, number, lr)
+
+    with patch.object(Engine, "step", hindered):
+        pretrain(small_config(Path(dataset), Path(folder) / "run", *changes), "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("happens", ["is killed", "is stopped", "hangs"])
+def test_when_a_rank_is_lost_the_other_ends_and_says_so(tmp_path: Path, happens: str) -> None:
+    dataset = write_small_dataset(tmp_path / "data")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "tests.memo.training.test_heartbeat"]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(dataset), str(tmp_path), happens],
+            cwd=ROOT,
+            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    try:
+        said = ranks[0].communicate(timeout=60)[1]
+        assert ranks[0].returncode == 1
+        if happens == "hangs":
+            also = ranks[1].communicate(timeout=60)[1]
+            assert "rank 0 of 2 has been at this for 4 s: step 3" in said
+            assert "rank 1 of 2 has been at this for 4 s: step 3" in also
+            assert "in hindered" in also
+            assert "Traceback" not in said
+        else:
+            last = said.splitlines()[-1]
+            assert last.startswith("rank 0 of 2 ends, for rank 1 on "), said
+            assert "is gone; the last that was heard of it: " in last
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
+if __name__ == "__main__":
+    train_until_something_happens(*sys.argv[1:])

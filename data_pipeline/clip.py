@@ -72,6 +72,12 @@ class Clip:
     image: bytes | None = None
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of its rows and its image."""
+        rows = (self.face, self.expression, self.speech)
+        return sum(one.nbytes for one in rows if one is not None) + len(self.image or b"")
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing in it to learn from; blank text is no text."""
         rows = (self.speech, self.face)

@@ -1,8 +1,8 @@
 """How many tokens each sample has, known to every rank without communication.
 
 Face and speech rows stand in the shards' indexes. Text is stored raw, so its pieces are counted
-with the run's tokenizer, a shard at a time when first needed, and kept on disk per (shard,
-tokenizer) for later runs.
+with the run's tokenizer when first needed, and kept on disk per (shard, tokenizer) for later runs
+as soon as a shard's are all known.
 """
 
 import contextlib
@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from data_pipeline.cache_folder import cache_folder
 from data_pipeline.clip import BadSampleError
+from data_pipeline.order import WINDOW_SAMPLES
 from data_pipeline.shards.reader import Split
+
+UNKNOWN = -1
+"""Pieces of a text that was not counted yet."""
+
+MOST_KEPT = 16 * WINDOW_SAMPLES
+"""The lengths of about as many samples are kept in memory, at 12 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class TokenLengths:
         self.longest = limits.longest
         self._folder = cache_folder() / "lengths" / tokenizer_fingerprint[:32]
         self._ends = np.cumsum(split.shard_sizes)  # (shards,)
-        self._known: dict[int, NDArray[np.int64]] = {}
+        self._known: dict[int, _ShardLengths] = {}
 
     def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of `[CLS] text [SEP] face speech`; an upper bound where parts are left out.
@@ -83,41 +90,74 @@ class TokenLengths:
         tokens = np.empty_like(samples)
         for shard in np.unique(shards).tolist():
             chosen = shards == shard
-            tokens[chosen] = self._of_shard(shard)[samples[chosen] - firsts[shard]]
+            tokens[chosen] = self._of_rows(shard, samples[chosen] - firsts[shard])
         return tokens
 
-    def _of_shard(self, shard: int) -> NDArray[np.int64]:
-        """Tokens of every sample of a shard."""
-        if shard not in self._known:
-            rows = self._split.lengths(shard)
-            pieces = self._pieces(shard)
-            text = np.where(pieces > 0, np.minimum(pieces, self._limits.text) + 2, 0)
-            face = np.minimum(rows.face, self._limits.face)
-            speech = np.minimum(rows.speech, self._limits.speech)
-            self._known[shard] = (text + face + speech).astype(np.int64)
-        return self._known[shard]
+    def _of_rows(self, shard: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of some rows of a shard; both int64 (n,)."""
+        known = self._known.pop(shard, None) or self._open_shard(shard)
+        self._known[shard] = known  # the last one is the one used last
+        if (known.pieces[rows] == UNKNOWN).any():
+            # On a server, records are asked for in order, many at a time.
+            self._count_rows(shard, rows if self._split.readers == 1 else None)
+        pieces = known.pieces[rows]
+        text = np.where(pieces > 0, np.minimum(pieces, self._limits.text) + 2, 0)
+        return text + known.frames[rows]
 
-    def _pieces(self, shard: int) -> NDArray[np.int32]:
-        """Text pieces of every sample of a shard, from the cache or counted now."""
-        path = self._folder / f"{self._split.shards[shard].sha256}.counts"
-        pieces = _load(path)
-        if pieces is None or len(pieces) != self._split.shard_sizes[shard]:
-            counts = self._count_shard(shard)
-            pieces = np.array([count or 0 for count in counts], dtype=np.int32)
-            if None not in counts:  # the tar may be mended, and has the same hash then
-                _save(path, pieces)
-        return pieces
+    def _open_shard(self, shard: int) -> "_ShardLengths":
+        """What is known of a shard without reading its texts; those used longest ago make room."""
+        kept = sum(len(known.pieces) for known in self._known.values())
+        while self._known and kept > MOST_KEPT:
+            kept -= len(self._known.pop(next(iter(self._known))).pieces)
+        lengths, size = self._split.lengths(shard), int(self._split.shard_sizes[shard])
+        pieces = _load(self._path(shard))
+        if pieces is None or len(pieces) != size:
+            pieces = np.full(size, UNKNOWN, dtype=np.int32)
+        face = np.minimum(lengths.face, self._limits.face)
+        speech = np.minimum(lengths.speech, self._limits.speech)
+        return _ShardLengths((face + speech).astype(np.int64), pieces)
 
-    def _count_shard(self, shard: int) -> list[int | None]:
-        """Pieces of each text; None of a broken sample, which is reported when it is read."""
-        first = int(self._ends[shard] - self._split.shard_sizes[shard])
-        return [self._count_sample(sample) for sample in range(first, int(self._ends[shard]))]
+    def _path(self, shard: int) -> Path:
+        """Where the counts of a shard are kept."""
+        return self._folder / f"{self._split.shards[shard].sha256}.counts"
+
+    def _count_rows(self, shard: int, rows: NDArray[np.int64] | None) -> None:
+        """Count the pieces of some texts, or of all; when all are known, keep them."""
+        known, first = self._known[shard], int(self._ends[shard] - self._split.shard_sizes[shard])
+        unknown = known.pieces == UNKNOWN
+        if rows is not None:
+            asked = np.zeros_like(unknown)
+            asked[rows] = True
+            unknown &= asked
+        for row in np.flatnonzero(unknown).tolist():
+            pieces = self._count_sample(first + row)
+            known.pieces[row] = pieces or 0
+            known.readable &= pieces is not None
+        # A broken tar may be mended, and has the same hash then.
+        if known.readable and not (known.pieces == UNKNOWN).any():
+            _save(self._path(shard), known.pieces)
 
     def _count_sample(self, sample: int) -> int | None:
+        """Pieces of its text; None of a broken sample, which is reported when it is read."""
         try:
             return self._count(self._split.read_text(sample) or "")
         except BadSampleError:
             return None
+
+
+@dataclass
+class _ShardLengths:
+    """What is known of a shard.
+
+    Attributes:
+        frames: int64 (n,), face and speech rows within the limits.
+        pieces: int32 (n,), of each text; `UNKNOWN` until it is asked for.
+        readable: whether all texts could be read.
+    """
+
+    frames: NDArray[np.int64]
+    pieces: NDArray[np.int32]
+    readable: bool = True
 
 
 def _load(path: Path) -> NDArray[np.int32] | None:

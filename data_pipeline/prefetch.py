@@ -3,7 +3,7 @@
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Generic, TypeVar
 
@@ -19,13 +19,23 @@ class Prefetch(Generic[T]):
     Args:
         items: made in the thread; must not refer to this object.
         depth: most items that wait to be taken.
+        patience_s: after so many seconds of waiting for an item, and after as many more,
+        stalled: is told how many seconds it has been.
 
     Attributes:
         wait_s: how long the last item was waited for, in seconds.
     """
 
-    def __init__(self, items: Iterator[T], depth: int) -> None:
+    def __init__(
+        self,
+        items: Iterator[T],
+        depth: int,
+        patience_s: float | None = None,
+        stalled: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self.wait_s = 0.0
+        self._patience_s = patience_s
+        self._stalled = stalled
         self._channel: _Channel[T] = _Channel(depth)
         # The thread holds the channel alone, so that forgetting this object can end it.
         thread = threading.Thread(
@@ -46,7 +56,7 @@ class Prefetch(Generic[T]):
         """
         start = perf_counter()
         try:
-            return self._channel.take()
+            return self._channel.take(self._patience_s, self._stalled)
         finally:
             self.wait_s = perf_counter() - start
 
@@ -78,10 +88,12 @@ class _Channel(Generic[T]):
                 self._changed.notify_all()
             return not self._finished
 
-    def take(self) -> T:
+    def take(self, patience_s: float | None, stalled: Callable[[float], None]) -> T:
         """Wait for an item; after the last one, raise the error or StopIteration."""
+        begin = perf_counter()
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._finished)
+            while not self._changed.wait_for(lambda: self._items or self._finished, patience_s):
+                stalled(perf_counter() - begin)
             if self._items:
                 self._changed.notify_all()
                 return self._items.popleft()

@@ -5,9 +5,11 @@ are enough: reading is slicing a memory map or waiting for a server, and NumPy a
 the interpreter's lock.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
@@ -21,6 +23,14 @@ from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.scout import Scout
+from data_pipeline.shards.remote import Traffic
+from data_pipeline.watch import Activity
+
+STALL_S = 30.0
+"""Seconds of waiting for a step after which a warning says what the loader is doing."""
+
+_log = logging.getLogger(__name__)
 
 Transform: TypeAlias = Callable[[Clip, int, int], Example]
 """(clip, sample number, epoch) -> example; draws only on (seed, epoch, sample)."""
@@ -41,13 +51,27 @@ class Samples(Protocol):
     def readers(self) -> int:
         """How many threads read best: more than one where every clip is asked for at a server."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of them lie on a server."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading them has cost so far, where they lie on a server."""
+
     def __len__(self) -> int: ...
 
     def order(self, seed: int) -> SampleOrder:
         """In which they are trained on."""
 
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have what is needed to read some samples on this machine, as far as it is kept there."""
+
     def read(self, sample: int) -> Clip:
         """The clip of this number, or a BadSampleError."""
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample; nothing is read for it."""
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
@@ -90,6 +114,7 @@ class BatchMaker:
         token_budget: most tokens of a micro-batch.
         placement: this rank.
         quarantine: takes the samples that cannot be used.
+        activity: is told what is being done.
     """
 
     split: Samples
@@ -101,6 +126,7 @@ class BatchMaker:
     token_budget: int
     placement: Placement
     quarantine: Quarantine
+    activity: Activity = field(default_factory=Activity)
 
     def divided(self, visits: Visits) -> Iterator[PackedBatch]:
         """This rank's share of a global batch.
@@ -117,6 +143,7 @@ class BatchMaker:
             clips = zip(self._read(numbers), numbers, visits.epochs[chosen].tolist(), strict=True)
             examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
             usable = [example for example in examples if example is not None]
+            self.activity.begins("packing")
             yield pack(usable, self.specs, self.face_dim, self.speech_dim)
 
     def _read(self, samples: Sequence[int]) -> Iterator[Clip | BadSampleError]:
@@ -128,6 +155,7 @@ class BatchMaker:
             yield from pool.map(self._read_one, samples)
 
     def _read_one(self, sample: int) -> Clip | BadSampleError:
+        self.activity.begins("reading", sample)
         try:
             return self.split.read(sample)
         except BadSampleError as error:
@@ -138,6 +166,8 @@ class BatchMaker:
         try:
             if isinstance(clip, BadSampleError):
                 raise clip
+            self.activity.bytes_read += clip.nbytes
+            self.activity.begins("transforming", sample)
             example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
@@ -199,7 +229,8 @@ class TrainStream:
         state.check(state.seed, maker.split.fingerprint)
         check_budget(maker.lengths.longest, maker.token_budget)
         check_ranks(maker, size)
-        self._steps = Prefetch(_steps(maker, state, size), prefetch)
+        stalled = partial(_say_where, maker.activity, maker.split)
+        self._steps = Prefetch(_steps(maker, state, size), prefetch, STALL_S, stalled)
 
     @property
     def wait_s(self) -> float:
@@ -229,12 +260,26 @@ class TrainStream:
         self._steps.close()
 
 
+def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
+    """Warn of a loader that stalls; by its parts, so that the stream itself can be forgotten."""
+    doing = activity.describe(split.shard_of)
+    _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
+
+
 def _steps(maker: BatchMaker, state: StreamState, size: StepSize) -> Iterator[Step]:
     """All steps from a state on."""
     order, total = maker.split.order(state.seed), len(maker.split)
     take = _filled if size.micro_batches else _divided
+    scout = (
+        Scout(maker.split.fetch, order, state.position(total)) if maker.split.is_remote else None
+    )
     while True:
-        visits, batches = take(maker, order, state.position(total), size)
+        first = state.position(total)
+        if scout is not None:
+            maker.activity.begins("fetching shards")
+            scout.wait_for(first + 1)
+        maker.activity.begins("planning a step")
+        visits, batches = take(maker, order, first, size)
         state = state.advance(len(visits.samples), total)
         yield Step(tuple(batches), visits.samples, state)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.order import Order, SampleOrder
+from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import SampleLengths, Samples
 
 
@@ -26,6 +27,8 @@ class Subset:
         content = whole.fingerprint.encode() + chosen.astype("<i8").tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.readers = whole.readers
+        self.is_remote = whole.is_remote
+        self.traffic = whole.traffic
         self._whole = whole
 
     def __len__(self) -> int:
@@ -35,6 +38,10 @@ class Subset:
         """The order of a seed."""
         return Order(seed, np.array([len(self)], dtype=np.int64))
 
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have some samples on this machine."""
+        self._whole.fetch(self.chosen[samples])
+
     def read(self, sample: int) -> Clip:
         """The clip of this number.
 
@@ -42,6 +49,10 @@ class Subset:
             BadSampleError: it is not whole or not of the right form.
         """
         return self._whole.read(int(self.chosen[sample]))
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample."""
+        return self._whole.shard_of(int(self.chosen[sample]))
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
@@ -84,8 +95,14 @@ class Joined:
         content = "".join(part.fingerprint for part in parts).encode()
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self.readers = max(part.readers for part in parts)
+        self.is_remote = any(part.is_remote for part in parts)
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])  # (parts,)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading all of them has cost so far."""
+        return sum((part.traffic for part in self._parts), Traffic())
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -93,6 +110,13 @@ class Joined:
     def order(self, seed: int) -> SampleOrder:
         """The order of a seed: all parts shuffled with each other."""
         return Order(seed, np.diff(self._ends, prepend=0))
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have some samples on this machine."""
+        places = np.searchsorted(self._ends, samples, side="right")
+        for at in np.unique(places).tolist():
+            first = int(self._ends[at]) - len(self._parts[at])
+            self._parts[at].fetch(samples[places == at] - first)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number.
@@ -102,6 +126,11 @@ class Joined:
         """
         part, number = self._place(sample)
         return part.read(number)
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample."""
+        part, number = self._place(sample)
+        return part.shard_of(number)
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""

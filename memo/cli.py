@@ -8,6 +8,7 @@ import typer
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import parse_place
+from memo.checkpoint_cli import checkpoint
 from memo.data_cli import data
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data, name="data")
+app.add_typer(checkpoint, name="checkpoint")
 
 
 @app.command()

@@ -306,6 +306,7 @@ class PretrainConfig(Settings):
         steps: optimizer steps in all.
         log_every, valid_every, checkpoint_every: in steps.
         keep_checkpoints: newest ones kept; null keeps all.
+        keep_every: and those at multiples of this step.
         max_bad_steps: stop after so many non-finite steps in a row.
         threads: CPU threads of a rank; null divides the cores among the ranks of the node.
         objectives: name -> its settings. A file or override changes what it names and leaves the
@@ -320,6 +321,7 @@ class PretrainConfig(Settings):
     valid_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
     keep_checkpoints: int | None = Field(3, ge=1)
+    keep_every: int | None = Field(None, ge=1)
     max_bad_steps: int = Field(5, ge=1)
     threads: int | None = Field(None, ge=1)
     data: DataSettings = DataSettings()

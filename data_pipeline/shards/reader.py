@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
-from data_pipeline.order import Order
-from data_pipeline.shards.dataset import DatasetInfo
+from data_pipeline.order import WINDOW_SAMPLES, Order
+from data_pipeline.shards.dataset import DatasetInfo, ShardInfo
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.remote import FETCH, RemoteSettings
@@ -20,6 +21,12 @@ from data_pipeline.shards.store import Store, open_store
 
 MOST_OPEN = 256
 """Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
+
+FETCHES = 4
+"""Shards that are fetched at the same time."""
+
+MOST_INDEXED = 4 * WINDOW_SAMPLES
+"""About as many samples are in the open tars, whose indexes take some 200 bytes a sample."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Split:
 
     Attributes:
         readers: how many threads read best.
+        is_remote: whether the shards lie on a server.
         traffic: what reading the dataset has cost so far.
 
     Raises:
@@ -67,11 +75,13 @@ class Split:
             )
         self.fingerprint = info.fingerprint(name)
         self.readers = store.readers
+        self.is_remote = store.is_remote
         self.traffic = store.traffic
         self._store = store
         self._features = info.features
         self._ends = np.cumsum(self.shard_sizes)  # (shards,)
         self._open: dict[int, Shard] = {}
+        self._fetched: set[int] = set()
         self._lock = threading.Lock()
         store.check(self.shards)
 
@@ -81,6 +91,18 @@ class Split:
     def order(self, seed: int) -> Order:
         """The order of a seed."""
         return Order(seed, self.shard_sizes)
+
+    def fetch(self, samples: NDArray[np.int64]) -> None:
+        """Have the shards of some samples in the cache; of those read by ranges, their indexes.
+
+        Raises:
+            UserError: one cannot be had.
+        """
+        numbers = np.unique(np.searchsorted(self._ends, samples, side="right")).tolist()
+        missing = [one for one in numbers if one not in self._fetched and one not in self._open]
+        with ThreadPoolExecutor(FETCHES) as pool:
+            list(pool.map(lambda one: self._store.fetch(self.shards[one]), missing))
+        self._fetched.update(missing)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number; its arrays are views of the tar.
@@ -115,6 +137,10 @@ class Split:
                 text = self.read_text(sample)
                 if text:
                     yield text
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the shard of a sample; nothing is read for it."""
+        return self.shards[self._place(sample)[0]].name
 
     def location(self, sample: int) -> tuple[str, str]:
         """Name of the shard and key of a sample, for messages."""
@@ -158,19 +184,24 @@ class Split:
         with self._lock:
             shard = self._open.pop(number, None)
             if shard is None:
-                self._close_for(self.shards[number].bytes)
+                self._close_for(self.shards[number])
                 shard = self._store.open(self.shards[number], self._features)
+                self._fetched.discard(number)
             self._open[number] = shard  # the last one is the one used last
             return shard
 
-    def _close_for(self, size: int) -> None:
-        """Close the shards used longest ago, so that another of this size may be opened."""
-        mapped = sum(self.shards[number].bytes for number in self._open)
+    def _close_for(self, new: ShardInfo) -> None:
+        """Close the shards used longest ago, so that another one may be opened."""
+        mapped = new.bytes + sum(self.shards[number].bytes for number in self._open)
+        indexed = new.samples + sum(self.shards[number].samples for number in self._open)
         while self._open and (
-            len(self._open) >= MOST_OPEN or mapped + size > self._store.most_mapped
+            len(self._open) >= MOST_OPEN
+            or mapped > self._store.most_mapped
+            or indexed > MOST_INDEXED
         ):
             oldest = next(iter(self._open))
             mapped -= self.shards[oldest].bytes
+            indexed -= self.shards[oldest].samples
             del self._open[oldest]
 
 

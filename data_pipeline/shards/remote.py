@@ -9,7 +9,7 @@ failed together do not come back together.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from threading import Lock
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -84,6 +84,11 @@ class Traffic:
     misses: int = 0
     waited_s: float = 0.0
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        """What both have cost; the sum is counted no further."""
+        names = [one.name for one in fields(self) if one.init and one.compare]
+        return Traffic(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def count(self, **amounts: float) -> None:
         """Add to some of them, by name."""

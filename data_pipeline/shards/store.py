@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 from data_pipeline.cache_folder import cache_folder
 from data_pipeline.errors import UserError
@@ -56,7 +57,10 @@ class Store(ABC):
 
     Attributes:
         traffic: what reading them has cost.
+        is_remote: whether they lie on a server.
     """
+
+    is_remote: ClassVar[bool]
 
     def __init__(self, place: Place, most_mapped: int, readers: int) -> None:
         self.place = place
@@ -93,6 +97,14 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def fetch(self, shard: ShardInfo) -> None:
+        """Bring near what opening a shard needs.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+
+    @abstractmethod
     def tar(self, shard: ShardInfo) -> AbstractContextManager[Path]:
         """A shard as a local file, as long as the context lasts.
 
@@ -116,6 +128,8 @@ class LocalStore(Store):
         folder: where `dataset.json` lies.
     """
 
+    is_remote = False
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, sys.maxsize, readers=1)
         self._folder = folder
@@ -135,6 +149,9 @@ class LocalStore(Store):
         """See `Store`."""
         path = self._folder / shard.name
         return MappedShard(path, load_index(path, shard), features)
+
+    def fetch(self, shard: ShardInfo) -> None:
+        """Nothing is nearer than it is."""
 
     @contextmanager
     def tar(self, shard: ShardInfo) -> Iterator[Path]:
@@ -158,6 +175,8 @@ class RemoteStore(Store):
         UserError: the packages for this scheme are not installed.
     """
 
+    is_remote = True
+
     def __init__(
         self, url: Url, settings: RemoteSettings, wait: Callable[[float], None] = time.sleep
     ) -> None:
@@ -165,6 +184,7 @@ class RemoteStore(Store):
         self._by_ranges = settings.read == "ranges"
         super().__init__(url, most_bytes, CONNECTIONS if self._by_ranges else 1)
         self._url = url
+        self._fetched: set[str] = set()
         self._remote = Remote(url.scheme, settings, self.traffic, wait)
         patience_s = settings.attempts * (settings.request_s + LONGEST_PAUSE_S)
         self._cache = ShardCache(cache_folder() / "shards", most_bytes, patience_s, wait)
@@ -197,13 +217,20 @@ class RemoteStore(Store):
         with self.tar(shard) as path:
             return MappedShard(path, load_index(path, shard), features)
 
+    def fetch(self, shard: ShardInfo) -> None:
+        """A shard, or its index if it is read by ranges, comes into the cache."""
+        if not self._by_ranges or self._cached_index(shard) is None:
+            with self.tar(shard):
+                pass
+        self._fetched.add(shard.sha256)
+
     @contextmanager
     def tar(self, shard: ShardInfo) -> Iterator[Path]:
         """A shard in the cache, fetched if it is not there."""
         path = self._cache.path(shard.sha256)
         with self._locked(shard):
             if path.is_file() and path.stat().st_size == shard.bytes:
-                self.traffic.count(hits=1)
+                self._count_hit(shard)
             else:
                 self.traffic.count(misses=1)
                 self._fetch(shard, path)
@@ -235,7 +262,7 @@ class RemoteStore(Store):
         with self._locked(shard):
             index = read_index(path, shard)
             if index is not None:
-                self.traffic.count(hits=1)
+                self._count_hit(shard)
                 self._cache.touch(shard.sha256)
                 return index
             self.traffic.count(misses=1)
@@ -246,6 +273,13 @@ class RemoteStore(Store):
                 content = index.to_bytes(shard.sha256)
                 self._cache.write(index_path(path), [content], len(content))
             return index
+
+    def _count_hit(self, shard: ShardInfo) -> None:
+        """What was fetched ahead was counted then."""
+        if shard.sha256 in self._fetched:
+            self._fetched.discard(shard.sha256)
+        else:
+            self.traffic.count(hits=1)
 
     @contextmanager
     def _locked(self, shard: ShardInfo) -> Iterator[None]:

@@ -52,8 +52,10 @@ class SpanMVFCKL(Objective):
 
     def targets(self, masked: MaskedClip) -> Targets | None:
         """Posteriors of the hidden frames that have one; None unless the face is hidden."""
+        if masked.hidden != self.modality:
+            return None
         rows = _rows(masked)
-        if masked.hidden != self.modality or len(rows) == 0:
+        if len(rows) == 0:
             return None
         start = len(masked.text_ids)
         return Targets(positions=start + rows, values=_posteriors(masked.expression[rows]))

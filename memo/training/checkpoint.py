@@ -15,16 +15,13 @@ Nothing depends on the number of ranks or the ZeRO stage that wrote it. Nothing 
 """
 
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from data_pipeline.errors import UserError
@@ -92,142 +89,18 @@ class Checkpoint:
         return _load_tensors(self.folder / MODEL)
 
     def state(self) -> TrainingState:
-        """Parameters and moments."""
-        return TrainingState(self.weights(), _load_tensors(self.folder / OPTIMIZER), self.updates)
+        """Parameters and moments.
 
-
-def write_checkpoint(
-    root: Path,
-    state: TrainingState,
-    progress: Progress,
-    config: PretrainConfig,
-    spec: ModelSpec,
-    features: FeatureSchema,
-    tokenizer: Tokenizer,
-) -> Path:
-    """Write a checkpoint; called on the first rank alone.
-
-    Its folder appears by one rename when every file is on disk, then `latest` names it, then the
-    oldest ones beyond `config.keep_checkpoints` are removed.
-
-    Args:
-        root: the run's `checkpoints` folder.
-        state: from `Engine.collect`.
-        progress: how far the run is.
-        config: its settings.
-        spec: the model's sizes.
-        features: of the dataset.
-        tokenizer: the run's.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        UserError: a weight is not finite, or the disk is full; the older checkpoints stay as they
-            are.
-    """
-    _refuse_non_finite(state.model)
-    folder = root / f"step-{progress.step:08d}"
-    temporary = folder.with_suffix(".tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _write_files(temporary, state, progress, config, spec, features, tokenizer)
-        _put_in_place(temporary, folder)
-        _point_latest(root, folder.name)
-        _prune(root, config.keep_checkpoints, folder.name)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{temporary} cannot be written: {error}") from None
-    return folder
-
-
-def _write_files(
-    temporary: Path,
-    state: TrainingState,
-    progress: Progress,
-    config: PretrainConfig,
-    spec: ModelSpec,
-    features: FeatureSchema,
-    tokenizer: Tokenizer,
-) -> None:
-    """All of a checkpoint, on disk."""
-    save_file(dict(state.model), temporary / MODEL)
-    save_file(dict(state.moments), temporary / OPTIMIZER)
-    tokenizer.save(temporary / TOKENIZER)
-    record = {
-        "format": FORMAT,
-        "progress": {**asdict(progress), "stream": progress.stream.to_json()},
-        "updates": state.updates,
-        "spec": spec.model_dump(),
-        "features": features.model_dump(mode="json"),
-        "config": config.model_dump(mode="json"),
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-    }
-    (temporary / STATE).write_text(json.dumps(record, indent=1), encoding="utf8")
-    _write_manifest(temporary)
-    _sync_tree(temporary)
-
-
-def _put_in_place(temporary: Path, folder: Path) -> None:
-    """Give a whole checkpoint its name; one of a run that was resumed from before it makes room."""
-    if folder.exists():
-        old = folder.with_suffix(".old.tmp")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    temporary.rename(folder)
-
-
-def _refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f"{name} is not finite; no checkpoint of this state is written")
-
-
-def _write_manifest(folder: Path) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    entries = {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-        }
-        for path in files
-    }
-    (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf8")
-
-
-def _sync_tree(folder: Path) -> None:
-    """Have every file and folder on disk before the rename that makes them count."""
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _point_latest(root: Path, name: str) -> None:
-    temporary = root / f"{LATEST}.tmp"
-    with temporary.open("w", encoding="utf8") as file:
-        file.write(f"{name}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(root / LATEST)
-    _sync(root)
-
-
-def _prune(root: Path, keep: int | None, newest: str) -> None:
-    """Remove the oldest checkpoints, and what interrupted writes have left.
-
-    Later ones than the newest are of a run that was resumed from before them; they do not count.
-    """
-    for left in root.glob("step-*.tmp"):
-        shutil.rmtree(left)
-    if keep is not None:
-        own = [folder for folder in sorted(root.glob("step-*")) if folder.name <= newest]
-        for old in own[:-keep]:
-            shutil.rmtree(old)
+        Raises:
+            UserError: it has no moments, for it was imported or averaged.
+        """
+        moments = _load_tensors(self.folder / OPTIMIZER)
+        if not moments:
+            raise UserError(
+                f"{self.folder} has weights and no optimizer state: tune from it; a pretraining "
+                "run cannot go on from it"
+            )
+        return TrainingState(self.weights(), moments, self.updates)
 
 
 def find_checkpoint(place: Path) -> Path:

@@ -13,7 +13,8 @@ from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
 from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.tokenizer import load_tokenizer
-from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.checkpoint import Progress
+from memo.training.saving import write_checkpoint
 from memo.training.setup import FACE_POSITIONS, SPEECH_POSITIONS
 from memo.training.state import TrainingState
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -19,12 +20,13 @@ from memo.model.flops import training_flops
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
-from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
-from memo.training.monitor import Monitor, objective_columns, step_columns
+from memo.training.monitor import Monitor, Supply, objective_columns, step_columns
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
+from memo.training.saving import Saver, write_checkpoint
 from memo.training.setup import Makers, step_size
 from memo.training.signals import StopSignals
 
@@ -77,10 +79,11 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         The signal that ended the run before its last step; else None.
 
     Raises:
-        AgreedError: too many non-finite steps in a row, or too many bad samples.
+        AgreedError: too many non-finite steps in a row, too many bad samples, or a last checkpoint
+            that cannot be written.
     """
-    config, bad_steps = run.config, 0
-    with _stream(run) as stream, StopSignals() as signals:
+    config, bad_steps, supply = run.config, 0, Supply(run.makers.train)
+    with _stream(run) as stream, StopSignals() as signals, Saver(display.say) as saver:
         for done, step, waited_s in _steps(run, stream):
             begin = perf_counter()
             lr = learning_rate(done - 1, config.optimizer, config.steps)
@@ -92,12 +95,19 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
             if not result.applied:
                 _report_bad_step(run, step, display, bad_steps)
             if done % config.log_every == 0 or done == config.steps:
-                _log(run, step, result, lr, seconds, waited_s, monitor, display)
+                row = _columns(run, step, result, lr, seconds, waited_s) | supply.columns()
+                display.log(row)
+                if monitor is not None:
+                    monitor.write(row)
             if done % config.valid_every == 0 or done == config.steps:
                 _validate(run, monitor, display)
             stopped_by = _agree_to_stop(run, signals)
-            if stopped_by or done % config.checkpoint_every == 0 or done == config.steps:
-                save(run)
+            ends = stopped_by or done == config.steps
+            if ends or done % config.checkpoint_every == 0:
+                _save(run, saver)
+            if ends:
+                with run.ranks.together():
+                    saver.finish()
             if stopped_by and done < config.steps:
                 display.say(f"asked to stop: step {done} is saved; the same command goes on")
                 return stopped_by
@@ -133,15 +143,13 @@ def _advance(progress: Progress, step: Step, result: StepResult) -> Progress:
     return Progress(progress.step + 1, progress.tokens + result.tokens, step.state_after)
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint of where the run stands; all ranks call it together."""
+def _save(run: Run, saver: Saver) -> None:
+    """Begin to write a checkpoint of where the run stands; all ranks call it together."""
     state = run.engine.collect()
-    with run.ranks.together():
-        if state is not None:
-            root = run.folder / "checkpoints"
-            write_checkpoint(
-                root, state, run.progress, run.config, run.spec, run.features, run.tokenizer
-            )
+    if state is not None:
+        root = run.folder / "checkpoints"
+        about = (run.progress, run.config, run.spec, run.features, run.tokenizer)
+        saver.begin(partial(write_checkpoint, root, state, *about))
 
 
 def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> None:
@@ -160,37 +168,28 @@ def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> N
         )
 
 
-def _log(
-    run: Run,
-    step: Step,
-    result: StepResult,
-    lr: float,
-    seconds: float,
-    waited_s: float,
-    monitor: Monitor | None,
-    display: Display,
-) -> None:
-    """One row of the log."""
+def _columns(
+    run: Run, step: Step, result: StepResult, lr: float, seconds: float, waited_s: float
+) -> dict[str, float]:
+    """Of a row of the log, what a step tells."""
     widths = head_widths(run.transform.specs, run.spec)
     flops = sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
     split, seed = run.makers.train.split, run.config.seed
     samples = run.progress.stream.position(len(split))
-    row = {
+    return {
         "step": run.progress.step,
         "epoch": samples / len(split),
         "samples": samples,
         "tokens": run.progress.tokens,
         "lr": lr,
         **step_columns(result),
+        "samples_per_s": len(step.samples) / seconds,
         "tokens_per_s": result.tokens / seconds,
         "mfu": flops / seconds / run.peak_flops,
         "data_wait": waited_s / seconds,
         "step_s": seconds,
         **(split.progress(seed, samples) if isinstance(split, Mixture) else {}),
     }
-    display.log(row)
-    if monitor is not None:
-        monitor.write(row)
 
 
 def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str, int]:

@@ -4,12 +4,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from data_pipeline.stream import BatchMaker
 from memo.training.engine import ObjectiveResult, StepResult
+
+MEGA = 1e6
 
 
 class Monitor:
@@ -44,6 +48,38 @@ class Monitor:
         for key, value in known.items():
             if key != "step" and value is not None:
                 self._board.add_scalar(key, value, int(row["step"]))
+
+
+class Supply:
+    """What the first rank's loader brings in, between one row of the log and the next.
+
+    Args:
+        maker: of the micro-batches.
+    """
+
+    def __init__(self, maker: BatchMaker) -> None:
+        self._maker = maker
+        self._last = self._counts()
+
+    def columns(self) -> dict[str, float]:
+        """`read_mb_per_s` of clips; of datasets on a server `network_mb_per_s` and `cache_hits`.
+
+        The latter is the share of shards that were found in the cache, since the run was started.
+        """
+        now, last = self._counts(), self._last
+        self._last = now
+        clips, network, seconds = (new - old for new, old in zip(now, last, strict=True))
+        columns = {"read_mb_per_s": clips / MEGA / seconds}
+        traffic = self._maker.split.traffic
+        if traffic.hits + traffic.misses:
+            columns["network_mb_per_s"] = network / MEGA / seconds
+            columns["cache_hits"] = traffic.hits / (traffic.hits + traffic.misses)
+        return columns
+
+    def _counts(self) -> tuple[float, float, float]:
+        """Bytes of clips, bytes over the network, seconds."""
+        traffic = self._maker.split.traffic
+        return self._maker.activity.bytes_read, traffic.bytes_read, perf_counter()
 
 
 def cut_back(path: Path, step: int) -> None:

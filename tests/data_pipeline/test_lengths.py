@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline import lengths as module
 from data_pipeline.lengths import LengthLimits, TokenLengths
 from data_pipeline.shards.reader import Split
 from tests.data_pipeline.small_dataset import write_split
@@ -55,14 +56,37 @@ def test_lengths_are_those_of_the_clips(split: Split, cache: Path) -> None:
     assert len(set(expected)) > 3
 
 
-def test_a_shard_is_counted_once_for_each_tokenizer(split: Split, cache: Path) -> None:
+def test_a_text_is_counted_when_it_is_asked_for_and_once(split: Split, cache: Path) -> None:
+    counter = Counter()
+    lengths = TokenLengths(split, counter, "t", LIMITS)
+    asked = [2, 0, 2, 3, 1, 1]
+    calls = []
+    for sample in asked:
+        lengths.of(np.array([sample, asked[0]]))
+        calls.append(counter.calls)
+    assert calls == [1, 2, 2, 3, 4, 4]
+    TokenLengths(split, counter, "t", LIMITS).of(np.array([1, 2]))
+    assert counter.calls == 4, "the first shard is known as a whole"
+    TokenLengths(split, counter, "other", LIMITS).of(np.array([1]))
+    assert counter.calls == 5
+
+
+def test_on_a_server_a_shard_is_counted_as_a_whole(split: Split, cache: Path) -> None:
+    split.readers = 16
     counter = Counter()
     TokenLengths(split, counter, "t", LIMITS).of(np.array([0]))
-    assert counter.calls == 4, "only the first shard is needed"
-    TokenLengths(split, counter, "t", LIMITS).of(np.array([1, 2]))
     assert counter.calls == 4
-    TokenLengths(split, counter, "other", LIMITS).of(np.array([1]))
-    assert counter.calls == 8
+
+
+def test_no_more_is_kept_in_memory_than_is_said(
+    split: Split, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", 3)
+    counter = Counter()
+    lengths = TokenLengths(split, counter, "t", LIMITS)
+    expected, order = _expected(split), [0, 4, 8, 0, 4, 8]  # of another shard each
+    assert [lengths.of(np.array([at])).item() for at in order] == [expected[at] for at in order]
+    assert counter.calls == len(order), "a shard that is not wholly counted is forgotten"
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])

@@ -1,5 +1,8 @@
 """The stream on real shards: the same global batches on any ranks, after any restart."""
 
+import logging
+import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data_pipeline import stream as stream_module
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
@@ -193,6 +197,35 @@ def test_an_error_in_the_thread_reaches_the_trainer(split: Split, tmp_path: Path
         next(stream)
         with pytest.raises(ZeroDivisionError, match="defect"):
             next(stream)
+
+
+def test_a_loader_that_stalls_says_where(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on, stuck = threading.Event(), []
+
+    def stalls(clip: Clip, sample: int, epoch: int) -> Example:
+        stuck.append(sample)
+        go_on.wait()
+        return plain(clip, sample, epoch)
+
+    class Told(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "transforming" in record.getMessage():
+                go_on.set()
+
+    monkeypatch.setattr(stream_module, "STALL_S", 0.01)
+    maker = replace(_maker(split, tmp_path), transform=stalls)
+    told = Told()
+    logging.getLogger(stream_module.__name__).addHandler(told)
+    try:
+        with TrainStream(maker, _start(split), StepSize(4)) as stream:
+            next(stream)
+    finally:
+        logging.getLogger(stream_module.__name__).removeHandler(told)
+    shard = split.location(stuck[0])[0]
+    where = f"the loader is transforming sample {stuck[0]} of {shard}"
+    assert re.search(rf"waited \d+ s for data of valid; {re.escape(where)}", caplog.text)
 
 
 @pytest.mark.parametrize("samples", [1, 5, 11])

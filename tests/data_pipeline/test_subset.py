@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.lengths import LengthLimits, TokenLengths
-from data_pipeline.subset import Subset, SubsetLengths
+from data_pipeline.shards.remote import Traffic
+from data_pipeline.subset import Joined, Subset, SubsetLengths
 from tests.data_pipeline.small_dataset import write_split
 
 
@@ -38,3 +39,12 @@ def test_lengths_are_those_of_the_whole_and_what_is_added(
     found = SubsetLengths(whole, chosen, added=4)
     assert found.longest == whole.longest + 4
     assert found.of(np.array([2, 0])).tolist() == (whole.of(chosen[[2, 0]]) + 4).tolist()
+
+
+def test_the_traffic_of_joined_splits_is_the_sum_of_theirs(tmp_path: Path) -> None:
+    splits = [write_split(tmp_path / name, 3) for name in ("one", "other")]
+    for number, split in enumerate(splits):
+        split.traffic.count(bytes_read=10**number, hits=1, waited_s=0.5)
+    expected = Traffic(bytes_read=11, hits=2, waited_s=1.0)
+    assert Joined(splits, "both").traffic == expected
+    assert Subset(splits[1], np.array([0]), "one").traffic == splits[1].traffic

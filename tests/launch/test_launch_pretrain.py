@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from memo.config import PretrainConfig
-from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.checkpoint import Progress
+from memo.training.saving import write_checkpoint
 from memo.training.setup import build_model, first_state, model_spec, open_data
 from memo.training.state import TrainingState
 from tests.launch.command import TORCHRUN, launch

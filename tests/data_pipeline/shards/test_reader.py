@@ -57,10 +57,11 @@ def test_lengths_are_those_of_the_clips(split: Split) -> None:
         assert lengths.speech.tolist() == [0 if c.speech is None else len(c.speech) for c in clips]
 
 
+@pytest.mark.parametrize(("name", "most"), [("MOST_OPEN", 1), ("MOST_INDEXED", 5)])
 def test_threads_read_the_same_while_tars_are_closed(
-    split: Split, monkeypatch: pytest.MonkeyPatch
+    split: Split, monkeypatch: pytest.MonkeyPatch, name: str, most: int
 ) -> None:
-    monkeypatch.setattr(reader, "MOST_OPEN", 1)
+    monkeypatch.setattr(reader, name, most)
     order = np.random.default_rng(0).integers(len(CLIPS), size=200).tolist()
     with ThreadPoolExecutor(4) as pool:
         clips = list(pool.map(split.read, order))

@@ -257,6 +257,24 @@ def test_training_sees_the_same_batches(
                     assert first.speech.numpy().tobytes() == second.speech.numpy().tobytes()
 
 
+def test_the_shards_that_come_next_are_fetched_ahead_and_counted_once(
+    tmp_path: Path, cache: Path
+) -> None:
+    write_split(tmp_path / "small", 11)
+    for hits, misses in ((0, 3), (3, 0)):
+        with FileServer(tmp_path / "small") as server:
+            split = open_url(server, FETCH).split("valid")
+            state = StreamState.start(7, split.fingerprint)
+            with TrainStream(maker(split, tmp_path), state, StepSize(1), prefetch=1) as stream:
+                next(stream)
+                tars = sum(path.suffix == ".tar" for path in cache.iterdir())
+                assert tars == 3, "one sample is read, and all that come next are here"
+                for _ in range(20):
+                    next(stream)
+            assert (split.traffic.hits, split.traffic.misses) == (hits, misses)
+            assert all(server.count(shard.name) == misses // 3 for shard in split.shards)
+
+
 def test_by_ranges_the_clips_of_a_batch_are_asked_for_together(tmp_path: Path, cache: Path) -> None:
     write_split(tmp_path / "small", 4)
     with FileServer(tmp_path / "small") as server:

@@ -29,7 +29,8 @@ from memo.objectives import MODALITIES, LossSum, build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
-from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.checkpoint import Progress
+from memo.training.saving import write_checkpoint
 from memo.training.state import TrainingState
 
 CONFIG = PretrainConfig(limits=Limits(text=12), batch=PretrainBatch(token_budget=400))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from memo.objectives.base import MODALITIES, Modality
@@ -20,6 +21,7 @@ from memo.objectives.masking import (
     leave_out,
     mask_spans,
     mask_words,
+    seen,
 )
 
 MASK = 4
@@ -202,3 +204,10 @@ def test_generator_depends_on_each_of_its_numbers() -> None:
     draws = [generator(*numbers).random() for numbers in ((1, 2, 3), (2, 1, 3), (1, 3, 2))]
     assert len(set(draws)) == 3
     assert generator(1, 2, 3).random() == draws[0]
+
+
+@given(rows=arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 4)),
+                   elements=st.sampled_from([0.0, -0.0, 1.0, np.nan])))  # fmt: skip
+def test_a_row_was_seen_if_any_of_its_numbers_is_not_zero(rows: NDArray[np.float32]) -> None:
+    expected = [any(number != 0 for number in row) for row in rows.tolist()]
+    assert seen(rows).tolist() == expected

@@ -5,62 +5,18 @@ import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
-from data_pipeline.shards.dataset import FeatureSchema, SpeechSchema
 from memo.config import ModelSpec, PretrainConfig
-from memo.model.memobert import MemoBert
-from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
-from memo.tokenizer import Tokenizer, train_sentencepiece
-from memo.training import checkpoint
+from memo.tokenizer import Tokenizer
+from memo.training import saving
 from memo.training.checkpoint import (
     Progress,
     find_checkpoint,
     load_model,
     open_checkpoint,
-    write_checkpoint,
 )
 from memo.training.state import TrainingState
-
-CONFIG = PretrainConfig(keep_checkpoints=2)
-FEATURES = FeatureSchema(
-    speech=SpeechSchema(dim=4, encoder="noise", encoder_sha256="0" * 64, rows_per_s=16.0)
-)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return train_sentencepiece(["a b c d e f"], tmp_path_factory.mktemp("tokenizer") / "t", 30)
-
-
-@pytest.fixture(scope="module")
-def spec(tokenizer: Tokenizer) -> ModelSpec:
-    sizes = {"hidden": 8, "layers": 1, "heads": 2, "ffn": 16, "max_positions": 40}
-    return ModelSpec(
-        vocab_size=tokenizer.vocab_size, face_dim=3, face_classes=2, speech_dim=4, **sizes
-    )
-
-
-@pytest.fixture(scope="module")
-def model(spec: ModelSpec) -> PretrainingModel:
-    torch.manual_seed(0)
-    return PretrainingModel(MemoBert(spec), build_objectives(CONFIG.objectives, spec))
-
-
-@pytest.fixture(scope="module")
-def state(model: PretrainingModel) -> TrainingState:
-    moments = {
-        f"{key}.{name}": torch.randn_like(parameter)
-        for name, parameter in model.named_parameters()
-        for key in ("exp_avg", "exp_avg_sq")
-    }
-    return TrainingState(dict(model.state_dict()), moments, updates=5)
-
-
-def write(
-    root: Path, step: int, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
-) -> Path:
-    progress = Progress(step, tokens=100 * step, stream=StreamState(1234, 2, step, "f" * 64))
-    return write_checkpoint(root, state, progress, CONFIG, spec, FEATURES, tokenizer)
+from tests.memo.training.small_checkpoint import CONFIG, FEATURES, write
 
 
 def test_what_is_written_is_read(
@@ -112,6 +68,16 @@ def test_the_newest_are_kept_and_leftovers_go(
     assert names == ["latest", "step-00000004", "step-00000006"]
 
 
+def test_some_of_the_older_ones_are_kept_where_asked_for(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    config = PretrainConfig(keep_checkpoints=1, keep_every=4)
+    for step in (2, 4, 6, 8, 10, 11):
+        write(tmp_path, step, state, spec, tokenizer, config)
+    names = sorted(int(path.name[-2:]) for path in tmp_path.glob("step-*"))
+    assert names == [4, 8, 11]
+
+
 def test_what_a_resumed_run_writes_outlives_the_later_ones_of_the_run_before(
     tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
 ) -> None:
@@ -159,7 +125,7 @@ def test_a_crash_while_writing_leaves_the_one_before(
     def full_disk(folder: Path) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint, "_write_manifest", full_disk)
+    monkeypatch.setattr(saving, "_write_manifest", full_disk)
     with pytest.raises(UserError, match="cannot be written: no space left"):
         write(tmp_path, 2, state, spec, tokenizer)
     assert open_checkpoint(tmp_path).progress.step == 1

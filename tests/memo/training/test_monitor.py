@@ -1,8 +1,16 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
+
+from data_pipeline.shards.remote import Traffic
+from data_pipeline.stream import BatchMaker
+from data_pipeline.watch import Activity
+from memo.training import monitor as monitor_module
 from memo.training.engine import ObjectiveResult
-from memo.training.monitor import Monitor, cut_back, objective_columns
+from memo.training.monitor import Monitor, Supply, cut_back, objective_columns
 
 
 def steps_in(path: Path) -> list[int]:
@@ -37,3 +45,16 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
 def test_objectives_without_a_target_have_no_column() -> None:
     results = {"a": ObjectiveResult(0.5, 0.25, 4), "b": ObjectiveResult(0, 0, 0)}
     assert objective_columns(results) == {"loss/a": 0.5, "metric/a": 0.25}
+
+
+def test_the_supply_is_what_came_since_the_row_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 2.0, 6.0])
+    monkeypatch.setattr(monitor_module, "perf_counter", lambda: next(times))
+    activity, traffic = Activity(), Traffic()
+    maker = SimpleNamespace(activity=activity, split=SimpleNamespace(traffic=traffic))
+    supply = Supply(cast("BatchMaker", maker))
+    activity.bytes_read = 10_000_000
+    assert supply.columns() == {"read_mb_per_s": 5}
+    activity.bytes_read += 8_000_000
+    traffic.count(bytes_read=4_000_000, hits=3, misses=1)
+    assert supply.columns() == {"read_mb_per_s": 2, "network_mb_per_s": 1, "cache_hits": 0.75}

@@ -32,7 +32,7 @@ SAMPLES, BATCH, STEPS = 50, 20, 10
 CUTS = (2, 3, 5)
 """Resumed from: inside an epoch, inside the next one, at an epoch's end."""
 
-TIMES = ("tokens_per_s", "mfu", "data_wait", "step_s")
+TIMES = ("samples_per_s", "tokens_per_s", "mfu", "data_wait", "step_s", "read_mb_per_s")
 SETTINGS = (
     f"steps={STEPS}",
     f"batch.global_batch={BATCH}",

@@ -8,7 +8,8 @@ from data_pipeline.corpora.demo import EMOTIONS, write_demo
 from data_pipeline.shards.reader import open_dataset
 from memo.config import load_config
 from memo.tokenizer import train_sentencepiece
-from memo.training.checkpoint import Progress, write_checkpoint
+from memo.training.checkpoint import Progress
+from memo.training.saving import write_checkpoint
 from memo.training.setup import build_model, first_state, model_spec, open_data
 from memo.training.state import TrainingState
 from memo.tuning.config import FinetuneConfig

@@ -1,0 +1,233 @@
+"""Writing checkpoints: whole or not at all, while training goes on; `checkpoint.py` reads them."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data_pipeline.errors import UserError
+from data_pipeline.shards.dataset import FeatureSchema
+from data_pipeline.shards.index import file_sha256
+from memo.config import ModelSpec, PretrainConfig
+from memo.tokenizer import Tokenizer
+from memo.training.checkpoint import (
+    FORMAT,
+    LATEST,
+    MANIFEST,
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    TOKENIZER,
+    Progress,
+)
+from memo.training.state import TrainingState
+
+
+class Saver:
+    """Writes checkpoints in a thread, one at a time, while training goes on; a context manager.
+
+    One that cannot be written is told of, and training goes on: those before it are as they were,
+    and the next one may find room again. Leaving the context waits for the last one.
+
+    Args:
+        say: tells the user.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._thread: Thread | None = None
+        self._failure: UserError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._wait()
+
+    def begin(self, write: Callable[[], Path]) -> None:
+        """Write a checkpoint in the thread, when the one before is done."""
+        self._wait()
+        self._thread = Thread(target=self._run, args=(write,), name="checkpoint")
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for the last one.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self._wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, write: Callable[[], Path]) -> None:
+        """In the thread."""
+        self._failure = None
+        try:
+            write()
+        except UserError as error:
+            self._failure = error
+            self._say(f"no checkpoint: {error}; the run goes on")
+
+    def _wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+def write_checkpoint(
+    root: Path,
+    state: TrainingState,
+    progress: Progress,
+    config: PretrainConfig,
+    spec: ModelSpec,
+    features: FeatureSchema,
+    tokenizer: Tokenizer,
+) -> Path:
+    """Write a checkpoint; called on the first rank alone.
+
+    Its folder appears by one rename when every file is on disk, then `latest` names it, then the
+    oldest ones beyond `config.keep_checkpoints` are removed, but for those at multiples of
+    `config.keep_every`.
+
+    Args:
+        root: the run's `checkpoints` folder.
+        state: from `Engine.collect`.
+        progress: how far the run is.
+        config: its settings.
+        spec: the model's sizes.
+        features: of the dataset.
+        tokenizer: the run's.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: a weight is not finite, or the disk is full; the older checkpoints stay as they
+            are.
+    """
+    _refuse_non_finite(state.model)
+    folder = root / f"step-{progress.step:08d}"
+    temporary = folder.with_suffix(".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write_files(temporary, state, progress, config, spec, features, tokenizer)
+        _put_in_place(temporary, folder)
+        point_latest(root, folder.name)
+        _prune(root, config, progress.step)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{temporary} cannot be written: {error}") from None
+    return folder
+
+
+def _write_files(
+    temporary: Path,
+    state: TrainingState,
+    progress: Progress,
+    config: PretrainConfig,
+    spec: ModelSpec,
+    features: FeatureSchema,
+    tokenizer: Tokenizer,
+) -> None:
+    """All of a checkpoint, on disk."""
+    save_file(dict(state.model), temporary / MODEL)
+    save_file(dict(state.moments), temporary / OPTIMIZER)
+    tokenizer.save(temporary / TOKENIZER)
+    record = {
+        "format": FORMAT,
+        "progress": {**asdict(progress), "stream": progress.stream.to_json()},
+        "updates": state.updates,
+        "spec": spec.model_dump(),
+        "features": features.model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+    }
+    (temporary / STATE).write_text(json.dumps(record, indent=1), encoding="utf8")
+    _write_manifest(temporary)
+    _sync_tree(temporary)
+
+
+def _put_in_place(temporary: Path, folder: Path) -> None:
+    """Give a whole checkpoint its name; one of a run that was resumed from before it makes room."""
+    if folder.exists():
+        old = folder.with_suffix(".old.tmp")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    temporary.rename(folder)
+
+
+def _refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{name} is not finite; no checkpoint of this state is written")
+
+
+def _write_manifest(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in files
+    }
+    (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf8")
+
+
+def _sync_tree(folder: Path) -> None:
+    """Have every file and folder on disk before the rename that makes them count."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def point_latest(root: Path, name: str) -> None:
+    """Let `latest` name a checkpoint, on disk before this returns."""
+    temporary = root / f"{LATEST}.tmp"
+    with temporary.open("w", encoding="utf8") as file:
+        file.write(f"{name}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(root / LATEST)
+    _sync(root)
+
+
+def _prune(root: Path, config: PretrainConfig, newest: int) -> None:
+    """Remove the oldest checkpoints, and what interrupted writes have left.
+
+    Later ones than the newest are of a run that was resumed from before them; they do not count.
+    """
+    for left in root.glob("step-*.tmp"):
+        shutil.rmtree(left)
+    if config.keep_checkpoints is not None:
+        steps = {step_of(folder): folder for folder in root.glob("step-*")}
+        own = sorted(step for step in steps if step <= newest)
+        for old in own[: -config.keep_checkpoints]:
+            if config.keep_every is None or old % config.keep_every:
+                shutil.rmtree(steps[old])
+
+
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint's folder, by its name."""
+    return int(folder.name.removeprefix("step-"))

@@ -1,0 +1,157 @@
+"""Looking after the checkpoints of a run: which are whole, which may go, and their average."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data_pipeline.errors import UserError
+from memo.training.checkpoint import LATEST, MANIFEST, MODEL, Checkpoint, open_checkpoint
+from memo.training.saving import point_latest, step_of, write_checkpoint
+from memo.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look at a checkpoint has shown.
+
+    Attributes:
+        folder: of the checkpoint.
+        fault: what is wrong with it; None if it is whole.
+    """
+
+    folder: Path
+    fault: str | None
+
+    def __str__(self) -> str:
+        if self.fault is not None:
+            return f"{self.folder}: {self.fault}"
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return f"{self.folder}: whole, {sum(path.stat().st_size for path in files):,} bytes"
+
+
+def verify(place: Path) -> list[Finding]:
+    """Compare every file of a checkpoint, or of all of a run, with its hash.
+
+    Args:
+        place: a checkpoint's folder, a run's, or its `checkpoints`.
+
+    Returns:
+        One for each checkpoint, by step.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (place / MANIFEST).is_file() or (place / MODEL).is_file():
+        return [_look_at(place)]
+    return [_look_at(folder) for folder in _folders(_root(place))]
+
+
+def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
+    """Remove all but the newest whole checkpoints; those that are broken go as well.
+
+    `latest` then names the newest that is left.
+
+    Args:
+        place: a run's folder, or its `checkpoints`.
+        keep: how many stay, at least 1.
+        every: those at multiples of this step stay, too.
+
+    Returns:
+        Those that were removed.
+
+    Raises:
+        UserError: there is none, or none that is whole; then nothing is removed.
+    """
+    root = _root(place)
+    findings = [_look_at(folder) for folder in _folders(root)]
+    whole = [one for one in findings if one.fault is None]
+    if not whole:
+        raise UserError(f"{root} has no whole checkpoint; nothing was removed")
+    chosen = {one.folder for one in whole[-keep:]}
+    if every is not None:
+        chosen |= {one.folder for one in whole if step_of(one.folder) % every == 0}
+    removed = [one for one in findings if one.folder not in chosen]
+    point_latest(root, whole[-1].folder.name)
+    for one in removed:
+        shutil.rmtree(one.folder)
+    return removed
+
+
+def average(places: Sequence[Path], out: Path) -> Path:
+    """A checkpoint whose weights are the mean of others', which were trained in one run or alike.
+
+    It takes the place in training of the newest of them, but has no optimizer state: it is there to
+    be evaluated and tuned from.
+
+    Args:
+        places: checkpoints, at least two.
+        out: run folder to make.
+
+    Returns:
+        The new checkpoint's folder.
+
+    Raises:
+        UserError: `out` exists, or the checkpoints are broken or of models that differ.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; give a new folder or remove it")
+    if len(places) < 2:
+        raise UserError("an average needs two checkpoints or more")
+    checkpoints = [open_checkpoint(place) for place in places]
+    newest = max(checkpoints, key=lambda one: one.progress.step)
+    for one in checkpoints:
+        _refuse_other_model(one, newest)
+    state = TrainingState(_mean([one.weights() for one in checkpoints]), {}, 0)
+    return write_checkpoint(
+        out / "checkpoints",
+        state,
+        newest.progress,
+        newest.config,
+        newest.spec,
+        newest.features,
+        newest.tokenizer(),
+    )
+
+
+def _root(place: Path) -> Path:
+    """The folder of a run's checkpoints."""
+    for root in (place, place / "checkpoints"):
+        if (root / LATEST).is_file() or any(root.glob("step-*")):
+            return root
+    raise UserError(f"there is no checkpoint in {place}; give a checkpoint's or a run's folder")
+
+
+def _folders(root: Path) -> list[Path]:
+    """Of the checkpoints, by step; what interrupted writes have left is none."""
+    return sorted(folder for folder in root.glob("step-*") if folder.suffix != ".tmp")
+
+
+def _look_at(folder: Path) -> Finding:
+    if not (folder / MANIFEST).is_file():
+        return Finding(folder, f"{MANIFEST} is missing")
+    try:
+        open_checkpoint(folder)
+    except UserError as error:
+        return Finding(folder, str(error))
+    return Finding(folder, None)
+
+
+def _refuse_other_model(one: Checkpoint, other: Checkpoint) -> None:
+    if one.spec != other.spec:
+        raise UserError(f"{one.folder} and {other.folder} are of models of different sizes")
+    if list(one.config.objectives) != list(other.config.objectives):
+        raise UserError(f"{one.folder} and {other.folder} were trained with different objectives")
+    if one.tokenizer().fingerprint != other.tokenizer().fingerprint:
+        raise UserError(f"{one.folder} and {other.folder} have different tokenizers")
+
+
+def _mean(weights: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each tensor by name, computed in float64."""
+    return {
+        name: torch.stack([one[name].double() for one in weights]).mean(dim=0).to(first.dtype)
+        for name, first in weights[0].items()
+    }

@@ -177,7 +177,7 @@ def _json(part: Part, rng: random.Random) -> bytes:
     try:
         record = json.loads(part.content)
         record[rng.choice(FIELDS)] = rng.choice(VALUES)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, RecursionError):
         record = rng.choice(VALUES)
     text = json.dumps(record).encode()
     broken = (

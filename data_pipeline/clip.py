@@ -13,6 +13,7 @@ in which no face was seen: it keeps its place in time, and no objective takes it
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -218,30 +219,35 @@ def read_text(members: bytes | memoryview) -> str | None:
 def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[str, Any]:
     """The JSON member as arguments of `Clip`; what it does not name keeps its default."""
     try:
-        record = _DECODER.decode(bytes(content).decode())
+        text = bytes(content).decode()
+        record = _DECODER.decode(text)
         known = {name: record[name] for name in _FIELDS if name in record}
         words = tuple(Word(str(w), _time(a), _time(b)) for w, a, b in record.get("words", ()))
         tags = tuple(map(str, record.get("tags", ())))
-        float(known.get("duration_s", 0))  # fails on 10**400, which JSON can spell
-        if not unchanged and _UNSURE.search(content):
-            # Fails on what could not be written again: infinity (1e999), half a surrogate pair.
-            _ENCODER.encode(record).encode()
+        if not math.isfinite(known.get("duration_s", 0)):
+            raise ValueError("duration_s is infinite")
+        if not unchanged and "\\u" in text:
+            _ENCODER.encode(record).encode()  # fails on half a surrogate pair
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
     for name, value in known.items():
         if not isinstance(value, _FIELDS[name]):
             raise BadSampleError(JSON, f"{name} cannot be {value!r:.50}")
     for name, label in known.get("labels", {}).items():
-        if not isinstance(label, str | int | float) and not _are_numbers(label):
+        if not isinstance(label, str | int) and not _is_score(label) and not _are_numbers(label):
             raise BadSampleError(JSON, f"label {name!r:.50} cannot be {label!r:.50}")
     return {**known, "words": words, "tags": tags}
 
 
 def _time(value: object) -> float:
-    """A word's time in seconds."""
-    if not isinstance(value, int | float):
+    """A word's time in seconds; 10**400 and 1e999, which JSON can spell, are none."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError(f"{value!r:.50} is no time")
     return float(value)
+
+
+def _is_score(label: object) -> bool:
+    return isinstance(label, float) and math.isfinite(label)
 
 
 def _are_numbers(label: object) -> bool:
@@ -255,9 +261,7 @@ def _refuse_number(name: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_number)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_UNSURE = re.compile(rb"\\u|[0-9][eE]|[0-9]{300}")
-"""One of these it takes to spell what JSON can say and a clip's record cannot hold."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 _FLOAT16 = 2
 """Bytes."""

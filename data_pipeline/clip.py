@@ -15,10 +15,11 @@ in which no face was seen: it keeps its place in time, and no objective takes it
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ Label: TypeAlias = str | int | float | list[int]
 """A class name, a class number, a score, or the numbers of a multi-label task."""
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A spoken word and its time in the clip, in seconds."""
 
     text: str
@@ -222,7 +222,8 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
         text = bytes(content).decode()
         record = _DECODER.decode(text)
         known = {name: record[name] for name in _FIELDS if name in record}
-        words = tuple(Word(str(w), _time(a), _time(b)) for w, a, b in record.get("words", ()))
+        make = Word._make if unchanged else _checked_word
+        words = tuple(map(make, record.get("words", ())))
         tags = tuple(map(str, record.get("tags", ())))
         if not math.isfinite(known.get("duration_s", 0)):
             raise ValueError("duration_s is infinite")
@@ -237,6 +238,11 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
         if not isinstance(label, str | int) and not _is_score(label) and not _are_numbers(label):
             raise BadSampleError(JSON, f"label {name!r:.50} cannot be {label!r:.50}")
     return {**known, "words": words, "tags": tags}
+
+
+def _checked_word(word: Sequence[object]) -> Word:
+    text, start_s, end_s = word
+    return Word(str(text), _time(start_s), _time(end_s))
 
 
 def _time(value: object) -> float:
@@ -267,8 +273,10 @@ _FLOAT16 = 2
 """Bytes."""
 
 _NPY_MAGIC = b"\x93NUMPY"
+_NPY_START = _NPY_MAGIC + b"\x01\x00"
+_USUAL_START = 128
 _NPY_HEADER = re.compile(
-    r"\{'descr': '<f([24])', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})\), \}\s*"
+    rb"\{'descr': '<f([24])', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9})\), \}\s*"
 )
 
 
@@ -314,15 +322,26 @@ def read_npy(member: str, content: bytes | memoryview) -> NDArray[np.float16]:
 
 def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[int, int], int]:
     """Bytes of a number, shape, and where the data begin."""
-    if bytes(content[:8]) != _NPY_MAGIC + b"\x01\x00":
+    if bytes(content[:8]) != _NPY_START:
         raise BadSampleError(member, "not a version 1.0 npy file")
     start = 10 + int.from_bytes(content[8:10], "little")
-    header = bytes(content[10:start]).decode("latin1")
-    match = _NPY_HEADER.fullmatch(header)
-    if match is None:
-        reason = f"not float16 or float32 rows in C order, but {header.strip()!r:.100}"
+    header = bytes(content[10:start])
+    found = _read_header(header) if start == _USUAL_START else _match_header(header)
+    if found is None:
+        shown = header.decode("latin1").strip()
+        reason = f"not float16 or float32 rows in C order, but {shown!r:.100}"
         raise BadSampleError(member, reason)
-    return int(match[1]), (int(match[2]), int(match[3])), start
+    return *found, start
+
+
+def _match_header(header: bytes) -> tuple[int, tuple[int, int]] | None:
+    """Bytes of a number, and shape; None if it is not the one form that is allowed."""
+    match = _NPY_HEADER.fullmatch(header)
+    return match and (int(match[1]), (int(match[2]), int(match[3])))
+
+
+_read_header = lru_cache(4096)(_match_header)
+"""The same headers come again and again; those of the usual length are remembered."""
 
 
 def _check_finite(member: str, rows: NDArray[np.float16] | None) -> None:

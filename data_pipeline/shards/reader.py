@@ -1,6 +1,7 @@
 """Reading clips by number, wherever their shards lie."""
 
 import threading
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -79,14 +80,14 @@ class Split:
         self.traffic = store.traffic
         self._store = store
         self._features = info.features
-        self._ends = np.cumsum(self.shard_sizes)  # (shards,)
+        self._ends: list[int] = np.cumsum(self.shard_sizes).tolist()
         self._open: dict[int, Shard] = {}
         self._fetched: set[int] = set()
         self._lock = threading.Lock()
         store.check(self.shards)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return self._ends[-1]
 
     def order(self, seed: int) -> Order:
         """The order of a seed."""
@@ -173,8 +174,8 @@ class Split:
     def _place(self, sample: int) -> tuple[int, int]:
         """Number of the shard, and row in it."""
         assert 0 <= sample < len(self), f"sample {sample} of {len(self)}"
-        number = int(np.searchsorted(self._ends, sample, side="right"))
-        return number, sample - int(self._ends[number] - self.shard_sizes[number])
+        number = bisect_right(self._ends, sample)
+        return number, sample - (self._ends[number - 1] if number else 0)
 
     def _find(self, sample: int) -> tuple[Shard, int]:
         number, row = self._place(sample)

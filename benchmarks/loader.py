@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_pipeline import cpu_torch
-from data_pipeline.clip import MEMBERS, Clip, clip_from_members, clip_members
+from data_pipeline.clip import MEMBERS, Clip, Word, clip_from_members, clip_members
 from data_pipeline.order import StreamState
 from data_pipeline.packing import Example, pack
 from data_pipeline.shards.reader import Split, open_dataset
@@ -121,16 +121,18 @@ def _as_arrays(clip: tuple[str, dict[str, bytes]]) -> dict[str, Any]:
     return sample
 
 
-def _as_clip(sample: Mapping[str, Any]) -> Clip:
-    """What the other loaders give back, as a clip; the arrays are taken as they are."""
-    record = clip_from_members(sample["key"], {"json": bytes(sample["json"])})
+def _as_clip(sample: Mapping[str, Any], record: Mapping[str, Any]) -> Clip:
+    """What the other loaders give back, as a clip; everything is taken as it is."""
     rows = {
         field: np.asarray(sample[column])
         for field, column in (("face", "face_npy"), ("expression", "expression_npy"),
                               ("speech", "speech_npy"))
         if column in sample and np.asarray(sample[column]).size
     }  # fmt: skip
-    return Clip(**{**record.__dict__, **rows})
+    words = tuple(map(Word._make, record["words"]))
+    return Clip(
+        **{**record, **rows, "key": sample["key"], "words": words, "tags": tuple(record["tags"])}
+    )
 
 
 def read_tar(job: Job) -> Iterator[Clip]:
@@ -157,8 +159,7 @@ def read_webdataset(job: Job) -> Iterator[Clip]:
     stream = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=SEED)
     for sample in stream.shuffle(BUFFER).decode():
         found = {_column(name): value for name, value in sample.items()}
-        record = json.dumps(sample["json"]).encode()
-        yield _as_clip({**found, "key": sample["__key__"], "json": record})
+        yield _as_clip({**found, "key": sample["__key__"]}, sample["json"])
 
 
 def read_litdata(job: Job) -> Iterator[Clip]:
@@ -166,7 +167,7 @@ def read_litdata(job: Job) -> Iterator[Clip]:
     import litdata  # noqa: PLC0415
 
     for sample in litdata.StreamingDataset(str(job.work / "litdata"), shuffle=False):
-        yield _as_clip(sample)
+        yield _as_clip(sample, json.loads(sample["json"]))
 
 
 def read_mds(job: Job) -> Iterator[Clip]:
@@ -176,7 +177,7 @@ def read_mds(job: Job) -> Iterator[Clip]:
     streaming.base.util.clean_stale_shared_memory()
     folder = str(job.work / "mds")
     for sample in streaming.StreamingDataset(local=folder, shuffle=True, batch_size=1):
-        yield _as_clip(sample)
+        yield _as_clip(sample, json.loads(sample["json"]))
 
 
 READERS: dict[str, Callable[[Job], Iterator[Clip]]] = {

@@ -18,8 +18,10 @@ Pure functions of an explicit generator. They follow MEmoBERT (Zhao et al., ICAS
   objectives.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -155,10 +157,10 @@ def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
 
 def seen(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Which rows (T, D) are not all zero, i.e. were observed: bool (T,)."""
-    observed: NDArray[np.bool_] = (rows[:, :1] != 0).any(axis=-1)
-    # Nearly every row is told by its first number; the others are looked at as a whole.
-    doubtful = np.flatnonzero(~observed)
-    observed[doubtful] = rows[doubtful].any(axis=-1)
+    observed: NDArray[np.bool_] = rows[:, 0] != 0
+    if not observed.all():  # nearly every row is told by its first number
+        doubtful = np.flatnonzero(~observed)
+        observed[doubtful] = rows[doubtful].any(axis=-1)
     return observed
 
 
@@ -179,8 +181,8 @@ def choose_hidden(
     names = [name for name in MODALITIES if name in hideable and ratios.get(name, 0) > 0]
     if not names:
         return None
-    bounds = np.cumsum([ratios[name] for name in names])
-    return names[int(np.searchsorted(bounds, draw * bounds[-1], side="right"))]
+    bounds = list(accumulate(ratios[name] for name in names))
+    return names[bisect_right(bounds, draw * bounds[-1])]
 
 
 def mask_words(
@@ -214,7 +216,7 @@ def mask_words(
     becomes_random = chosen & ~becomes_mask & (action < actions.mask + actions.random)
     of_word = words >= 0
     visible = np.where(of_word & becomes_mask[words], vocabulary.mask_id, ids)
-    random = rng.choice(vocabulary.normal_ids, len(ids))
+    random = vocabulary.normal_ids[rng.integers(0, len(vocabulary.normal_ids), len(ids))]
     visible = np.where(of_word & becomes_random[words], random, visible)
     return visible, of_word & chosen[words]
 

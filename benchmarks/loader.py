@@ -167,7 +167,7 @@ def read_litdata(job: Job) -> Iterator[Clip]:
     import litdata  # noqa: PLC0415
 
     for sample in litdata.StreamingDataset(str(job.work / "litdata"), shuffle=False):
-        yield _as_clip(sample, json.loads(sample["json"]))
+        yield _as_clip(sample, json.loads(bytes(sample["json"])))
 
 
 def read_mds(job: Job) -> Iterator[Clip]:
@@ -177,7 +177,7 @@ def read_mds(job: Job) -> Iterator[Clip]:
     streaming.base.util.clean_stale_shared_memory()
     folder = str(job.work / "mds")
     for sample in streaming.StreamingDataset(local=folder, shuffle=True, batch_size=1):
-        yield _as_clip(sample, json.loads(sample["json"]))
+        yield _as_clip(sample, json.loads(bytes(sample["json"])))
 
 
 READERS: dict[str, Callable[[Job], Iterator[Clip]]] = {

@@ -269,8 +269,10 @@ def _refuse_number(name: str) -> None:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_number)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 
-_FLOAT16 = 2
+_FLOAT16, _FLOAT32 = 2, 4
 """Bytes."""
+
+_FLOATS: dict[int, np.dtype[Any]] = {_FLOAT16: np.dtype("<f2"), _FLOAT32: np.dtype("<f4")}
 
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_START = _NPY_MAGIC + b"\x01\x00"
@@ -313,7 +315,7 @@ def read_npy(member: str, content: bytes | memoryview) -> NDArray[np.float16]:
     size = shape[0] * shape[1] * width
     if len(content) - start != size:
         raise BadSampleError(member, f"{len(content) - start} bytes of data, {size} declared")
-    rows = np.frombuffer(content, f"<f{width}", offset=start).reshape(shape)
+    rows: NDArray[Any] = np.ndarray(shape, _FLOATS[width], content, start)
     if width == _FLOAT16:
         return rows
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused as such
@@ -322,11 +324,14 @@ def read_npy(member: str, content: bytes | memoryview) -> NDArray[np.float16]:
 
 def _npy_header(member: str, content: bytes | memoryview) -> tuple[int, tuple[int, int], int]:
     """Bytes of a number, shape, and where the data begin."""
+    usual = _usual_header(bytes(content[:_USUAL_START]))
+    if usual is not None:
+        return *usual, _USUAL_START
     if bytes(content[:8]) != _NPY_START:
         raise BadSampleError(member, "not a version 1.0 npy file")
     start = 10 + int.from_bytes(content[8:10], "little")
     header = bytes(content[10:start])
-    found = _read_header(header) if start == _USUAL_START else _match_header(header)
+    found = _match_header(header)
     if found is None:
         shown = header.decode("latin1").strip()
         reason = f"not float16 or float32 rows in C order, but {shown!r:.100}"
@@ -340,8 +345,11 @@ def _match_header(header: bytes) -> tuple[int, tuple[int, int]] | None:
     return match and (int(match[1]), (int(match[2]), int(match[3])))
 
 
-_read_header = lru_cache(4096)(_match_header)
-"""The same headers come again and again; those of the usual length are remembered."""
+@lru_cache(4096)
+def _usual_header(begin: bytes) -> tuple[int, tuple[int, int]] | None:
+    """The same of a file's first bytes, which come again and again; None if it is longer."""
+    length = (_USUAL_START - 10).to_bytes(2, "little")
+    return _match_header(begin[10:]) if begin.startswith(_NPY_START + length) else None
 
 
 def _check_finite(member: str, rows: NDArray[np.float16] | None) -> None:

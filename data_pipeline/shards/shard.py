@@ -31,6 +31,9 @@ AHEAD = 64
 CONNECTIONS = 16
 """Requests to a server at the same time."""
 
+COLUMN = {name: number for number, name in enumerate(MEMBERS)}
+"""Of each member in the tables of an index."""
+
 CUT_OFF = "lies beyond the end of the tar, which is cut off"
 CHANGED = "was changed since it was written: its checksum differs"
 
@@ -99,13 +102,13 @@ class Shard(ABC):
         it could be read then.
         """
         index, unchanged = self.index, True
-        known = zip(MEMBERS, index.sizes[row].tolist(), index.crcs[row].tolist(), strict=True)
-        for name, size, crc in known:
-            if name not in members:
-                continue
-            if len(members[name]) != size:
+        sizes, crcs = index.sizes[row].tolist(), index.crcs[row].tolist()
+        for name, content in members.items():
+            column = COLUMN[name]
+            if len(content) != sizes[column]:
                 raise BadSampleError(name, CUT_OFF, Fault.LOST)
-            if crc and zlib.crc32(members[name]) != crc:
+            crc = crcs[column]
+            if crc and zlib.crc32(content) != crc:
                 raise BadSampleError(name, CHANGED, Fault.CHANGED)
             unchanged = unchanged and crc > 0
         return clip_from_members(index.keys[row], members, unchanged)
@@ -168,7 +171,7 @@ class RangedShard(Shard):
 
     def _read_records(self, rows: Sequence[int]) -> dict[int, memoryview]:
         """Row -> its JSON member."""
-        column = MEMBERS.index(JSON)
+        column = COLUMN[JSON]
         starts = self.index.offsets[rows, column]
         ends = starts + self.index.sizes[rows, column]
         spans = {

@@ -20,7 +20,7 @@ Pure functions of an explicit generator. They follow MEmoBERT (Zhao et al., ICAS
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -140,7 +140,11 @@ class MaskedClip:
         emptied: dict[str, Any] = {
             field: getattr(self, field)[:0] for name in left_out for field in _FIELDS[name]
         }
-        return replace(self, **emptied)
+        return self.but(**emptied)
+
+    def but(self, **changes: Any) -> "MaskedClip":  # noqa: ANN401
+        """The same clip with other values of some fields; `dataclasses.replace` takes longer."""
+        return MaskedClip(**{**vars(self), **changes})
 
 
 _FIELDS: Mapping[Modality, tuple[str, ...]] = {
@@ -152,7 +156,10 @@ _FIELDS: Mapping[Modality, tuple[str, ...]] = {
 
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
     """The generator of one sample in one epoch: the same on every rank, thread and restart."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, sample])))
+    key = [seed, epoch, sample]
+    # Of words of 32 bits, which they nearly always are, NumPy makes the same seeds in less time.
+    words = key if max(key) >> 32 else np.array(key, dtype=np.uint32)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def seen(rows: NDArray[np.float32]) -> NDArray[np.bool_]:

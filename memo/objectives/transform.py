@@ -5,7 +5,6 @@ or thread it is made, and after a restart.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,15 +165,15 @@ class PretrainTransform:
                     self._vocabulary,
                     actions,
                 )
-                return replace(whole, hidden=hidden, text_ids=ids, text_masked=chosen)
+                return whole.but(hidden=hidden, text_ids=ids, text_masked=chosen)
             case "face":
                 rows = mask_spans(rng, seen(whole.face), masking.face_ratio, masking.face_span)
-                return replace(whole, hidden=hidden, face_masked=rows)
+                return whole.but(hidden=hidden, face_masked=rows)
             case "speech":
                 rows = mask_spans(
                     rng, seen(whole.speech), masking.speech_ratio, masking.speech_span
                 )
-                return replace(whole, hidden=hidden, speech_masked=rows)
+                return whole.but(hidden=hidden, speech_masked=rows)
             case None:
                 return whole
 

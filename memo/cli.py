@@ -9,6 +9,7 @@ import typer
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import parse_place
 from memo.data_cli import data
+from memo.slurm_cli import slurm
 
 app = typer.Typer(
     help="Pretraining and fine-tuning for multimodal emotion recognition.",
@@ -17,6 +18,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data, name="data")
+app.add_typer(slurm, name="slurm")
 
 
 @app.command()

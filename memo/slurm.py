@@ -249,5 +249,6 @@ def _sbatch(path: Path, after: Sequence[str]) -> str:
             "there is no sbatch here: submit where Slurm is, or see the script with --print"
         ) from None
     if ended.returncode:
-        raise UserError(" ".join(ended.stderr.split()))
+        said = " ".join(ended.stderr.split())
+        raise UserError(said or f"sbatch ended with status {ended.returncode}")
     return ended.stdout.strip().split(";")[0]  # of several clusters, its name stands behind

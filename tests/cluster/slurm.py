@@ -1,4 +1,4 @@
-"""A Slurm cluster of two nodes on this machine: `python -m tests.cluster.slurm`, or a test's fixture.
+"""A Slurm cluster of two nodes on this machine, for tests and `python -m tests.cluster.slurm`.
 
 Configuration, key, sockets, ports, state and logs are its own, in a temporary folder, so that
 several can run beside each other and beside a real one. Needs Debian's `slurm-wlm` and `munge`,

@@ -253,7 +253,7 @@ def test_a_container_runs_the_same_command(stubs: Stubs) -> None:
     config = f"--config={code.parent / 'config.yaml'}"
     python = ["python", str(code / "launch" / "pretrain.py"), config, "run_dir=a run"]
     image = str(Path("memo.sif").absolute())
-    assert stubs.calls[-13:] == ["apptainer", *bound, image, *python]
+    assert stubs.calls[-12:] == ["apptainer", *bound, image, *python]
 
 
 def test_the_command_shows_the_script(

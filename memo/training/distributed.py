@@ -146,7 +146,7 @@ def _slurm_process(slurm: MutableMapping[str, str]) -> dict[str, str]:
 
 def _tasks_beside(counts: str, node: str) -> str:
     """Tasks on a node, from Slurm's counts of all, e.g. "4(x2),1" and node "2" -> "1"."""
-    repeated = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
+    repeated: list[tuple[str, str]] = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
     return [count for count, times in repeated for _ in range(int(times or 1))][int(node)]
 
 

@@ -5,8 +5,8 @@ several can run beside each other and beside a real one. Needs Debian's `slurm-w
 and no rights beyond those of the user.
 """
 
-import getpass
 import os
+import pwd
 import secrets
 import shlex
 import shutil
@@ -21,6 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+USER = pwd.getpwuid(os.getuid()).pw_name
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+"""Not all users have the daemons' places in PATH."""
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 NODES = ("127.0.0.1", "127.0.0.2")
 """Names that resolve; in Slurm's own notation `127.0.0.[1-2]`."""
@@ -73,7 +76,8 @@ class Cluster:
         # The path of a socket may have 107 characters, fewer than that of a test's own folder.
         self._folder = Path(tempfile.mkdtemp(prefix="memo-slurm-"))
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self.environment = os.environ | {"SLURM_CONF": str(self._folder / "slurm.conf")}
+        own = {"SLURM_CONF": str(self._folder / "slurm.conf"), "PATH": SEARCHED}
+        self.environment = os.environ | own
 
     def __enter__(self) -> Self:
         try:
@@ -121,7 +125,7 @@ class Cluster:
         key.write_bytes(secrets.token_bytes(128))
         host = socket.gethostname().split(".")[0]
         filled = CONFIG.format(
-            folder=folder, host=host, user=getpass.getuser(), ports=free_ports(3), nodes=NODES
+            folder=folder, host=host, user=USER, ports=free_ports(3), nodes=NODES
         )
         (folder / "slurm.conf").write_text(filled)
         # Any device: Slurm only counts them.
@@ -159,8 +163,8 @@ class Cluster:
 
     def _stop(self) -> None:
         with suppress(subprocess.TimeoutExpired):
-            self.say("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}")
-            self.say("scancel", f"--user={getpass.getuser()}")
+            self.say("scancel", "--full", "--signal=KILL", f"--user={USER}")
+            self.say("scancel", f"--user={USER}")
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:
@@ -186,8 +190,7 @@ class Cluster:
 
 def missing_programs() -> list[str]:
     """Those of a cluster that this machine lacks."""
-    places = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return [one for one in PROGRAMS if shutil.which(one, path=places) is None]
+    return [one for one in PROGRAMS if shutil.which(one, path=SEARCHED) is None]
 
 
 def free_ports(count: int) -> list[int]:

@@ -140,7 +140,7 @@ class Cluster:
         with (self._folder / f"{len(self._daemons)}.err").open("wb") as file:
             started = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
-                env=self.environment,
+                env=self.environment | {"MEMO_CLUSTER": str(self._folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -178,12 +178,15 @@ class Cluster:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _ours(self) -> list[int]:
-        """Processes that were started in this cluster, e.g. by jobs whose node is gone."""
-        mark = f"SLURM_CONF={self._folder / 'slurm.conf'}".encode()
+        """Daemons' children, and tasks of jobs, e.g. of one whose node is gone."""
+        daemon = f"MEMO_CLUSTER={self._folder}".encode()
+        cluster = f"SLURM_CONF={self._folder / 'slurm.conf'}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
-                if mark in path.read_bytes().split(b"\0"):
+                content = path.read_bytes()
+                variables = content.split(b"\0")
+                if daemon in variables or (cluster in variables and b"\0SLURM_JOB_ID=" in content):
                     found.append(int(path.parent.name))
         return [one for one in found if one != os.getpid()]
 

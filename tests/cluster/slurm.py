@@ -30,6 +30,8 @@ NODES = ("127.0.0.1", "127.0.0.2")
 
 CONFIG = """
 ClusterName=memo
+# The ranks' port follows from the job's number, and another cluster may run on this machine.
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser={user}
@@ -125,7 +127,12 @@ class Cluster:
         key.write_bytes(secrets.token_bytes(128))
         host = socket.gethostname().split(".")[0]
         filled = CONFIG.format(
-            folder=folder, host=host, user=USER, ports=free_ports(3), nodes=NODES
+            folder=folder,
+            host=host,
+            user=USER,
+            ports=free_ports(3),
+            nodes=NODES,
+            first_job=secrets.randbelow(1_000_000) + 1,
         )
         (folder / "slurm.conf").write_text(filled)
         # Any device: Slurm only counts them.

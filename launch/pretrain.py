@@ -37,9 +37,13 @@ def main() -> int:
             from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
 
             return dry_run(config)
-        from memo.training.pretrain import pretrain  # noqa: PLC0415  (imports DeepSpeed)
+        from memo.training.pretrain import REQUEUE, pretrain  # noqa: PLC0415  (imports DeepSpeed)
+        from memo.training.signals import leave_in_peace  # noqa: PLC0415
 
-        return pretrain(config, arguments.resume)
+        status = pretrain(config, arguments.resume)
+        if status == REQUEUE:
+            leave_in_peace()
+        return status
     except UserError as error:
         if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
             print(f"pretrain: {error}", file=sys.stderr)  # noqa: T201

@@ -10,6 +10,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.shards.place import parse_place
 from memo.checkpoint_cli import checkpoint
 from memo.data_cli import data
+from memo.slurm_cli import slurm
 
 app = typer.Typer(
     help="Pretraining and fine-tuning for multimodal emotion recognition.",
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.add_typer(checkpoint, name="checkpoint")
+app.add_typer(slurm, name="slurm")
 
 
 @app.command()

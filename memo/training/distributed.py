@@ -136,10 +136,18 @@ def _slurm_process(slurm: MutableMapping[str, str]) -> dict[str, str]:
         "RANK": slurm["SLURM_PROCID"],
         "WORLD_SIZE": slurm["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": slurm["SLURM_LOCALID"],
-        "LOCAL_WORLD_SIZE": re.split(r"[(,]", slurm["SLURM_STEP_TASKS_PER_NODE"])[0],
+        "LOCAL_WORLD_SIZE": _tasks_beside(
+            slurm["SLURM_STEP_TASKS_PER_NODE"], slurm["SLURM_NODEID"]
+        ),
         "MASTER_ADDR": slurm.get("MASTER_ADDR") or _first_host(slurm["SLURM_STEP_NODELIST"]),
         "MASTER_PORT": slurm.get("MASTER_PORT") or str(20_000 + (31 * job + step) % 12_000),
     }
+
+
+def _tasks_beside(counts: str, node: str) -> str:
+    """Tasks on a node, from Slurm's counts of all, e.g. "4(x2),1" and node "2" -> "1"."""
+    repeated: list[tuple[str, str]] = re.findall(r"(\d+)(?:\(x(\d+)\))?", counts)
+    return [count for count, times in repeated for _ in range(int(times or 1))][int(node)]
 
 
 def _first_host(nodes: str) -> str:

@@ -55,19 +55,21 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
         if run.progress.step >= config.steps:
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
             return 0
-        if not ranks.first:
-            return _status(train(run, None, display))
-        with Monitor(run.folder, run.progress.step) as monitor:
-            stopped_by = train(run, monitor, display)
+        stopped_by = _train(run, display)
         if stopped_by is None:
-            display.say(f"wrote {write_report(run.folder)}")
-        return _status(stopped_by)
-
-
-def _status(stopped_by: int | None) -> int:
-    if stopped_by is None:
-        return 0
+            if ranks.first:
+                display.say(f"wrote {write_report(run.folder)}")
+            return 0
+    ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
     return INTERRUPTED if stopped_by == signal.SIGINT else REQUEUE
+
+
+def _train(run: Run, display: Display) -> int | None:
+    """Take the steps that are left; see `train`."""
+    if not run.ranks.first:
+        return train(run, None, display)
+    with Monitor(run.folder, run.progress.step) as monitor:
+        return train(run, monitor, display)
 
 
 def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:

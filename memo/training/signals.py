@@ -38,3 +38,13 @@ class StopSignals:
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = number
+
+
+def leave_in_peace() -> None:
+    """Let the process end with the status it has: from now on SIGTERM and SIGUSR1 are not heard.
+
+    `srun --kill-on-bad-exit` sends SIGTERM to the other processes when the first has left, and
+    would take the death of one of them for the end of the run.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -38,7 +38,7 @@ def finetune(config: FinetuneConfig) -> int:
     ranks = join(config.threads)
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
-        job = _open_job(config)
+        job = open_job(config)
         _check_folder(job)
     with ranks.together():
         if ranks.first:
@@ -52,8 +52,12 @@ def finetune(config: FinetuneConfig) -> int:
     return 0
 
 
-def _open_job(config: FinetuneConfig) -> Job:
-    """One task, several in turn, or several at once."""
+def open_job(config: FinetuneConfig) -> Job:
+    """One task, several in turn, or several at once; nothing is written.
+
+    Raises:
+        UserError: anything that does not fit.
+    """
     if config.tasks:
         return SequenceJob.open(config)
     assert config.task is not None, "the settings have one or several"

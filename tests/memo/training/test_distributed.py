@@ -22,6 +22,7 @@ SLURM = {
     "SLURM_STEP_ID": "2",
     "SLURM_PROCID": "5",
     "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
     "SLURM_STEP_NUM_TASKS": "8",
     "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
     "SLURM_STEP_NODELIST": "gpu[07-08]",
@@ -66,6 +67,12 @@ def test_srun_is_understood() -> None:
 )
 def test_the_first_node_leads(nodes: str, first: str) -> None:
     assert described(**SLURM | {"SLURM_STEP_NODELIST": nodes})["MASTER_ADDR"] == first
+
+
+@pytest.mark.parametrize(("node", "tasks"), [("0", "4"), ("1", "4"), ("2", "12"), ("3", "1")])
+def test_nodes_of_different_sizes_know_their_own(node: str, tasks: str) -> None:
+    changes = {"SLURM_STEP_TASKS_PER_NODE": "4(x2),12,1", "SLURM_NODEID": node}
+    assert described(**SLURM | changes)["LOCAL_WORLD_SIZE"] == tasks
 
 
 def test_a_gpu_is_chosen_among_those_in_sight() -> None:

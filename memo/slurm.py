@@ -1,0 +1,254 @@
+"""Jobs for Slurm: a script of `launch/slurm/` with its arguments, on a snapshot of the code.
+
+```
+runs/<name>/slurm/1/     a number a submission
+  pretrain.sbatch        what was submitted; of an array of folds folds.sbatch and summary.sbatch
+  code/, config.yaml     what it runs: a preempted job goes on with the code it began with
+  12.out                 what job 12 said; 12_0.out: task 0 of an array
+```
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from data_pipeline.errors import UserError
+from memo.config import PretrainConfig, load_config
+from memo.training.setup import run_folder
+from memo.tuning.config import FinetuneConfig
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ("pretrain", "finetune")
+CODE = ("memo", "data_pipeline", "launch", "configs")
+"""Folders of the checkout that a run needs."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks Slurm for.
+
+    Attributes:
+        nodes: a number, or a range such as `1-4`.
+        gpus_per_node: a number, or `TYPE:NUMBER`.
+        ntasks_per_node: processes; None is one a GPU.
+        more: other options of sbatch, e.g. `--partition=gpu`.
+    """
+
+    nodes: str
+    gpus_per_node: str
+    ntasks_per_node: int | None
+    more: Sequence[str]
+
+    def options(self) -> Iterator[str]:
+        """As sbatch wants them.
+
+        Raises:
+            UserError: no number of GPUs, or an option that does not begin with dashes.
+        """
+        found = re.fullmatch(r"(?:[\w.-]+:)?(\d+)", self.gpus_per_node)
+        if not found:
+            raise UserError(f"--gpus-per-node {self.gpus_per_node}: write 8, or a100:8")
+        gpus = int(found[1])
+        yield f"--nodes={self.nodes}"
+        if gpus:
+            yield f"--gpus-per-node={self.gpus_per_node}"
+        yield f"--ntasks-per-node={self.ntasks_per_node or max(gpus, 1)}"
+        for one in self.more:
+            if not one.startswith("-"):
+                raise UserError(f"--sbatch {one}: write an option of sbatch, e.g. --account=a")
+            yield one
+
+    @property
+    def single(self) -> "Resources":
+        """One process with a GPU, if there are any."""
+        fewer = re.sub(r"[1-9]\d*$", "1", self.gpus_per_node)
+        return replace(self, nodes="1", gpus_per_node=fewer, ntasks_per_node=1)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What is to be run.
+
+    Attributes:
+        script: `pretrain` or `finetune`, of `launch/slurm/`.
+        config: YAML file of settings; tuning needs none.
+        settings: `key=value`, over it.
+        resources: what each job asks for.
+        container: Apptainer image to run in.
+        array: `folds`, or `folds%2` for two at a time: a task of an array for every fold.
+    """
+
+    script: str
+    config: Path | None
+    settings: Sequence[str]
+    resources: Resources
+    container: Path | None
+    array: str | None
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """A script for sbatch.
+
+    Attributes:
+        name: of its file.
+        text: its content.
+    """
+
+    name: str
+    text: str
+
+
+def submit(submission: Submission) -> str:
+    """Snapshot code and settings, write the scripts into the run's folder, and submit them.
+
+    Returns:
+        What was submitted, for a person.
+
+    Raises:
+        UserError: a mistake in the settings, or sbatch is missing or refuses; nothing is left then.
+    """
+    run, folds = _check(submission)
+    with _new_folder(run / "slurm") as folder:
+        _snapshot(submission, folder)
+        numbers = _queue(folder, _jobs(submission, folder, folds))
+    return f"submitted job {' and '.join(numbers)}; code, scripts and output are in {folder}"
+
+
+def render(submission: Submission) -> str:
+    """The scripts that `submit` would submit now; nothing is written.
+
+    Raises:
+        UserError: a mistake in the settings.
+    """
+    run, folds = _check(submission)
+    folders = (run / "slurm" / str(number) for number in count(1))
+    folder = next(one for one in folders if not one.exists())
+    return "\n".join(job.text for job in _jobs(submission, folder, folds))
+
+
+def _check(submission: Submission) -> tuple[Path, tuple[int, ...]]:
+    """The run's folder, and the folds of an array; what is wrong is said before it is queued."""
+    if submission.container is not None and not submission.container.exists():
+        raise UserError(f"--container: there is no {submission.container}")
+    if submission.script not in SCRIPTS:
+        raise UserError(f"there is no script {submission.script!r}, but {' and '.join(SCRIPTS)}")
+    if submission.script == "pretrain":
+        if submission.config is None or submission.array is not None:
+            raise UserError("pretraining under Slurm needs --config, and has no --array of folds")
+        config = load_config(PretrainConfig, submission.config, submission.settings)
+        return run_folder(config).absolute(), ()
+    tuning = load_config(FinetuneConfig, submission.config, submission.settings)
+    from memo.tuning.run import open_job  # noqa: PLC0415  (imports DeepSpeed)
+
+    folds = open_job(tuning).folds
+    if submission.array is None:
+        return tuning.folder.absolute(), ()
+    if not re.fullmatch(r"folds(%[1-9]\d*)?", submission.array):
+        raise UserError(f"--array {submission.array}: write folds, or folds%2 for two at a time")
+    return tuning.folder.absolute(), folds
+
+
+def _jobs(submission: Submission, folder: Path, folds: Sequence[int]) -> Iterator[BatchJob]:
+    """One, or of an array of folds the array and the summary of all of them."""
+    resources = submission.resources
+    if submission.array is None:
+        options = [f"--output={folder}/%j.out", *resources.options()]
+        yield BatchJob(submission.script, _render(submission, folder, options))
+        return
+    numbers = ",".join(map(str, folds)) + submission.array.removeprefix("folds")
+    options = [f"--output={folder}/%A_%a.out", *resources.options(), f"--array={numbers}"]
+    yield BatchJob("folds", _render(submission, folder, options))
+    options = [f"--output={folder}/%j.out", *resources.single.options()]
+    # If a fold fails, the summary is not left waiting for ever.
+    options.append("--kill-on-invalid-dep=yes")
+    yield BatchJob("summary", _render(submission, folder, options))
+
+
+def _render(submission: Submission, folder: Path, options: Sequence[str]) -> str:
+    """The script of `launch/slurm/` with options for sbatch, and with its arguments."""
+    lines = (ROOT / "launch" / "slurm" / f"{submission.script}.sbatch").read_text("utf8")
+    directives, body = lines.split("set -euo pipefail\n")  # sbatch reads options above it alone
+    config = [f"--config={folder / 'config.yaml'}"] if submission.config else []
+    given = shlex.join([*config, *submission.settings])
+    ours = [f"#SBATCH {shlex.quote(one)}" for one in options]
+    ours += ["set -euo pipefail", f"export MEMO_CODE={shlex.quote(str(folder / 'code'))}"]
+    if submission.container is None:
+        ours.append(f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
+    else:
+        image = str(submission.container.absolute())
+        ours.append(f"export MEMO_CONTAINER={shlex.quote(image)}")
+    return directives + "\n".join([*ours, f"set -- {given}", body])
+
+
+@contextmanager
+def _new_folder(parent: Path) -> Iterator[Path]:
+    """A folder with the next number, which is gone again if the block fails."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for folder in (parent / str(number) for number in count(1)):
+        with suppress(FileExistsError):
+            folder.mkdir()
+            break
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder)
+        with suppress(OSError):  # not empty: there was a run before
+            parent.rmdir()
+            parent.parent.rmdir()
+        raise
+
+
+def _snapshot(submission: Submission, folder: Path) -> None:
+    """Copy the code and the file of settings."""
+    for name in CODE:
+        shutil.copytree(
+            ROOT / name, folder / "code" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    if submission.config is not None:
+        shutil.copyfile(submission.config, folder / "config.yaml")
+
+
+def _queue(folder: Path, jobs: Iterable[BatchJob]) -> list[str]:
+    """Submit them, each after those before it; all or none.
+
+    Returns:
+        Their numbers.
+
+    Raises:
+        UserError: sbatch is missing, or refuses one.
+    """
+    numbers: list[str] = []
+    try:
+        for job in jobs:
+            path = folder / f"{job.name}.sbatch"
+            path.write_text(job.text, "utf8")
+            numbers.append(_sbatch(path, numbers))
+    except BaseException:
+        if numbers:
+            subprocess.run(["scancel", *numbers], check=False)  # noqa: S603, S607
+        raise
+    return numbers
+
+
+def _sbatch(path: Path, after: Sequence[str]) -> str:
+    """Submit a script; its number."""
+    dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
+    command = ["sbatch", "--parsable", *dependency, str(path)]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        raise UserError(
+            "there is no sbatch here: submit where Slurm is, or see the script with --print"
+        ) from None
+    if ended.returncode:
+        said = " ".join(ended.stderr.split())
+        raise UserError(said or f"sbatch ended with status {ended.returncode}")
+    return ended.stdout.strip().split(";")[0]  # of several clusters, its name stands behind

@@ -1,0 +1,91 @@
+"""Submits jobs of memo to a test's cluster, and looks at how they are doing."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from memo.slurm import CODE
+from tests.cluster.document import command
+from tests.cluster.slurm import Cluster
+from tests.launch.command import JOINED, ROOT
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The code, where a test may change it."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def outside(cluster: Cluster, checkout: Path) -> dict[str, str]:
+    """The environment of a user of the cluster who works in a checkout."""
+    own = {key: one for key, one in cluster.environment.items() if key not in JOINED}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"
+    return own | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PATH": path}
+
+
+def submit(
+    cluster: Cluster, checkout: Path, folder: Path, variables: Mapping[str, str], *more: str
+) -> list[str]:
+    """The document's `memo slurm submit` of what `more` begins with; the numbers of the jobs.
+
+    Args:
+        cluster: to submit to.
+        checkout: whose code it is.
+        folder: where the user stands.
+        variables: that the command has in it.
+        more: `pretrain` or `finetune`, and what is written behind the command.
+    """
+    line = command(f"memo slurm submit {more[0]}")
+    ended = subprocess.run(
+        ["bash", "-c", f"{line} {shlex.join(more[1:])}"],
+        cwd=folder,
+        env=outside(cluster, checkout) | dict(variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return re.findall(r"\d+", ended.stdout.split(";")[0])
+
+
+def wait_for(done: Callable[[], object], limit_s: float = 240) -> None:
+    """Look until it is so, ten times a second."""
+    end = time.monotonic() + limit_s
+    while not done():
+        assert time.monotonic() < end, f"not after {limit_s:g} s"
+        time.sleep(0.1)
+
+
+def wait_for_state(cluster: Cluster, job: str, state: str) -> None:
+    """Until the job is so; that it has ended otherwise is a failure."""
+    ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"} - {state}
+
+    def there() -> bool:
+        now = cluster.state(job)
+        assert now not in ends, now
+        return now == state
+
+    wait_for(there)
+
+
+def restarts(cluster: Cluster, job: str) -> int:
+    """How often it has been requeued."""
+    found = re.search(r"Restarts=(\d+)", cluster.say("scontrol", "show", "job", job))
+    assert found
+    return int(found[1])
+
+
+def logged_step(run: Path) -> int:
+    """The last step in a run's log."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0

@@ -1,0 +1,46 @@
+"""Tuning as an array of folds in a real Slurm: one fold is preempted, then all are summed up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memo.tuning.run import finetune
+from tests.cluster.jobs import restarts, submit, wait_for, wait_for_state
+from tests.cluster.slurm import Cluster
+from tests.launch.command import ROOT
+from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+
+def results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return {key: value for key, value in found.items() if key != "seconds"}
+
+
+def test_an_array_of_folds_is_the_run_of_all(cluster: Cluster, tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "demo")
+    backbone = write_backbone(corpus, tmp_path / "backbone")
+    folds = {"by": "speaker", "count": 2, "valid_groups": 4}
+    task = write_task(tmp_path / "small.yaml", corpus, folds=folds)
+    run, plain = tmp_path / "run", tmp_path / "plain"
+    variables = {"TASK": str(task), "PRETRAINED": str(backbone)}
+    changes = ["mode=adapter", "adapter.size=4", "threads=1", "training.epochs=2"]
+    changes += ["batch.global_batch=16", "optimizer.lr=3e-3", "optimizer.warmup_steps=2"]
+
+    words = ["finetune", f"run_dir={run}", *changes]
+    array, summary = submit(cluster, ROOT, tmp_path, variables, *words)
+    second = f"{array}_1"
+    wait_for(lambda: "StepId" in cluster.say("scontrol", "show", "step", f"{second}.0"))
+    cluster.say("scancel", "--batch", "--signal=USR1", second)
+    wait_for(lambda: cluster.state(second) == "PENDING")
+    assert cluster.state(summary) == "PENDING"
+    assert finetune(tuning_config(task, backbone, plain, "adapter")) == 0
+    wait_for_state(cluster, summary, "COMPLETED")
+
+    assert restarts(cluster, second) == 1
+    assert results(run) == results(plain)
+    assert results(run)["runs"] == 2
+    assert (run / "report.html").is_file()

@@ -1,0 +1,74 @@
+"""What goes back to the queue of a real Slurm, and what does not; a stand-in trains."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.jobs import outside, restarts, wait_for, wait_for_state
+from tests.cluster.slurm import Cluster
+from tests.launch.command import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+BEGINNING = """
+import os, pathlib, signal, sys, time
+from memo.training.signals import leave_in_peace
+first = os.environ["SLURM_PROCID"] == "0"
+restarted = "SLURM_RESTART_COUNT" in os.environ
+pathlib.Path(f"began-{os.environ['SLURM_PROCID']}").touch()
+while not (pathlib.Path("began-0").exists() and pathlib.Path("began-1").exists()):
+    time.sleep(0.1)
+"""
+
+
+def submit(cluster: Cluster, folder: Path, program: str) -> str:
+    """Two ranks on two nodes that run this instead of pretraining; they have begun."""
+    (folder / "launch").mkdir()
+    (folder / "launch" / "pretrain.py").write_text(BEGINNING + program)
+    script = ROOT / "launch" / "slurm" / "pretrain.sbatch"
+    said = subprocess.check_output(
+        ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", str(script)],
+        cwd=folder,
+        env=outside(cluster, ROOT),
+        text=True,
+    )
+    wait_for(lambda: len([*folder.glob("began-*")]) == 2)
+    return said.strip()
+
+
+def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: Path) -> None:
+    """SIGTERM ends the ranks; the batch script asks Slurm what has happened."""
+    job = submit(cluster, tmp_path, "if not restarted: time.sleep(60)")
+    subprocess.run(
+        ["srun", "--partition=high", "--exclusive", "--nodes=2", "sleep", "1"],
+        env=cluster.environment,
+        timeout=60,
+        check=True,
+    )
+    wait_for_state(cluster, job, "COMPLETED")
+    assert restarts(cluster, job) == 1
+
+
+def test_a_slow_rank_leaves_with_its_own_status(cluster: Cluster, tmp_path: Path) -> None:
+    """The first that leaves makes srun end the others; the run still counts as one that saved."""
+    program = "leave_in_peace()\ntime.sleep(2 if first else 0.5)\nsys.exit(0 if restarted else 85)"
+    job = submit(cluster, tmp_path, program)
+    wait_for_state(cluster, job, "COMPLETED")
+    assert restarts(cluster, job) == 1
+
+
+def test_a_rank_that_fails_ends_all_for_good(cluster: Cluster, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path, "sys.exit(2) if first else time.sleep(600)")
+    wait_for_state(cluster, job, "FAILED")
+    assert restarts(cluster, job) == 0
+
+
+def test_a_cancelled_run_saves_and_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
+    save = "def save(*_): pathlib.Path('saved').touch(); os._exit(85)\n"
+    job = submit(cluster, tmp_path, f"{save}signal.signal(signal.SIGTERM, save)\ntime.sleep(600)")
+    cluster.say("scancel", job)
+    wait_for((tmp_path / "saved").exists)
+    wait_for_state(cluster, job, "CANCELLED")
+    wait_for(lambda: not cluster.say("squeue", "-h"))
+    assert cluster.state(job) == "CANCELLED"

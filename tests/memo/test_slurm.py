@@ -1,0 +1,274 @@
+"""What is submitted, and what the batch scripts do; Slurm's commands are stand-ins here."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.errors import UserError
+from memo.cli import main
+from memo.slurm import CODE, Resources, Submission, render, submit
+
+CONFIG = "name: mine\nsteps: 7\n"
+
+
+class Stubs:
+    """Programs of Slurm and others that note how they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def add(self, name: str, body: str) -> None:
+        """A shell script; `$@` is noted first."""
+        path = self.folder / name
+        note = f"printf '%s\\n' {name} \"$@\" >> '{self.folder}/calls'"
+        path.write_text(f"#!/bin/bash\n{note}\n{body}\n")
+        path.chmod(0o755)
+
+    @property
+    def calls(self) -> list[str]:
+        """Every word."""
+        return (self.folder / "calls").read_text().splitlines()
+
+
+@pytest.fixture
+def stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stubs:
+    made = Stubs(tmp_path / "stubs")
+    monkeypatch.setenv("PATH", f"{made.folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(CONFIG)
+    return made
+
+
+def resources(**changes: object) -> Resources:
+    asked = {"nodes": "2", "gpus_per_node": "8", "ntasks_per_node": None, "more": ()}
+    return Resources(**asked | changes)  # type: ignore[arg-type]
+
+
+def submission(**changes: object) -> Submission:
+    asked = {
+        "script": "pretrain",
+        "config": Path("mine.yaml"),
+        "settings": ["run_dir=a run"],
+        "resources": resources(),
+        "container": None,
+        "array": None,
+    }
+    return Submission(**asked | changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        (resources(), ["--nodes=2", "--gpus-per-node=8", "--ntasks-per-node=8"]),
+        (
+            resources(nodes="1-4", gpus_per_node="a100:4"),
+            ["--nodes=1-4", "--gpus-per-node=a100:4", "--ntasks-per-node=4"],
+        ),
+        (resources(gpus_per_node="0"), ["--nodes=2", "--ntasks-per-node=1"]),
+        (
+            resources(gpus_per_node="0", ntasks_per_node=3, more=["--qos=low"]),
+            ["--nodes=2", "--ntasks-per-node=3", "--qos=low"],
+        ),
+        (
+            resources(gpus_per_node="a100:12").single,
+            ["--nodes=1", "--gpus-per-node=a100:1", "--ntasks-per-node=1"],
+        ),
+        (resources(gpus_per_node="0").single, ["--nodes=1", "--ntasks-per-node=1"]),
+    ],
+)
+def test_one_task_a_gpu(asked: Resources, options: list[str]) -> None:
+    assert list(asked.options()) == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"script": "train"}, "there is no script 'train', but pretrain and finetune"),
+        ({"config": None}, "needs --config"),
+        ({"array": "folds"}, "has no --array of folds"),
+        ({"settings": ["step=3"]}, "did you mean 'steps'"),
+        ({"container": Path("none.sif")}, "--container: there is no none.sif"),
+        ({"resources": resources(gpus_per_node="many")}, "--gpus-per-node many: write 8"),
+        ({"resources": resources(more=["account=a"])}, "--sbatch account=a: write an option"),
+        ({}, "Invalid partition"),
+    ],
+)
+def test_a_mistake_leaves_nothing(changes: dict[str, object], message: str, stubs: Stubs) -> None:
+    stubs.add("sbatch", "echo 'sbatch: error: Invalid partition' >&2; exit 1")
+    before = sorted(Path().iterdir())
+    with pytest.raises(UserError, match=message):
+        submit(submission(**changes))
+    assert sorted(Path().iterdir()) == before
+
+
+def test_without_slurm_it_is_said(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(stubs.folder))
+    with pytest.raises(UserError, match="there is no sbatch here"):
+        submit(submission())
+    assert not Path("a run").exists()
+
+
+def test_every_submission_has_its_own_code_and_settings(stubs: Stubs) -> None:
+    stubs.add("sbatch", "echo 12")
+    said = submit(submission())
+    Path("mine.yaml").write_text("name: mine\nsteps: 8\n")
+    submit(submission())
+    first, second = (Path("a run", "slurm", number).absolute() for number in "12")
+    assert str(first) in said
+    assert (first / "config.yaml").read_text() == CONFIG
+    assert (second / "config.yaml").read_text() != CONFIG
+    assert {path.name for path in (first / "code").iterdir()} == set(CODE)
+    assert stubs.calls == [
+        word
+        for folder in (first, second)
+        for word in ("sbatch", "--parsable", str(folder / "pretrain.sbatch"))
+    ]
+
+
+def test_options_come_before_the_first_command(stubs: Stubs) -> None:
+    """Slurm reads no further than that."""
+    lines = render(submission()).splitlines()
+    command = next(at for at, line in enumerate(lines) if line and not line.startswith("#"))
+    directives = [line for line in lines if line.startswith("#SBATCH")]
+    assert [line for line in lines[:command] if line.startswith("#SBATCH")] == directives
+    assert {"#SBATCH --requeue", "#SBATCH --signal=USR1@120", "#SBATCH --nodes=2"} <= {*directives}
+    assert not Path("a run").exists()
+    assert not (stubs.folder / "calls").exists()
+
+
+class TwoFolds:
+    folds = (0, 3)
+
+
+@pytest.fixture
+def tuning(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> Submission:
+    monkeypatch.setattr("memo.tuning.run.open_job", lambda config: TwoFolds)
+    settings = ["task=demo", "pretrained=x", "run_dir=a run"]
+    return submission(script="finetune", config=None, settings=settings, array="folds%1")
+
+
+def test_an_array_is_followed_by_its_summary(stubs: Stubs, tuning: Submission) -> None:
+    stubs.add("sbatch", f"wc -l < '{stubs.folder}/calls'")
+    submit(tuning)
+    folder = Path("a run", "slurm", "1").absolute()
+    ours = ["--parsable", str(folder / "folds.sbatch")]
+    after = ["--parsable", "--dependency=afterok:3", str(folder / "summary.sbatch")]
+    assert stubs.calls == ["sbatch", *ours, "sbatch", *after]
+    folds, summary = ((folder / f"{name}.sbatch").read_text() for name in ("folds", "summary"))
+    assert "#SBATCH --array=0,3%1\n" in folds
+    assert "#SBATCH --array" not in summary
+    assert "#SBATCH --nodes=1\n" in summary
+    assert not (folder / "config.yaml").exists()
+
+
+def test_an_array_whose_summary_is_refused_is_taken_back(stubs: Stubs, tuning: Submission) -> None:
+    stubs.add("sbatch", '[[ "$*" == *summary.sbatch ]] && exit 1; echo 12')
+    stubs.add("scancel", "")
+    with pytest.raises(UserError, match="sbatch ended with status 1"):
+        submit(tuning)
+    assert stubs.calls[-2:] == ["scancel", "12"]
+    assert not Path("a run").exists()
+
+
+def test_an_array_is_of_folds(tuning: Submission) -> None:
+    with pytest.raises(UserError, match="--array 0-4: write folds, or folds%2"):
+        render(submission(script="finetune", config=None, settings=tuning.settings, array="0-4"))
+
+
+def run_script(stubs: Stubs, text: str, **slurm: str) -> int:
+    """Exit status of a batch script."""
+    environment = os.environ | {"SLURM_JOB_ID": "12"} | slurm
+    # As in a job, in which PATH does not begin with the stand-ins' folder.
+    text = text.replace(f"PATH={Path(sys.executable).parent}:", f"PATH={stubs.folder}:")
+    ended = subprocess.run(["bash", "-s"], input=text, env=environment, text=True, check=False)
+    return ended.returncode
+
+
+def requeued(stubs: Stubs) -> bool:
+    return stubs.calls[-3:] == ["scontrol", "requeue", "12"]
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "preempted", "again"),
+    [
+        ("pretrain", 0, "None", False),
+        ("pretrain", 0, "2026-01-01", False),
+        ("pretrain", 85, "None", True),
+        ("pretrain", 1, "None", False),
+        ("pretrain", 143, "None", False),
+        ("pretrain", 143, "2026-01-01", True),
+        ("finetune", 0, "2026-01-01", False),
+        ("finetune", 143, "None", False),
+        ("finetune", 143, "2026-01-01", True),
+    ],
+)
+def test_what_goes_back_to_the_queue(
+    script: str, status: int, preempted: str, again: bool, stubs: Stubs, tuning: Submission
+) -> None:
+    stubs.add("srun", f"exit {status}")
+    stubs.add("scontrol", f"echo '   PreemptTime={preempted}'")
+    text = render(submission() if script == "pretrain" else tuning)
+    text = text.split("#!/usr/bin/env bash")[1]  # of the two jobs the first
+    assert run_script(stubs, text) == (0 if again else status)
+    assert requeued(stubs) == again
+
+
+def word_after(words: Sequence[str], first: str) -> list[str]:
+    return list(words[words.index(first) + 1 :])
+
+
+def test_a_fold_is_a_task_of_the_array(stubs: Stubs, tuning: Submission) -> None:
+    stubs.add("srun", "")
+    text = render(tuning).split("#!/usr/bin/env bash")
+    assert run_script(stubs, text[1], SLURM_ARRAY_TASK_ID="3") == 0
+    assert word_after(stubs.calls, "python")[-4:] == [*tuning.settings, "folds=[3]"]
+    (stubs.folder / "calls").unlink()
+    assert run_script(stubs, text[2]) == 0
+    assert word_after(stubs.calls, "python")[-3:] == [*tuning.settings]
+
+
+@pytest.mark.parametrize(("restarts", "status"), [("19", 0), ("20", 1)])
+def test_a_fold_that_never_ends_is_given_up(
+    restarts: str, status: int, stubs: Stubs, tuning: Submission
+) -> None:
+    stubs.add("srun", "kill -USR1 $PPID; sleep 5")
+    stubs.add("scontrol", "")
+    text = render(tuning).split("#!/usr/bin/env bash")[1]
+    assert run_script(stubs, text, SLURM_RESTART_COUNT=restarts) == status
+    assert requeued(stubs) == (status == 0)
+
+
+def test_a_container_runs_the_same_command(stubs: Stubs) -> None:
+    Path("memo.sif").touch()
+    stubs.add("srun", 'shift; exec "$@"')
+    stubs.add("apptainer", "")
+    assert run_script(stubs, render(submission(container=Path("memo.sif")))) == 0
+    code = Path("a run", "slurm", "1", "code").absolute()
+    bound = ["exec", "--nv", "--bind", str(code), "--pwd", str(Path.cwd())]
+    config = f"--config={code.parent / 'config.yaml'}"
+    python = ["python", str(code / "launch" / "pretrain.py"), config, "run_dir=a run"]
+    image = str(Path("memo.sif").absolute())
+    assert stubs.calls[-12:] == ["apptainer", *bound, image, *python]
+
+
+def test_the_command_shows_the_script(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["pretrain", "--config=mine.yaml", "steps=9", "--nodes=3", "--print", "--time=1:00:00"]
+    options = ["--partition=a,b", "--sbatch=--qos=q", "--cpus-per-task=4", "--gpus-per-node=2"]
+    monkeypatch.setattr(sys, "argv", ["memo", "slurm", "submit", *words, *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    wanted = ["nodes=3", "gpus-per-node=2", "ntasks-per-node=2", "cpus-per-task=4"]
+    wanted += ["partition=a,b", "time=1:00:00", "qos=q"]
+    assert "\n".join(f"#SBATCH --{one}" for one in wanted) in shown
+    assert " steps=9\n" in shown
+    assert not Path("runs").exists()
+    assert not (stubs.folder / "calls").exists()

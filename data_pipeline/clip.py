@@ -74,8 +74,10 @@ class Clip:
     @property
     def nbytes(self) -> int:
         """Bytes of its rows and its image."""
-        rows = (self.face, self.expression, self.speech)
-        return sum(one.nbytes for one in rows if one is not None) + len(self.image or b"")
+        size = 0 if self.image is None else len(self.image)
+        for rows in (self.face, self.expression, self.speech):
+            size += 0 if rows is None else rows.nbytes
+        return size
 
     @property
     def is_empty(self) -> bool:
@@ -219,7 +221,7 @@ def read_text(members: bytes | memoryview) -> str | None:
 def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[str, Any]:
     """The JSON member as arguments of `Clip`; what it does not name keeps its default."""
     try:
-        text = bytes(content).decode()
+        text = str(content, "utf8")
         record = _DECODER.decode(text)
         known = {name: record[name] for name in _FIELDS if name in record}
         make = Word._make if unchanged else _checked_word

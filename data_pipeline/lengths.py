@@ -25,7 +25,7 @@ UNKNOWN = -1
 """Pieces of a text that was not counted yet."""
 
 MOST_KEPT = 16 * WINDOW_SAMPLES
-"""The lengths of about as many samples are kept in memory, at 12 bytes each."""
+"""The lengths of about as many samples are kept in memory, at 20 bytes each."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class TokenLengths:
         self.longest = limits.longest
         self._folder = cache_folder() / "lengths" / tokenizer_fingerprint[:32]
         self._ends = np.cumsum(split.shard_sizes)  # (shards,)
+        self._firsts = self._ends - split.shard_sizes  # (shards,)
         self._known: dict[int, _ShardLengths] = {}
 
     def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -86,23 +87,24 @@ class TokenLengths:
             int64 (n,).
         """
         shards = np.searchsorted(self._ends, samples, side="right")
-        firsts = self._ends - self._split.shard_sizes
+        by_shard = np.argsort(shards)
         tokens = np.empty_like(samples)
-        for shard in np.unique(shards).tolist():
-            chosen = shards == shard
-            tokens[chosen] = self._of_rows(shard, samples[chosen] - firsts[shard])
+        changes = np.flatnonzero(np.diff(shards[by_shard])) + 1
+        for chosen in np.split(by_shard, changes) if len(samples) else ():
+            shard = int(shards[chosen[0]])
+            tokens[chosen] = self._of_rows(shard, samples[chosen] - self._firsts[shard])
         return tokens
 
     def _of_rows(self, shard: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of some rows of a shard; both int64 (n,)."""
         known = self._known.pop(shard, None) or self._open_shard(shard)
         self._known[shard] = known  # the last one is the one used last
-        if (known.pieces[rows] == UNKNOWN).any():
+        tokens = known.tokens[rows]
+        if tokens.min() < 0:
             # On a server, records are asked for in order, many at a time.
             self._count_rows(shard, rows if self._split.readers == 1 else None)
-        pieces = known.pieces[rows]
-        text = np.where(pieces > 0, np.minimum(pieces, self._limits.text) + 2, 0)
-        return text + known.frames[rows]
+            tokens = known.tokens[rows]
+        return tokens
 
     def _open_shard(self, shard: int) -> "_ShardLengths":
         """What is known of a shard without reading its texts; those used longest ago make room."""
@@ -115,7 +117,9 @@ class TokenLengths:
             pieces = np.full(size, UNKNOWN, dtype=np.int32)
         face = np.minimum(lengths.face, self._limits.face)
         speech = np.minimum(lengths.speech, self._limits.speech)
-        return _ShardLengths((face + speech).astype(np.int64), pieces)
+        known = _ShardLengths((face + speech).astype(np.int64), pieces, np.empty(size, np.int64))
+        known.set_tokens(self._limits.text)
+        return known
 
     def _path(self, shard: int) -> Path:
         """Where the counts of a shard are kept."""
@@ -123,7 +127,7 @@ class TokenLengths:
 
     def _count_rows(self, shard: int, rows: NDArray[np.int64] | None) -> None:
         """Count the pieces of some texts, or of all; when all are known, keep them."""
-        known, first = self._known[shard], int(self._ends[shard] - self._split.shard_sizes[shard])
+        known, first = self._known[shard], int(self._firsts[shard])
         unknown = known.pieces == UNKNOWN
         if rows is not None:
             asked = np.zeros_like(unknown)
@@ -133,6 +137,7 @@ class TokenLengths:
             pieces = self._count_sample(first + row)
             known.pieces[row] = pieces or 0
             known.readable &= pieces is not None
+        known.set_tokens(self._limits.text)
         # A broken tar may be mended, and has the same hash then.
         if known.readable and not (known.pieces == UNKNOWN).any():
             _save(self._path(shard), known.pieces)
@@ -152,12 +157,19 @@ class _ShardLengths:
     Attributes:
         frames: int64 (n,), face and speech rows within the limits.
         pieces: int32 (n,), of each text; `UNKNOWN` until it is asked for.
+        tokens: int64 (n,), of each sequence; negative until it is asked for.
         readable: whether all texts could be read.
     """
 
     frames: NDArray[np.int64]
     pieces: NDArray[np.int32]
+    tokens: NDArray[np.int64]
     readable: bool = True
+
+    def set_tokens(self, text_limit: int) -> None:
+        """Sum up what is known."""
+        text = np.where(self.pieces > 0, np.minimum(self.pieces, text_limit) + 2, 0)
+        self.tokens[:] = np.where(self.pieces == UNKNOWN, UNKNOWN, text + self.frames)
 
 
 def _load(path: Path) -> NDArray[np.int32] | None:

@@ -1,6 +1,7 @@
 """A pretraining run from its settings to its report: what `launch/pretrain.py` calls."""
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from data_pipeline.stream import check_ranks
 from memo.config import PretrainConfig
 from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
+from memo.training.admission import launch_facts, refuse_different, sole_run
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
@@ -50,7 +52,14 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
         UserError: something that the user can mend, the same on every rank.
     """
     ranks = join(config.threads)
-    run = _set_up(config, resume, ranks)
+    refuse_different(ranks, launch_facts(config))
+    with ExitStack() as lock:
+        return _pretrain(_set_up(config, resume, ranks, lock))
+
+
+def _pretrain(run: Run) -> int:
+    """All that is left of a run; the exit status."""
+    config, ranks = run.config, run.ranks
     with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
         if run.progress.step >= config.steps:
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
@@ -72,8 +81,11 @@ def _train(run: Run, display: Display) -> int | None:
         return train(run, monitor, display)
 
 
-def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
-    """Open, build and check everything before anything is written but the demo corpus."""
+def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -> Run:
+    """Open, build and check everything before anything is written but the demo corpus.
+
+    The run's folder stays locked until `lock` is closed.
+    """
     with ranks.together():
         precision = choose_precision(config.distribution, ranks.device)
         if ranks.first:
@@ -90,8 +102,12 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
         transform = build_transform(config, model, data.tokenizer)
         makers = batch_makers(config, data, transform, spec, ranks.placement)
         check_ranks(makers.train, step_size(config))
+    progress = checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data))
+    facts = {"data": data.train.fingerprint, "tokenizer": data.tokenizer.fingerprint}
+    refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():
         if ranks.first:
+            lock.enter_context(sole_run(run_folder(config)))
             _write_config(run_folder(config), config)
     weights = {name: one.weight for name, one in config.objectives.items()}
     engine = Engine(model, weights, config.optimizer, config.distribution, ranks, config.seed)
@@ -108,7 +124,7 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks) -> Run:
         tokenizer=data.tokenizer,
         transform=transform,
         makers=makers,
-        progress=checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data)),
+        progress=progress,
         peak_flops=_peak_flops(ranks.device, precision),
     )
 

@@ -1,0 +1,89 @@
+"""Who may train into a run's folder: one run at a time, and only ranks that agree."""
+
+import fcntl
+import logging
+import os
+import platform
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from data_pipeline.errors import AgreedError, UserError
+from memo.config import PretrainConfig
+from memo.training.distributed import Ranks
+
+LOCK = "lock"
+PACKAGES = ("memo", "torch", "deepspeed", "numpy")
+
+_log = logging.getLogger(__name__)
+
+
+def launch_facts(config: PretrainConfig) -> dict[str, object]:
+    """What must be the same on every rank before anything is opened: settings and versions."""
+    settings = {name: str(value) for name, value in _flat(config.model_dump(mode="json"))}
+    versions = {f"version of {name}": _version(name) for name in PACKAGES}
+    return {**settings, **versions, "version of python": platform.python_version()}
+
+
+def refuse_different(ranks: Ranks, facts: Mapping[str, object]) -> None:
+    """Stop on all ranks if they do not know the same.
+
+    Args:
+        ranks: which all must call this.
+        facts: name -> what this rank knows; the same names on all.
+
+    Raises:
+        AgreedError: on every rank; names the first thing that differs, both values and where.
+    """
+    known = ranks.gather((socket.gethostname(), dict(facts)))
+    first_host, first = known[0]
+    for rank, (host, theirs) in enumerate(known):
+        for name, value in first.items():
+            if theirs[name] != value:
+                raise AgreedError(
+                    f"rank {rank} on {host} has {name}={theirs[name]}, rank 0 on {first_host} "
+                    f"{value}; start all ranks with the same code, settings and data"
+                )
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """No other run trains into this folder meanwhile; the lock ends with its process.
+
+    Raises:
+        UserError: another one does; says where.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise UserError(
+                f"{folder} is being trained into by {holder}; wait for it, or set run_dir"
+            ) from None
+        except OSError as error:
+            _log.warning("%s cannot be locked (%s): start no second run in it", folder, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def _flat(settings: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    """Nested settings as (`a.b`, value)."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"

@@ -76,6 +76,7 @@ class TokenLengths:
         self._ends = np.cumsum(split.shard_sizes)  # (shards,)
         self._firsts = self._ends - split.shard_sizes  # (shards,)
         self._known: dict[int, _ShardLengths] = {}
+        self._lock = threading.Lock()  # training and prediction ask from threads of their own
 
     def of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens of `[CLS] text [SEP] face speech`; an upper bound where parts are left out.
@@ -92,7 +93,8 @@ class TokenLengths:
         changes = np.flatnonzero(np.diff(shards[by_shard])) + 1
         for chosen in np.split(by_shard, changes) if len(samples) else ():
             shard = int(shards[chosen[0]])
-            tokens[chosen] = self._of_rows(shard, samples[chosen] - self._firsts[shard])
+            with self._lock:
+                tokens[chosen] = self._of_rows(shard, samples[chosen] - self._firsts[shard])
         return tokens
 
     def _of_rows(self, shard: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -64,6 +64,11 @@ class Prefetch(Generic[T]):
         """End the thread and wait for it; once is enough."""
         self._end()
 
+    def abandon(self) -> None:
+        """Let the thread end after the item that it is making, without waiting for it."""
+        self._end.detach()
+        self._channel.abandon()
+
 
 class _Channel(Generic[T]):
     """What the thread and the consumer share.

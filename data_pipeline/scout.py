@@ -1,7 +1,6 @@
 """Fetching the shards that come next while others are trained on."""
 
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,9 @@ from data_pipeline.order import WINDOW_SAMPLES, SampleOrder
 from data_pipeline.prefetch import Prefetch
 
 BLOCK = 1024
-"""Positions that are looked at together."""
+"""Positions that are looked at together; fewer at the beginning, when the first step waits."""
+
+FIRST_BLOCK = 64
 
 AHEAD = WINDOW_SAMPLES // 2 // BLOCK
 """Blocks that the scout is ahead: the shards of a window are fetched while half of the one before
@@ -33,19 +34,29 @@ class Scout:
         self._blocks = Prefetch(_fetched(fetch, order, first), AHEAD)
 
     def wait_for(self, position: int) -> None:
-        """Until all samples before this position are near.
+        """Until all samples before this position are near, or the scout is abandoned.
 
         Raises:
             UserError: one cannot be had.
         """
         while self._reached < position:
-            self._reached = next(self._blocks)
+            try:
+                self._reached = next(self._blocks)
+            except StopIteration:
+                return
+
+    def abandon(self) -> None:
+        """Nobody waits any more; what is being fetched is not waited for."""
+        self._blocks.abandon()
 
 
 def _fetched(
     fetch: Callable[[NDArray[np.int64]], None], order: SampleOrder, first: int
 ) -> Iterator[int]:
     """Fetch block by block; the position after each."""
-    for begin in count(first, BLOCK):
-        fetch(order.visits(np.arange(begin, begin + BLOCK)).samples)
-        yield begin + BLOCK
+    size = min(FIRST_BLOCK, BLOCK)
+    while True:
+        fetch(order.visits(np.arange(first, first + size)).samples)
+        first += size
+        yield first
+        size = min(2 * size, BLOCK)

@@ -6,6 +6,7 @@ the interpreter's lock.
 """
 
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ from data_pipeline.watch import Activity
 
 STALL_S = 30.0
 """Seconds of waiting for a step after which a warning says what the loader is doing."""
+
+DIGEST = 2**20 - 1
+"""Bits of a step's digest, few enough for the sum of its squares over many ranks to be exact."""
 
 _log = logging.getLogger(__name__)
 
@@ -200,11 +204,13 @@ class Step:
         micro_batches: this rank's, at least one; possibly empty ones.
         samples: int64 (B,), numbers of the global batch's.
         state_after: where the stream stands when this step is done.
+        digest: of 20 bits, of the samples and their lengths: other ones on a rank mean other data.
     """
 
     micro_batches: tuple[PackedBatch, ...]
     samples: NDArray[np.int64]
     state_after: StreamState
+    digest: int
 
 
 class TrainStream:
@@ -229,8 +235,12 @@ class TrainStream:
         state.check(state.seed, maker.split.fingerprint)
         check_budget(maker.lengths.longest, maker.token_budget)
         check_ranks(maker, size)
+        order = maker.split.order(state.seed)
+        first = state.position(len(maker.split))
+        self._scout = Scout(maker.split.fetch, order, first) if maker.split.is_remote else None
+        steps = _steps(maker, order, state, size, self._scout)
         stalled = partial(_say_where, maker.activity, maker.split)
-        self._steps = Prefetch(_steps(maker, state, size), prefetch, STALL_S, stalled)
+        self._steps = Prefetch(steps, prefetch, STALL_S, stalled)
 
     @property
     def wait_s(self) -> float:
@@ -257,6 +267,8 @@ class TrainStream:
 
     def close(self) -> None:
         """End the thread and wait for it."""
+        if self._scout is not None:
+            self._scout.abandon()
         self._steps.close()
 
 
@@ -266,36 +278,38 @@ def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
     _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
 
 
-def _steps(maker: BatchMaker, state: StreamState, size: StepSize) -> Iterator[Step]:
+def _steps(
+    maker: BatchMaker, order: SampleOrder, state: StreamState, size: StepSize, scout: Scout | None
+) -> Iterator[Step]:
     """All steps from a state on."""
-    order, total = maker.split.order(state.seed), len(maker.split)
+    total = len(maker.split)
     take = _filled if size.micro_batches else _divided
-    scout = (
-        Scout(maker.split.fetch, order, state.position(total)) if maker.split.is_remote else None
-    )
     while True:
         first = state.position(total)
         if scout is not None:
             maker.activity.begins("fetching shards")
             scout.wait_for(first + 1)
         maker.activity.begins("planning a step")
-        visits, batches = take(maker, order, first, size)
+        visits, lengths, share = take(maker, order, first, size)
         state = state.advance(len(visits.samples), total)
-        yield Step(tuple(batches), visits.samples, state)
+        digest = zlib.crc32(np.concatenate([visits.samples, lengths]).tobytes()) & DIGEST
+        yield Step(tuple(maker.packed(visits, share)), visits.samples, state, digest)
 
 
-def _divided(
-    maker: BatchMaker, order: SampleOrder, first: int, size: StepSize
-) -> tuple[Visits, Iterator[PackedBatch]]:
-    """So many samples from a position on, and this rank's share of them."""
+_Taken: TypeAlias = tuple[Visits, NDArray[np.int64], list[NDArray[np.int64]]]
+"""Samples of a step, their lengths, and this rank's micro-batches of them."""
+
+
+def _divided(maker: BatchMaker, order: SampleOrder, first: int, size: StepSize) -> _Taken:
+    """So many samples from a position on."""
     visits = order.visits(np.arange(first, first + size.samples))
-    return visits, maker.divided(visits)
+    lengths = maker.lengths.of(visits.samples)
+    plan = divide(lengths, maker.placement.ranks, maker.token_budget)
+    return visits, lengths, plan[maker.placement.rank]
 
 
-def _filled(
-    maker: BatchMaker, order: SampleOrder, first: int, size: StepSize
-) -> tuple[Visits, Iterator[PackedBatch]]:
-    """As many samples from a position on as fill so many micro-batches, and this rank's share."""
+def _filled(maker: BatchMaker, order: SampleOrder, first: int, size: StepSize) -> _Taken:
+    """As many samples from a position on as fill so many micro-batches."""
     count, budget, placement = size.micro_batches, maker.token_budget, maker.placement
     ahead = count * budget // maker.lengths.longest
     while True:
@@ -307,7 +321,7 @@ def _filled(
         ahead *= 2
     taken, plan = fill(lengths, placement.ranks, count, budget)
     visits = Visits(visits.samples[:taken], visits.epochs[:taken])
-    return visits, maker.packed(visits, plan[placement.rank])
+    return visits, lengths[:taken], plan[placement.rank]
 
 
 def eval_batches(maker: BatchMaker, block: int = 64) -> Iterator[PackedBatch]:

@@ -148,7 +148,10 @@ class LocalStore(Store):
     def open(self, shard: ShardInfo, features: FeatureSchema) -> Shard:
         """See `Store`."""
         path = self._folder / shard.name
-        return MappedShard(path, load_index(path, shard), features)
+        try:
+            return MappedShard(path, load_index(path, shard), features)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
     def fetch(self, shard: ShardInfo) -> None:
         """Nothing is nearer than it is."""
@@ -197,7 +200,8 @@ class RemoteStore(Store):
     def check(self, shards: Sequence[ShardInfo]) -> None:
         """Warn of a cache that is too small; the shards are checked when they come."""
         samples = sum(shard.samples for shard in shards)
-        mixed = sum(shard.bytes for shard in shards) * min(1, WINDOW_SAMPLES / samples)
+        # A window is trained on while the next one is fetched.
+        mixed = sum(shard.bytes for shard in shards) * min(1, 2 * WINDOW_SAMPLES / samples)
         if mixed > self.most_mapped and not self._by_ranges:
             _log.warning(
                 "%s: training shuffles about %.1f GiB, the cache holds %.1f: shards are fetched "

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.stream import Step
 from memo.config import PretrainConfig
 from memo.training.distributed import Ranks
 
@@ -32,7 +35,7 @@ def refuse_different(ranks: Ranks, facts: Mapping[str, object]) -> None:
 
     Args:
         ranks: which all must call this.
-        facts: name -> what this rank knows; the same names on all.
+        facts: name -> what this rank knows.
 
     Raises:
         AgreedError: on every rank; names the first thing that differs, both values and where.
@@ -40,12 +43,28 @@ def refuse_different(ranks: Ranks, facts: Mapping[str, object]) -> None:
     known = ranks.gather((socket.gethostname(), dict(facts)))
     first_host, first = known[0]
     for rank, (host, theirs) in enumerate(known):
-        for name, value in first.items():
-            if theirs[name] != value:
+        for name in first | theirs:
+            value, other = first.get(name, "nothing"), theirs.get(name, "nothing")
+            if other != value:
                 raise AgreedError(
-                    f"rank {rank} on {host} has {name}={theirs[name]}, rank 0 on {first_host} "
+                    f"rank {rank} on {host} has {name}={other}, rank 0 on {first_host} "
                     f"{value}; start all ranks with the same code, settings and data"
                 )
+
+
+def refuse_other_data(ranks: Ranks, step: Step) -> None:
+    """Stop on all ranks if one of them has cut this step from other samples or lengths.
+
+    Raises:
+        AgreedError: on every rank.
+    """
+    local = torch.tensor([step.digest, step.digest**2], dtype=torch.int64)
+    total, squares = (int(one) for one in ranks.sum(local).tolist())
+    if squares * ranks.count != total**2:
+        raise AgreedError(
+            "the ranks divide the data differently, for their copies of it differ: run 'memo data "
+            "check' on every node"
+        )
 
 
 @contextmanager

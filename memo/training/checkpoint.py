@@ -130,7 +130,7 @@ def open_checkpoint(place: Path) -> Checkpoint:
         UserError: there is none, or a file is missing, cut short or altered (names the file).
     """
     folder = find_checkpoint(place)
-    _verify(folder)
+    verify_files(folder)
     record = json.loads((folder / STATE).read_text("utf8"))
     if record.get("format") != FORMAT:
         raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")
@@ -148,11 +148,18 @@ def open_checkpoint(place: Path) -> Checkpoint:
     )
 
 
-def _verify(folder: Path) -> None:
-    """Compare every file with the manifest."""
+def verify_files(folder: Path) -> None:
+    """Compare every file of a checkpoint with its manifest.
+
+    Raises:
+        UserError: one is missing, cut short or altered.
+    """
     try:
-        entries: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text("utf8"))
-    except (OSError, ValueError):
+        found: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST).read_text("utf8"))
+        entries = {name: found[name] for name in (MODEL, OPTIMIZER, STATE)} | found
+        if not all({"bytes", "sha256"} <= entry.keys() for entry in entries.values()):
+            raise ValueError("an entry lacks a figure")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{folder} is no whole checkpoint: {MANIFEST} cannot be read") from None
     for name, entry in entries.items():
         path = folder / name

@@ -68,13 +68,16 @@ class Ranks:
         The block must not communicate.
 
         Raises:
-            AgreedError: on every rank, if the block raised a UserError on one of them.
+            AgreedError: on every rank, if the block raised a UserError or an OSError on one of
+                them.
         """
         message = None
         try:
             yield
         except UserError as error:
             message = str(error)
+        except OSError as error:  # no space, no permission, a file where a folder should be
+            message = f"{error.strerror}: {error.filename or 'a file'}"
         failed = [text for text in self.gather(message) if text is not None]
         if failed:
             raise AgreedError(failed[0])

@@ -18,11 +18,16 @@ from typing import NamedTuple, Self
 
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
+from data_pipeline.errors import AgreedError
+
 BEAT_S = 1.0
 LOST_S = 60.0
 """A rank that has not beaten for so long is lost."""
 
 ENDED = "has ended"
+FAILURE = "failure"
+"""Key in the store under which a rank says why it cannot go on."""
+
 STATUS = 1
 """Exit status of a rank that gives up."""
 
@@ -46,7 +51,7 @@ class Heartbeat:
 
     If this rank does not get on for `hang_s`, the stacks of its threads are written to stderr and
     the process ends; all ranks do this when one hangs, for they wait for each other. If the next
-    rank is lost, this one ends as well.
+    rank is lost, this one ends as well, and if any says that it has failed.
 
     Args:
         rank: this one.
@@ -80,6 +85,8 @@ class Heartbeat:
         self._thread.join()
         self.does(ENDED)
         with suppress(DistError, OSError):
+            if error is not None and not isinstance(error, AgreedError | SystemExit):
+                self._tell_failure(str(error))
             self._beat()
 
     def does(self, what: str) -> None:
@@ -105,11 +112,13 @@ class Heartbeat:
     def _watch(self) -> None:
         """In the thread."""
         neighbour = (self._rank + 1) % self._ranks
-        last, seen = self._read(neighbour), monotonic()
+        last, seen = None, monotonic()
         while not self._stop.wait(BEAT_S):
             try:
                 self._beat()
                 beat = self._read(neighbour)
+                if self._store.check([FAILURE]):
+                    self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
             except (DistError, OSError):
                 self._give_up("ends, for the first rank is gone, with the store of the rendezvous")
                 return
@@ -149,6 +158,13 @@ class Heartbeat:
 
     def _say(self, what: str) -> None:
         print(f"rank {self._rank} of {self._ranks} {what}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _tell_failure(self, why: str) -> None:
+        """Let all other ranks know that this one cannot go on; the first to say so is heard."""
+        line = why.partition("\n")[0]
+        if not self._store.check([FAILURE]):
+            who = f"rank {self._rank} on {socket.gethostname()}"
+            self._store.set(FAILURE, f"{who} has failed: {line}")
 
     def _give_up(self, why: str, stacks: bool = False) -> None:
         self._say(why)

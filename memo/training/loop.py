@@ -20,6 +20,7 @@ from memo.model.flops import training_flops
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
+from memo.training.admission import refuse_other_data
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
@@ -93,6 +94,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
     ):
         for done, step, waited_s in _steps(run, stream, heart):
             begin = perf_counter()
+            refuse_other_data(run.ranks, step)
             lr = learning_rate(done - 1, config.optimizer, config.steps)
             result = run.engine.step(step.micro_batches, done - 1, lr)
             run = replace(run, progress=_advance(run.progress, step, result))

@@ -10,6 +10,7 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from data_pipeline.errors import UserError
 from data_pipeline.stream import BatchMaker
 from memo.training.engine import ObjectiveResult, StepResult
 
@@ -41,10 +42,17 @@ class Monitor:
         self._board.close()
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Append one row; it must have a `step`. What is not finite is written as null."""
+        """Append one row; it must have a `step`. What is not finite is written as null.
+
+        Raises:
+            UserError: the disk is full, or the folder read-only.
+        """
         known = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        with self._path.open("a", encoding="utf8") as file:
-            file.write(json.dumps(known) + "\n")
+        try:
+            with self._path.open("a", encoding="utf8") as file:
+                file.write(json.dumps(known) + "\n")
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
         for key, value in known.items():
             if key != "step" and value is not None:
                 self._board.add_scalar(key, value, int(row["step"]))

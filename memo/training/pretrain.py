@@ -104,6 +104,7 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
         check_ranks(makers.train, step_size(config))
     progress = checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data))
     facts = {"data": data.train.fingerprint, "tokenizer": data.tokenizer.fingerprint}
+    facts |= {f"validation data of {name}": one.fingerprint for name, one in data.valid.items()}
     refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():
         if ranks.first:

@@ -1,7 +1,9 @@
 """Writing checkpoints: whole or not at all, while training goes on; `checkpoint.py` reads them."""
 
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -32,6 +34,10 @@ from memo.training.checkpoint import (
 )
 from memo.training.state import TrainingState
 
+_NAME = re.compile(r"step-(\d{8,})")
+
+_log = logging.getLogger(__name__)
+
 
 class Saver:
     """Writes checkpoints in a thread, one at a time, while training goes on; a context manager.
@@ -46,7 +52,7 @@ class Saver:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._thread: Thread | None = None
-        self._failure: UserError | None = None
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +66,14 @@ class Saver:
         self._wait()
 
     def begin(self, write: Callable[[], Path]) -> None:
-        """Write a checkpoint in the thread, when the one before is done."""
+        """Write a checkpoint in the thread, when the one before is done.
+
+        Raises:
+            Exception: the one before has failed, and it was no user's mistake.
+        """
         self._wait()
+        if self._failure is not None and not isinstance(self._failure, UserError):
+            raise self._failure
         self._thread = Thread(target=self._run, args=(write,), name="checkpoint")
         self._thread.start()
 
@@ -83,6 +95,8 @@ class Saver:
         except UserError as error:
             self._failure = error
             self._say(f"no checkpoint: {error}; the run goes on")
+        except BaseException as error:  # raised in the thread that trains
+            self._failure = error
 
     def _wait(self) -> None:
         if self._thread is not None:
@@ -130,9 +144,12 @@ def write_checkpoint(
         _write_files(temporary, state, progress, config, spec, features, tokenizer)
         _put_in_place(temporary, folder)
         point_latest(root, folder.name)
-        _prune(root, config, progress.step)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{temporary} cannot be written: {error}") from None
+    try:
+        _prune(root, config, progress.step)
+    except OSError as error:
+        _log.warning("%s: older checkpoints cannot be removed: %s", root, error)
     return folder
 
 
@@ -221,13 +238,17 @@ def _prune(root: Path, config: PretrainConfig, newest: int) -> None:
     for left in root.glob("step-*.tmp"):
         shutil.rmtree(left)
     if config.keep_checkpoints is not None:
-        steps = {step_of(folder): folder for folder in root.glob("step-*")}
+        steps = folders_by_step(root)
         own = sorted(step for step in steps if step <= newest)
         for old in own[: -config.keep_checkpoints]:
             if config.keep_every is None or old % config.keep_every:
                 shutil.rmtree(steps[old])
 
 
-def step_of(folder: Path) -> int:
-    """The step of a checkpoint's folder, by its name."""
-    return int(folder.name.removeprefix("step-"))
+def folders_by_step(root: Path) -> dict[int, Path]:
+    """Step -> folder of each checkpoint in a run's `checkpoints`, ascending.
+
+    What interrupted writes have left, and what somebody else has put there, is none.
+    """
+    found = ((_NAME.fullmatch(folder.name), folder) for folder in sorted(root.glob("step-*")))
+    return {int(match[1]): folder for match, folder in found if match}

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from data_pipeline.errors import UserError
-from memo.training.checkpoint import LATEST, MANIFEST, MODEL, Checkpoint, open_checkpoint
-from memo.training.saving import point_latest, step_of, write_checkpoint
+from memo.training.admission import sole_run
+from memo.training.checkpoint import (
+    LATEST,
+    MANIFEST,
+    MODEL,
+    Checkpoint,
+    open_checkpoint,
+    verify_files,
+)
+from memo.training.saving import folders_by_step, point_latest, write_checkpoint
 from memo.training.state import TrainingState
 
 
@@ -47,7 +55,7 @@ def verify(place: Path) -> list[Finding]:
     """
     if (place / MANIFEST).is_file() or (place / MODEL).is_file():
         return [_look_at(place)]
-    return [_look_at(folder) for folder in _folders(_root(place))]
+    return [_look_at(folder) for folder in folders_by_step(_root(place)).values()]
 
 
 def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
@@ -64,20 +72,20 @@ def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
         Those that were removed.
 
     Raises:
-        UserError: there is none, or none that is whole; then nothing is removed.
+        UserError: there is none, or none that is whole, or the run is being trained; then nothing
+            is removed.
     """
     root = _root(place)
-    findings = [_look_at(folder) for folder in _folders(root)]
-    whole = [one for one in findings if one.fault is None]
-    if not whole:
-        raise UserError(f"{root} has no whole checkpoint; nothing was removed")
-    chosen = {one.folder for one in whole[-keep:]}
-    if every is not None:
-        chosen |= {one.folder for one in whole if step_of(one.folder) % every == 0}
-    removed = [one for one in findings if one.folder not in chosen]
-    point_latest(root, whole[-1].folder.name)
-    for one in removed:
-        shutil.rmtree(one.folder)
+    with sole_run(root.parent if root.name == "checkpoints" else root):
+        findings = {step: _look_at(folder) for step, folder in folders_by_step(root).items()}
+        whole = [step for step, one in findings.items() if one.fault is None]
+        if not whole:
+            raise UserError(f"{root} has no whole checkpoint; nothing was removed")
+        chosen = {*whole[-keep:], *(step for step in whole if every and step % every == 0)}
+        removed = [one for step, one in findings.items() if step not in chosen]
+        point_latest(root, findings[whole[-1]].folder.name)
+        for one in removed:
+            shutil.rmtree(one.folder)
     return removed
 
 
@@ -106,15 +114,12 @@ def average(places: Sequence[Path], out: Path) -> Path:
     for one in checkpoints:
         _refuse_other_model(one, newest)
     state = TrainingState(_mean([one.weights() for one in checkpoints]), {}, 0)
-    return write_checkpoint(
-        out / "checkpoints",
-        state,
-        newest.progress,
-        newest.config,
-        newest.spec,
-        newest.features,
-        newest.tokenizer(),
-    )
+    about = (newest.progress, newest.config, newest.spec, newest.features, newest.tokenizer())
+    try:
+        return write_checkpoint(out / "checkpoints", state, *about)
+    except UserError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def _root(place: Path) -> Path:
@@ -125,16 +130,11 @@ def _root(place: Path) -> Path:
     raise UserError(f"there is no checkpoint in {place}; give a checkpoint's or a run's folder")
 
 
-def _folders(root: Path) -> list[Path]:
-    """Of the checkpoints, by step; what interrupted writes have left is none."""
-    return sorted(folder for folder in root.glob("step-*") if folder.suffix != ".tmp")
-
-
 def _look_at(folder: Path) -> Finding:
     if not (folder / MANIFEST).is_file():
         return Finding(folder, f"{MANIFEST} is missing")
     try:
-        open_checkpoint(folder)
+        verify_files(folder)
     except UserError as error:
         return Finding(folder, str(error))
     return Finding(folder, None)
@@ -145,6 +145,8 @@ def _refuse_other_model(one: Checkpoint, other: Checkpoint) -> None:
         raise UserError(f"{one.folder} and {other.folder} are of models of different sizes")
     if list(one.config.objectives) != list(other.config.objectives):
         raise UserError(f"{one.folder} and {other.folder} were trained with different objectives")
+    if one.features != other.features:
+        raise UserError(f"{one.folder} and {other.folder} were trained on rows of different kinds")
     if one.tokenizer().fingerprint != other.tokenizer().fingerprint:
         raise UserError(f"{one.folder} and {other.folder} have different tokenizers")
 

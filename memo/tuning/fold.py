@@ -18,6 +18,7 @@ from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import Scores, score
 from memo.heads.base import LABEL
+from memo.training.admission import refuse_other_data
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine
 from memo.training.optimizer import learning_rate
@@ -271,9 +272,10 @@ def _epochs(
     with TrainStream(maker, state, StepSize(config.batch.global_batch)) as stream:
         for number in range(1, config.training.epochs + 1):
             for _ in range(run.per_epoch):
-                batches = next(stream).micro_batches
+                data = next(stream)
+                refuse_other_data(engine.ranks, data)
                 lr = learning_rate(step, config.optimizer, run.steps)
-                result = engine.step(batches, step, lr)
+                result = engine.step(data.micro_batches, step, lr)
                 step += 1
                 bad_steps = 0 if result.applied else bad_steps + 1
                 if bad_steps >= BAD_STEPS:

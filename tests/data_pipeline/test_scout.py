@@ -46,3 +46,17 @@ def test_what_cannot_be_fetched_is_said_when_it_is_wanted() -> None:
     scout = Scout(fetch, ORDER, 0)
     with pytest.raises(UserError, match="no such shard"):
         scout.wait_for(15)
+
+
+def test_an_abandoned_scout_is_not_waited_for() -> None:
+    begun, go_on = Event(), Event()
+
+    def fetch(_: NDArray[np.int64]) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    scout = Scout(fetch, ORDER, 0)
+    assert begun.wait(10)
+    scout.abandon()
+    scout.wait_for(1)  # comes back, though nothing was fetched
+    go_on.set()

@@ -205,6 +205,9 @@ def requeued(stubs: Stubs) -> bool:
         ("finetune", 0, "2026-01-01", False),
         ("finetune", 143, "None", False),
         ("finetune", 143, "2026-01-01", True),
+        ("pretrain", 1, "2026-01-01 StartTime=2026-01-02", False),
+        ("finetune", 1, "2026-01-01 StartTime=2026-01-02", False),
+        ("pretrain", 1, "2026-01-02T03:04:05 StartTime=2026-01-02T03:04:04", True),
     ],
 )
 def test_what_goes_back_to_the_queue(

@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.order import StreamState
+from data_pipeline.stream import Step
 from memo.config import PretrainConfig
-from memo.training.admission import launch_facts, refuse_different, sole_run
+from memo.training.admission import launch_facts, refuse_different, refuse_other_data, sole_run
 from memo.training.distributed import Ranks
 
 HOLD = """
@@ -38,7 +41,12 @@ def test_ranks_that_agree_are_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", "17"), ("objectives.wwmlm.ratio", "9.0"), ("version of torch", "0.1")],
+    [
+        ("steps", "17"),
+        ("objectives.wwmlm.ratio", "9.0"),
+        ("version of torch", "0.1"),
+        ("a setting of another version", "7"),
+    ],
 )
 def test_the_first_difference_is_named_with_both_values(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -47,7 +55,32 @@ def test_the_first_difference_is_named_with_both_values(
     with pytest.raises(AgreedError, match="start all ranks with the same") as caught:
         check(monkeypatch, facts, facts, {**facts, name: value})
     assert f"rank 2 on node2 has {name}={value}, rank 0 on " in str(caught.value)
-    assert f" {facts[name]};" in str(caught.value)
+    assert f" {facts.get(name, 'nothing')};" in str(caught.value)
+
+
+def test_a_setting_that_another_rank_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = launch_facts(PretrainConfig())
+    with pytest.raises(AgreedError, match=r"rank 1 on node1 has seed=nothing, rank 0 on"):
+        check(monkeypatch, facts, {name: one for name, one in facts.items() if name != "seed"})
+
+
+@pytest.mark.parametrize("others", [[5, 5], [5, 6], [1, 9]])
+def test_ranks_that_see_other_data_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, others: list[int]
+) -> None:
+    """Even where the mean of their digests is that of this one."""
+
+    def total(_: Ranks, own: torch.Tensor) -> torch.Tensor:
+        return own + torch.tensor([sum(others), sum(one**2 for one in others)])
+
+    monkeypatch.setattr(Ranks, "sum", total)
+    ranks = Ranks(0, 3, torch.device("cpu"))
+    step = Step((), np.arange(2), StreamState.start(0, ""), digest=5)
+    if others == [5, 5]:
+        refuse_other_data(ranks, step)
+    else:
+        with pytest.raises(AgreedError, match="their copies of it differ"):
+            refuse_other_data(ranks, step)
 
 
 def test_a_folder_is_of_one_run_at_a_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from unittest.mock import patch
 
 import pytest
@@ -52,6 +53,24 @@ def test_who_is_lost_is_named_with_what_it_did(
         "rank 0 of 3 ends, for rank 1 on node7 is gone; the last that was heard of it: step 9 and "
         "rank 2 was never heard of\n"
     )
+
+
+def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    store, said, ended = HashStore(), list[str](), Event()
+
+    def give_up(_: Heartbeat, why: str, stacks: bool = False) -> None:
+        assert not stacks
+        said.append(why)
+        ended.set()
+
+    monkeypatch.setattr(Heartbeat, "_give_up", give_up)
+    with Heartbeat(1, 2, 60, store):
+        with pytest.raises(ValueError, match="a defect"), Heartbeat(0, 2, 60, store):
+            raise ValueError("a defect\nof two lines")
+        assert ended.wait(10)
+    assert said[0].startswith("ends, for rank 0 on ")
+    assert said[0].endswith("has failed: a defect")
 
 
 def train_until_something_happens(dataset: str, folder: str, happens: str) -> None:

@@ -4,7 +4,7 @@ from threading import Event
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.training.saving import Saver
+from memo.training.saving import Saver, folders_by_step
 
 
 def full() -> Path:
@@ -38,3 +38,21 @@ def test_a_failure_is_told_at_once_and_raised_if_it_was_the_last_word() -> None:
         assert told == ["no checkpoint: the disk is full; the run goes on"]
         saver.begin(Path)
         saver.finish()
+
+
+def test_what_is_no_mistake_of_the_user_is_raised_where_it_trains() -> None:
+    def broken() -> Path:
+        raise RuntimeError("a defect")
+
+    with Saver(print) as saver:
+        saver.begin(broken)
+        with pytest.raises(RuntimeError, match="a defect"):
+            saver.begin(Path)
+        with pytest.raises(RuntimeError, match="a defect"):
+            saver.finish()
+
+
+def test_the_folders_of_others_are_no_checkpoints(tmp_path: Path) -> None:
+    for name in ("step-00000400", "step-00000020", "step-00000400.keep", "step-x", "step-1.tmp"):
+        (tmp_path / name).mkdir()
+    assert list(folders_by_step(tmp_path)) == [20, 400]

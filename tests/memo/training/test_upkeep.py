@@ -6,6 +6,7 @@ import torch
 from data_pipeline.errors import UserError
 from memo.config import ModelSpec
 from memo.tokenizer import Tokenizer
+from memo.training.admission import sole_run
 from memo.training.checkpoint import MODEL, OPTIMIZER, find_checkpoint, open_checkpoint
 from memo.training.state import TrainingState
 from memo.training.upkeep import average, prune, verify
@@ -97,3 +98,15 @@ def test_checkpoints_of_other_models_have_no_average(
     with pytest.raises(UserError, match="two checkpoints or more"):
         average([run], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_run_that_is_being_trained_is_not_pruned(run: Path) -> None:
+    with sole_run(run), pytest.raises(UserError, match="is being trained into"):
+        prune(run, 1, None)
+    assert steps(run) == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("manifest", ["[]", "{}", '{"model.safetensors": {}}', "not JSON"])
+def test_a_damaged_manifest_is_a_finding(run: Path, manifest: str) -> None:
+    (of_step(run, 8) / "manifest.json").write_text(manifest)
+    assert "manifest.json cannot be read" in str(verify(run)[-1])

@@ -24,6 +24,9 @@ BEAT_S = 1.0
 LOST_S = 60.0
 """A rank that has not beaten for so long is lost."""
 
+LINGER_S = 5.0
+"""The others hang as well; the store must not end with the first rank before they have said so."""
+
 ENDED = "has ended"
 FAILURE = "failure"
 """Key in the store under which a rank says why it cannot go on."""
@@ -170,6 +173,7 @@ class Heartbeat:
         self._say(why)
         if stacks:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
+            sleep(LINGER_S)
         os._exit(STATUS)
 
 

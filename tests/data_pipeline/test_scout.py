@@ -33,9 +33,10 @@ def test_what_comes_before_a_position_is_there_and_little_more() -> None:
     scout.wait_for(12)
     assert len(fetched) >= 12 - 7
     assert far.wait(10)
-    expected = ORDER.visits(np.arange(7, 7 + len(fetched))).samples
-    assert fetched == expected.tolist()
-    assert len(fetched) <= 4 * (2 + 2 + 1)  # taken, waiting to be taken, and in the making
+    so_far = fetched.copy()  # the scout may still be going on
+    expected = ORDER.visits(np.arange(7, 7 + len(so_far))).samples
+    assert so_far == expected.tolist()
+    assert len(so_far) <= 4 * (2 + 2 + 1)  # taken, waiting to be taken, and in the making
 
 
 def test_what_cannot_be_fetched_is_said_when_it_is_wanted() -> None:

@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter, process_time
@@ -204,21 +204,30 @@ def train_on(job: Job) -> Iterator[Callable[[], int]]:
     _, data, transform, maker = open_run(job)
 
     def ours() -> int:
-        state, samples = StreamState.start(SEED, data.train.fingerprint), 0
-        with TrainStream(maker, state, StepSize(STEP)) as stream:
-            for step in islice(stream, len(data.train) // STEP):
-                samples += len(step.samples)
-        return samples
+        made = 0
+
+        def counted(clip: Clip, sample: int, epoch: int) -> Example:
+            nonlocal made
+            made += 1  # also in the steps that are prepared ahead and then not taken
+            return transform(clip, sample, epoch)
+
+        state = StreamState.start(SEED, data.train.fingerprint)
+        with TrainStream(replace(maker, transform=counted), state, StepSize(STEP)) as stream:
+            for _ in islice(stream, len(data.train) // STEP):
+                pass
+        return made
 
     def others() -> int:
         waiting: list[Example] = []
-        samples = 0
+        samples = tokens = 0
         for number, clip in enumerate(READERS[job.loader](job)):
             waiting.append(transform(clip, number, 0))
             samples += 1
-            if sum(one.tokens for one in waiting) > BUDGET:
+            tokens += waiting[-1].tokens
+            if tokens > BUDGET:
                 pack(waiting[:-1], transform.specs, maker.face_dim, maker.speech_dim)
                 waiting = waiting[-1:]
+                tokens = waiting[0].tokens
         return samples
 
     yield ours if job.loader == "memo" else others

@@ -298,6 +298,22 @@ OBJECTIVES = {
 """MEmoBERT's four objectives and the ratios at which it draws them."""
 
 
+class RollBack(Settings):
+    """When the loss spikes, go back to a checkpoint and leave out the data since (`spikes.py`).
+
+    Attributes:
+        deviations: a loss so many standard deviations above the middle of the last ones is high.
+        window: steps of which the middle and the deviation are taken, both by medians.
+        steps: go back after so many high losses in a row.
+        most: end the run when it has gone back so often and the loss rises again.
+    """
+
+    deviations: float = Field(8.0, gt=0)
+    window: int = Field(100, ge=2)
+    steps: int = Field(3, ge=1)
+    most: int = Field(3, ge=1)
+
+
 class PretrainConfig(Settings):
     """All settings of a pretraining run; `configs/pretrain/*.yaml` are instances.
 
@@ -310,6 +326,7 @@ class PretrainConfig(Settings):
         keep_checkpoints: newest ones kept; null keeps all.
         keep_every: and those at multiples of this step.
         max_bad_steps: stop after so many non-finite steps in a row.
+        roll_back: what to do about loss spikes, e.g. `roll_back={}`; null: nothing.
         threads: CPU threads of a rank; null divides the cores among the ranks of the node.
         objectives: name -> its settings. A file or override changes what it names and leaves the
             others as they are; `objectives.NAME=null` takes one out.
@@ -325,6 +342,7 @@ class PretrainConfig(Settings):
     keep_checkpoints: int | None = Field(3, ge=1)
     keep_every: int | None = Field(None, ge=1)
     max_bad_steps: int = Field(5, ge=1)
+    roll_back: RollBack | None = None
     threads: int | None = Field(None, ge=1)
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()

@@ -15,10 +15,10 @@ Nothing depends on the number of ranks or the ZeRO stage that wrote it. Nothing 
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -34,6 +34,7 @@ from memo.model.memobert import MemoBert
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.registry import build_objectives
 from memo.tokenizer import Tokenizer, load_tokenizer
+from memo.training.spikes import LossRecord
 from memo.training.state import TrainingState
 
 FORMAT = "memo-checkpoint/1"
@@ -53,11 +54,27 @@ class Progress:
         step: optimizer steps taken, skipped ones included.
         tokens: tokens seen, over all ranks.
         stream: state of the data stream.
+        losses: of the last steps, by which a spike is told.
+        roll_backs: how often the run has gone back to an earlier checkpoint.
     """
 
     step: int
     tokens: int
     stream: StreamState
+    losses: LossRecord = field(default_factory=LossRecord)
+    roll_backs: int = 0
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """What `asdict` has made, with the stream's state as `StreamState.to_json` has."""
+        losses = record.get("losses", {"recent": (), "high": 0})  # there since spikes are watched
+        return cls(
+            step=record["step"],
+            tokens=record["tokens"],
+            stream=StreamState.from_json(record["stream"]),
+            losses=LossRecord(tuple(losses["recent"]), losses["high"]),
+            roll_backs=record.get("roll_backs", 0),
+        )
 
 
 @dataclass(frozen=True)
@@ -136,11 +153,7 @@ def open_checkpoint(place: Path) -> Checkpoint:
         raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")
     return Checkpoint(
         folder=folder,
-        progress=Progress(
-            step=record["progress"]["step"],
-            tokens=record["progress"]["tokens"],
-            stream=StreamState.from_json(record["progress"]["stream"]),
-        ),
+        progress=Progress.from_json(record["progress"]),
         config=parse_config(PretrainConfig, record["config"], str(folder / STATE)),
         spec=ModelSpec.model_validate(record["spec"]),
         features=FeatureSchema.model_validate(record["features"]),
@@ -200,11 +213,11 @@ def check_encoders(
         ours, theirs = getattr(features, name), getattr(checkpoint.features, name)
         if ours is not None and theirs is None:
             raise UserError(f"{checkpoint.folder} has been trained on no {name}, {place} has it")
-        for field in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
-            one, other = getattr(ours, field), getattr(theirs, field)
+        for part in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
+            one, other = getattr(ours, part), getattr(theirs, part)
             if one != other:
                 raise UserError(
-                    f"{place}: its {name} rows have {field}={one}, those that "
+                    f"{place}: its {name} rows have {part}={one}, those that "
                     f"{checkpoint.folder} was trained on {other}; build it with the same encoder"
                 )
 

@@ -235,6 +235,11 @@ class Engine:
             for key in MOMENTS:
                 self._set(parameter, state.moments[f"{key}.{name}"], key)
 
+    def go_back(self, state: TrainingState) -> None:
+        """Take up a state that was collected earlier in this run, or in one like it."""
+        self.predict_with(state.model)  # what the next forward pass reads
+        self.restore(state)  # what the next update begins from
+
     def _link_moments(self) -> None:
         """Stages 1 and 2: let every parameter know its part of AdamW's flat moments.
 

@@ -1,5 +1,6 @@
 """The training loop: from where a run stands to its last step, or to a request to stop."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,16 +22,23 @@ from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
 from memo.training.admission import refuse_other_data
-from memo.training.checkpoint import Progress
+from memo.training.checkpoint import Progress, open_checkpoint
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
 from memo.training.heartbeat import Heartbeat
-from memo.training.monitor import Monitor, Supply, objective_columns, step_columns
+from memo.training.monitor import (
+    ROLL_BACKS,
+    Monitor,
+    Supply,
+    objective_columns,
+    step_columns,
+)
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
-from memo.training.saving import Saver, write_checkpoint
+from memo.training.saving import Saver, folders_by_step, point_latest, write_checkpoint
 from memo.training.setup import Makers, step_size
 from memo.training.signals import StopSignals
+from memo.training.spikes import step_before
 
 FULL = 1000
 """Stands for "too many bad samples" where the ranks agree on a signal's number."""
@@ -81,47 +89,162 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         The signal that ended the run before its last step; else None.
 
     Raises:
-        AgreedError: too many non-finite steps in a row, too many bad samples, or a last checkpoint
-            that cannot be written.
+        AgreedError: too many non-finite steps in a row, too many bad samples, a loss that rises
+            again and again, or a last checkpoint that cannot be written.
     """
-    config, bad_steps, supply = run.config, 0, Supply(run.makers.train)
     with (
-        _stream(run) as stream,
         StopSignals() as signals,
         Saver(display.say) as saver,
-        Heartbeat(run.ranks.rank, run.ranks.count, config.distribution.hang_s) as heart,
+        Heartbeat(run.ranks.rank, run.ranks.count, run.config.distribution.hang_s) as heart,
         heart.explained(),
     ):
-        for done, step, waited_s in _steps(run, stream, heart):
-            begin = perf_counter()
-            refuse_other_data(run.ranks, step)
-            lr = learning_rate(done - 1, config.optimizer, config.steps)
-            result = run.engine.step(step.micro_batches, done - 1, lr)
-            run = replace(run, progress=_advance(run.progress, step, result))
-            bad_steps = 0 if result.applied else bad_steps + 1
-            seconds = perf_counter() - begin + waited_s
-            display.step(done)
-            if not result.applied:
-                _report_bad_step(run, step, display, bad_steps)
-            if done % config.log_every == 0 or done == config.steps:
-                row = _columns(run, step, result, lr, seconds, waited_s) | supply.columns()
-                display.log(row)
-                if monitor is not None:
-                    monitor.write(row)
-            if done % config.valid_every == 0 or done == config.steps:
-                _validate(run, monitor, display, heart)
-            heart.does(f"what follows step {done}")
-            stopped_by = _agree_to_stop(run, signals)
-            ends = stopped_by or done == config.steps
-            if ends or done % config.checkpoint_every == 0:
-                _save(run, saver)
-            if ends:
-                with run.ranks.together():
-                    saver.finish()
-            if stopped_by and done < config.steps:
-                display.say(f"asked to stop: step {done} is saved; the same command goes on")
-                return stopped_by
-    return None
+        return _Training(run, monitor, display, signals, saver, heart).until_it_ends()
+
+
+class _Training:
+    """A run with what goes on around its steps.
+
+    Args:
+        run: moved on by every step.
+        monitor, display: see `train`.
+        signals: that ask to stop.
+        saver: writes the checkpoints.
+        heart: tells the other ranks what this one does.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        monitor: Monitor | None,
+        display: Display,
+        signals: StopSignals,
+        saver: Saver,
+        heart: Heartbeat,
+    ) -> None:
+        self.run = run
+        self._monitor, self._display = monitor, display
+        self._signals, self._saver, self._heart = signals, saver, heart
+        self._supply = Supply(run.makers.train)
+        self._bad_steps = 0
+
+    def until_it_ends(self) -> int | None:
+        """Steps and roll-backs until the last step, or until a signal; see `train`."""
+        while True:
+            back_to = None
+            with _stream(self.run) as stream:
+                for step in self._steps(stream):
+                    self._take(step, stream.wait_s)
+                    back_to = self._step_to_go_back_to()
+                    if back_to is not None:
+                        break
+                    stopped_by = self._close()
+                    if stopped_by is not None:
+                        return stopped_by or None
+            if back_to is None:
+                return None
+            self._go_back(back_to)
+
+    def _steps(self, stream: TrainStream) -> Iterator[Step]:
+        """The data of every step that is left."""
+        for number in range(self.run.progress.step + 1, self.run.config.steps + 1):
+            self._heart.does(f"waiting for the data of step {number}")
+            step = next(stream)
+            self._heart.does(f"step {number}")
+            yield step
+
+    def _take(self, step: Step, waited_s: float) -> None:
+        """One step, with what it says of itself."""
+        begin = perf_counter()
+        run, config, number = self.run, self.run.config, self.run.progress.step
+        refuse_other_data(run.ranks, step)
+        lr = learning_rate(number, config.optimizer, config.steps)
+        result = run.engine.step(step.micro_batches, number, lr)
+        self.run = replace(run, progress=_advance(run.progress, step, result, config))
+        seconds, done = perf_counter() - begin + waited_s, number + 1
+        self._display.step(done)
+        self._bad_steps = 0 if result.applied else self._bad_steps + 1
+        if not result.applied:
+            _report_bad_step(self.run, step, self._display, self._bad_steps)
+        if done % config.log_every == 0 or done == config.steps:
+            row = _columns(self.run, step, result, lr, seconds, waited_s) | self._supply.columns()
+            self._display.log(row)
+            if self._monitor is not None:
+                self._monitor.write(row)
+
+    def _close(self) -> int | None:
+        """What follows a step.
+
+        Returns:
+            The signal that ends the run; 0 if it ends because this was the last step; else None.
+        """
+        config, done = self.run.config, self.run.progress.step
+        if done % config.valid_every == 0 or done == config.steps:
+            _validate(self.run, self._monitor, self._display, self._heart)
+        self._heart.does(f"what follows step {done}")
+        stopped_by = _agree_to_stop(self.run, self._signals)
+        ends = stopped_by or done == config.steps
+        if ends or done % config.checkpoint_every == 0:
+            _save(self.run, self._saver)
+        if not ends:
+            return None
+        with self.run.ranks.together():
+            self._saver.finish()
+        if done == config.steps:
+            return 0
+        self._display.say(f"asked to stop: step {done} is saved; the same command goes on")
+        return stopped_by
+
+    def _step_to_go_back_to(self) -> int | None:
+        """The step of a checkpoint from before the loss rose; None as long as it has not risen.
+
+        Raises:
+            AgreedError: the run has gone back too often already.
+        """
+        settings, progress = self.run.config.roll_back, self.run.progress
+        if settings is None or not progress.losses.is_spike(settings):
+            return None
+        if progress.roll_backs >= settings.most:
+            raise AgreedError(
+                f"the loss has risen again at step {progress.step}, after {settings.most} "
+                "roll-backs; lower optimizer.lr, or look at the data around that step"
+            )
+        self._heart.does(f"the roll-back after step {progress.step}")
+        found = None
+        if self.run.ranks.first:
+            self._saver.wait()
+            found = step_before(_saved(self.run), progress.step, progress.losses.high)
+        found = self.run.ranks.gather(found)[0]
+        if found is None:
+            self._display.say(
+                f"step {progress.step}: the loss has risen, and there is no checkpoint from before"
+            )
+            calm = replace(progress, losses=replace(progress.losses, high=0))
+            self.run = replace(self.run, progress=calm)
+        return found
+
+    def _go_back(self, step: int) -> None:
+        """Take up a checkpoint, and go on with the data that come next.
+
+        What follows the checkpoint is overwritten as the run comes to it.
+        """
+        run, now = self.run, self.run.progress
+        with run.ranks.together():
+            folder = _saved(run)[step]
+            checkpoint = open_checkpoint(folder)
+            state = checkpoint.state()
+            if run.ranks.first:
+                point_latest(folder.parent, folder.name)
+        run.engine.go_back(state)
+        number = now.roll_backs + 1
+        then = replace(checkpoint.progress, stream=now.stream, roll_backs=number)
+        self.run = replace(run, progress=then)
+        self._display.say(
+            f"step {now.step}: the loss has risen; back to step {step} (roll-back {number}), "
+            "without the data since"
+        )
+        self._display.step(step)
+        if self._monitor is not None:
+            self._monitor.go_back(step, {"step": step, ROLL_BACKS: number, "from_step": now.step})
 
 
 def _agree_to_stop(run: Run, signals: StopSignals) -> int:
@@ -143,17 +266,19 @@ def _stream(run: Run) -> TrainStream:
     return TrainStream(run.makers.train, run.progress.stream, step_size(run.config))
 
 
-def _steps(run: Run, stream: TrainStream, heart: Heartbeat) -> Iterator[tuple[int, Step, float]]:
-    """Number from 1, data, and seconds waited for it, of every step that is left."""
-    for number in range(run.progress.step + 1, run.config.steps + 1):
-        heart.does(f"waiting for the data of step {number}")
-        step = next(stream)
-        heart.does(f"step {number}")
-        yield number, step, stream.wait_s
+def _advance(
+    progress: Progress, step: Step, result: StepResult, config: PretrainConfig
+) -> Progress:
+    losses = progress.losses
+    if config.roll_back is not None:
+        losses = losses.after(result.loss if result.applied else math.nan, config.roll_back)
+    tokens = progress.tokens + result.tokens
+    return Progress(progress.step + 1, tokens, step.state_after, losses, progress.roll_backs)
 
 
-def _advance(progress: Progress, step: Step, result: StepResult) -> Progress:
-    return Progress(progress.step + 1, progress.tokens + result.tokens, step.state_after)
+def _saved(run: Run) -> dict[int, Path]:
+    """Step -> folder of each checkpoint of the run."""
+    return folders_by_step(run.folder / "checkpoints")
 
 
 def _save(run: Run, saver: Saver) -> None:

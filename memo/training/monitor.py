@@ -16,6 +16,9 @@ from memo.training.engine import ObjectiveResult, StepResult
 
 MEGA = 1e6
 
+ROLL_BACKS = "roll_backs"
+"""Column of the rows that say of a roll-back."""
+
 
 class Monitor:
     """Appends to `metrics.jsonl` and to TensorBoard's events; a context manager.
@@ -23,12 +26,17 @@ class Monitor:
     Args:
         run: the run's folder.
         step: resumed from; later lines, of steps that will be taken again, are cut off.
+        roll_backs: made before that step; later ones will be made again.
     """
 
-    def __init__(self, run: Path, step: int) -> None:
+    def __init__(self, run: Path, step: int, roll_backs: int) -> None:
+        self._run = run
         self._path = run / "metrics.jsonl"
-        cut_back(self._path, step)
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+        cut_back(self._path, step, roll_backs)
+        self._board = self._open_board(step)
+
+    def _open_board(self, step: int) -> SummaryWriter:
+        return SummaryWriter(str(self._run / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +48,13 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self._board.close()
+
+    def go_back(self, step: int, row: Mapping[str, float]) -> None:
+        """Cut off the rows after a step, and say in a row why; see `write`."""
+        cut_back(self._path, step, int(row[ROLL_BACKS]) - 1)
+        self._board.close()
+        self._board = self._open_board(step)
+        self.write(row)
 
     def write(self, row: Mapping[str, float]) -> None:
         """Append one row; it must have a `step`. What is not finite is written as null.
@@ -90,8 +105,8 @@ class Supply:
         return self._maker.activity.bytes_read, traffic.bytes_read, perf_counter()
 
 
-def cut_back(path: Path, step: int) -> None:
-    """Drop the rows of steps after `step`, and a torn last line."""
+def cut_back(path: Path, step: int, roll_backs: int) -> None:
+    """Drop the rows of steps after `step`, of roll-backs after so many, and a torn last line."""
     if not path.exists():
         return
     kept = []
@@ -100,7 +115,7 @@ def cut_back(path: Path, step: int) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if row["step"] <= step:
+        if row["step"] <= step and row.get(ROLL_BACKS, 0) <= roll_backs:
             kept.append(line + "\n")
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf8")

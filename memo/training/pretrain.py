@@ -77,7 +77,7 @@ def _train(run: Run, display: Display) -> int | None:
     """Take the steps that are left; see `train`."""
     if not run.ranks.first:
         return train(run, None, display)
-    with Monitor(run.folder, run.progress.step) as monitor:
+    with Monitor(run.folder, run.progress.step, run.progress.roll_backs) as monitor:
         return train(run, monitor, display)
 
 

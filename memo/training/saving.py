@@ -63,7 +63,7 @@ class Saver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._wait()
+        self.wait()
 
     def begin(self, write: Callable[[], Path]) -> None:
         """Write a checkpoint in the thread, when the one before is done.
@@ -71,7 +71,7 @@ class Saver:
         Raises:
             Exception: the one before has failed, and it was no user's mistake.
         """
-        self._wait()
+        self.wait()
         if self._failure is not None and not isinstance(self._failure, UserError):
             raise self._failure
         self._thread = Thread(target=self._run, args=(write,), name="checkpoint")
@@ -83,7 +83,7 @@ class Saver:
         Raises:
             UserError: it could not be written.
         """
-        self._wait()
+        self.wait()
         if self._failure is not None:
             raise self._failure
 
@@ -98,7 +98,8 @@ class Saver:
         except BaseException as error:  # raised in the thread that trains
             self._failure = error
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until the last one is written, or has failed."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None

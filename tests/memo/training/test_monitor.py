@@ -20,15 +20,35 @@ def steps_in(path: Path) -> list[int]:
 def test_rows_after_the_resumed_step_and_a_torn_line_are_cut(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n{"st')
-    cut_back(path, 2)
+    cut_back(path, 2, 0)
     assert steps_in(path) == [1, 2, 2]
 
 
+def test_a_roll_back_that_will_be_made_again_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 1, "roll_backs": 1}\n{"step": 1, "roll_backs": 2}\n')
+    cut_back(path, 1, 1)
+    assert steps_in(path) == [1, 1]
+
+
+def test_going_back_cuts_the_rows_since_and_says_why(tmp_path: Path) -> None:
+    with Monitor(tmp_path, 0, 0) as monitor:
+        for step in (1, 2, 3):
+            monitor.write({"step": step, "loss": step})
+        monitor.go_back(1, {"step": 1, "roll_backs": 1, "from_step": 3})
+        monitor.write({"step": 2, "loss": 2})
+    assert [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        {"step": 1, "loss": 1},
+        {"step": 1, "roll_backs": 1, "from_step": 3},
+        {"step": 2, "loss": 2},
+    ]
+
+
 def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
-    with Monitor(tmp_path, 0) as monitor:
+    with Monitor(tmp_path, 0, 0) as monitor:
         for step in (1, 2, 3):
             monitor.write({"step": step, "loss": 0.5})
-    with Monitor(tmp_path, 1) as monitor:
+    with Monitor(tmp_path, 1, 0) as monitor:
         for step in (2, 3):
             monitor.write({"step": step, "loss": 0.5})
     assert steps_in(tmp_path / "metrics.jsonl") == [1, 2, 3]
@@ -36,7 +56,7 @@ def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
-    with Monitor(tmp_path, 0) as monitor:
+    with Monitor(tmp_path, 0, 0) as monitor:
         monitor.write({"step": 1, "loss": float("nan"), "grad_norm": float("inf")})
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert row == {"step": 1, "loss": None, "grad_norm": None}

@@ -148,6 +148,7 @@ def _epochs(fold: SystemFold, system: System, engine: Engine, show: bool) -> Ite
                     system.progress = step / steps
                     batches = _batches(fold, system, streams.step(step))
                     lr = learning_rate(step, config.optimizer, steps)
+                    fold.ranks.does(f"{fold.name}, step {step + 1}")
                     result = engine.step(batches, step, lr)
                     step += 1
                     bad_steps = 0 if result.applied else bad_steps + 1
@@ -230,6 +231,7 @@ def _answer_task(
     """By view; texts that a view has no answer to are left out."""
     here: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
     for batch in eval_batches(fold.maker(task, part)):
+        fold.ranks.does(f"{fold.name}, answering")
         for name, told in system.answers(batch.to(fold.ranks.device), task).items():
             here.setdefault(name, []).append((batch.samples.numpy(), told.cpu().numpy()))
     with fold.ranks.together():

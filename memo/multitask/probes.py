@@ -45,8 +45,10 @@ def told_tasks(fold: SystemFold, network: AspNetwork) -> float:
 def _states(fold: SystemFold, network: AspNetwork, task: int, part: str) -> NDArray[np.float32]:
     """(n, d), of all texts, on every rank."""
     maker = fold.maker(task, getattr(fold.part(task), part), alone=True)
-    device = fold.ranks.device
-    found = [network.shared_states(batch.to(device)) for batch in eval_batches(maker)]
+    found = []
+    for batch in eval_batches(maker):
+        fold.ranks.does(f"{fold.name}, shared states")
+        found.append(network.shared_states(batch.to(fold.ranks.device)))
     return np.concatenate([one.float().cpu().numpy() for one in found])
 
 
@@ -67,6 +69,7 @@ def typical_words(
     for task, member in enumerate(fold.setup.members):
         maker = fold.maker(task, fold.part(task).valid, alone=True)
         for batch in eval_batches(maker):
+            fold.ranks.does(f"{fold.name}, typical words")
             on_device = batch.to(fold.ranks.device)
             for name, shares in _shares(network, on_device, task, member.name).items():
                 for number, share in zip(batch.text_ids.tolist(), shares, strict=True):

@@ -3,9 +3,9 @@
 import os
 import re
 import socket
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -19,6 +19,10 @@ from memo.training.accelerator import deepspeed
 T = TypeVar("T")
 
 
+def _told_nobody(what: str) -> None:
+    """Where nobody watches over the ranks."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes of a run, seen from one of them.
@@ -27,11 +31,13 @@ class Ranks:
         rank: this process, from 0.
         count: how many there are.
         device: where this one computes.
+        does: is told what this rank does now; see `heartbeat.watched`.
     """
 
     rank: int
     count: int
     device: torch.device
+    does: Callable[[str], None] = field(default=_told_nobody, compare=False, repr=False)
 
     @property
     def first(self) -> bool:

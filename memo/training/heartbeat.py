@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic, sleep
@@ -19,6 +20,7 @@ from typing import NamedTuple, Self
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from data_pipeline.errors import AgreedError
+from memo.training.distributed import Ranks
 
 BEAT_S = 1.0
 LOST_S = 60.0
@@ -175,6 +177,22 @@ class Heartbeat:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             sleep(LINGER_S)
         os._exit(STATUS)
+
+
+@contextmanager
+def watched(ranks: Ranks, hang_s: float) -> Iterator[Ranks]:
+    """The ranks with a heartbeat that `Ranks.does` tells what goes on.
+
+    Args:
+        ranks: this process among the others.
+        hang_s: how long one may be at one thing.
+
+    Raises:
+        SystemExit: a rank was lost, or hangs.
+    """
+    heart = Heartbeat(ranks.rank, ranks.count, hang_s)
+    with heart, heart.explained():
+        yield replace(ranks, does=heart.does)
 
 
 def _obituary(rank: int, beat: Beat | None) -> str:

@@ -25,7 +25,7 @@ from memo.training.admission import refuse_other_data
 from memo.training.checkpoint import Progress, open_checkpoint
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
-from memo.training.heartbeat import Heartbeat
+from memo.training.heartbeat import watched
 from memo.training.monitor import (
     ROLL_BACKS,
     Monitor,
@@ -95,10 +95,10 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
     with (
         StopSignals() as signals,
         Saver(display.say) as saver,
-        Heartbeat(run.ranks.rank, run.ranks.count, run.config.distribution.hang_s) as heart,
-        heart.explained(),
+        watched(run.ranks, run.config.distribution.hang_s) as ranks,
     ):
-        return _Training(run, monitor, display, signals, saver, heart).until_it_ends()
+        run = replace(run, ranks=ranks)
+        return _Training(run, monitor, display, signals, saver).until_it_ends()
 
 
 class _Training:
@@ -109,7 +109,6 @@ class _Training:
         monitor, display: see `train`.
         signals: that ask to stop.
         saver: writes the checkpoints.
-        heart: tells the other ranks what this one does.
     """
 
     def __init__(
@@ -119,11 +118,10 @@ class _Training:
         display: Display,
         signals: StopSignals,
         saver: Saver,
-        heart: Heartbeat,
     ) -> None:
         self.run = run
         self._monitor, self._display = monitor, display
-        self._signals, self._saver, self._heart = signals, saver, heart
+        self._signals, self._saver = signals, saver
         self._supply = Supply(run.makers.train)
         self._bad_steps = 0
 
@@ -147,9 +145,9 @@ class _Training:
     def _steps(self, stream: TrainStream) -> Iterator[Step]:
         """The data of every step that is left."""
         for number in range(self.run.progress.step + 1, self.run.config.steps + 1):
-            self._heart.does(f"waiting for the data of step {number}")
+            self.run.ranks.does(f"waiting for the data of step {number}")
             step = next(stream)
-            self._heart.does(f"step {number}")
+            self.run.ranks.does(f"step {number}")
             yield step
 
     def _take(self, step: Step, waited_s: float) -> None:
@@ -179,8 +177,8 @@ class _Training:
         """
         config, done = self.run.config, self.run.progress.step
         if done % config.valid_every == 0 or done == config.steps:
-            _validate(self.run, self._monitor, self._display, self._heart)
-        self._heart.does(f"what follows step {done}")
+            _validate(self.run, self._monitor, self._display)
+        self.run.ranks.does(f"what follows step {done}")
         stopped_by = _agree_to_stop(self.run, self._signals)
         ends = stopped_by or done == config.steps
         if ends or done % config.checkpoint_every == 0:
@@ -208,7 +206,7 @@ class _Training:
                 f"the loss has risen again at step {progress.step}, after {settings.most} "
                 "roll-backs; lower optimizer.lr, or look at the data around that step"
             )
-        self._heart.does(f"the roll-back after step {progress.step}")
+        self.run.ranks.does(f"the roll-back after step {progress.step}")
         found = None
         if self.run.ranks.first:
             self._saver.wait()
@@ -335,12 +333,12 @@ def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str,
     return {name: one.shape[0] if one.shape else spec.vocab_size for name, one in targets.items()}
 
 
-def _validate(run: Run, monitor: Monitor | None, display: Display, heart: Heartbeat) -> None:
+def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:
     """Loss and metric of each objective on the validation splits, over all ranks.
 
     Of a mixture also those of each dataset.
     """
-    tables = {name: _validation_sums(run, maker, heart) for name, maker in run.makers.valid.items()}
+    tables = {name: _validation_sums(run, maker) for name, maker in run.makers.valid.items()}
     whole = torch.stack(list(tables.values())).sum(dim=0)
     columns = _validation_columns(run, whole)
     if len(tables) > 1:
@@ -353,11 +351,11 @@ def _validate(run: Run, monitor: Monitor | None, display: Display, heart: Heartb
         monitor.write({"step": run.progress.step, **row})
 
 
-def _validation_sums(run: Run, maker: BatchMaker, heart: Heartbeat) -> Tensor:
+def _validation_sums(run: Run, maker: BatchMaker) -> Tensor:
     """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3)."""
 
     def next_batch() -> None:
-        heart.does(f"validation after step {run.progress.step}")
+        run.ranks.does(f"validation after step {run.progress.step}")
 
     sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device, next_batch)
     return run.ranks.sum(

@@ -243,6 +243,7 @@ def _one_by_one(
     complete = patterns(sequence.inputs.data.modalities)[0]
     maker = replace(run.maker(clips, [complete]), placement=Placement())
     for at in range(len(clips)):
+        run.ranks.does(f"{run.name}, Fisher information")
         (batch,) = maker.divided(Visits(np.array([at]), np.array([0])))
         if batch.seqlens:
             yield batch.to(run.ranks.device)

@@ -275,6 +275,7 @@ def _epochs(
                 data = next(stream)
                 refuse_other_data(engine.ranks, data)
                 lr = learning_rate(step, config.optimizer, run.steps)
+                run.ranks.does(f"{run.name}, step {step + 1}")
                 result = engine.step(data.micro_batches, step, lr)
                 step += 1
                 bad_steps = 0 if result.applied else bad_steps + 1
@@ -304,6 +305,7 @@ def predict(
     model.eval()
     samples, rows = [], []
     for batch in eval_batches(run.maker(part, [pattern])):
+        run.ranks.does(f"{run.name}, answering")
         logits = model.logits(batch.to(run.ranks.device))
         samples.append(batch.samples.numpy())
         rows.append(logits.softmax(dim=1).cpu().numpy())

@@ -16,6 +16,7 @@ from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
+from memo.training.heartbeat import watched
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
 from memo.tuning.job import Artifact, Job, Record
@@ -35,7 +36,12 @@ def finetune(config: FinetuneConfig) -> int:
     Raises:
         UserError: something that the user can mend, the same on every rank.
     """
-    ranks = join(config.threads)
+    with watched(join(config.threads), config.distribution.hang_s) as ranks:
+        return _finetune(config, ranks)
+
+
+def _finetune(config: FinetuneConfig, ranks: Ranks) -> int:
+    """The same on ranks that are watched over."""
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
         job = open_job(config)
@@ -114,6 +120,7 @@ def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int) -> None:
     done = ranks.gather(folder.is_dir())[0]
     if done:
         return
+    ranks.does(f"fold {fold}, seed {seed}")
     record, artifacts = job.learn(fold, seed, ranks)
     with ranks.together():
         if ranks.first:

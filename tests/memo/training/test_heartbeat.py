@@ -19,7 +19,14 @@ from memo.training import heartbeat as module
 from memo.training.engine import Engine, StepResult
 from memo.training.heartbeat import Heartbeat
 from memo.training.pretrain import pretrain
+from memo.tuning.run import finetune
 from tests.memo.training.small_run import small_config, write_small_dataset
+from tests.memo.tuning.small_tuning import (
+    tuning_config,
+    write_backbone,
+    write_corpus,
+    write_task,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -73,10 +80,10 @@ def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said[0].endswith("has failed: a defect")
 
 
-def train_until_something_happens(dataset: str, folder: str, happens: str) -> None:
+def train_until_something_happens(place: str, kind: str, happens: str) -> None:
     """As one rank; the second one meets with something in its third step."""
     module.LOST_S = 2.0
-    changes = ["distribution.hang_s=4"] if happens == "hangs" else []
+    folder, changes = Path(place), ["distribution.hang_s=4"] if happens == "hangs" else []
     step = Engine.step
 
     def hindered(
@@ -89,13 +96,31 @@ def train_until_something_happens(dataset: str, folder: str, happens: str) -> No
         return step(self, batches, number, lr)
 
     with patch.object(Engine, "step", hindered):
-        pretrain(small_config(Path(dataset), Path(folder) / "run", *changes), "auto")
+        if kind == "tuning":
+            task, backbone = folder / "task.yaml", folder / "backbone"
+            finetune(tuning_config(task, backbone, folder / "run", "linear"))
+        else:
+            pretrain(small_config(folder / "data", folder / "run", *changes), "auto")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("happens", ["is killed", "is stopped", "hangs"])
-def test_when_a_rank_is_lost_the_other_ends_and_says_so(tmp_path: Path, happens: str) -> None:
-    dataset = write_small_dataset(tmp_path / "data")
+@pytest.mark.parametrize(
+    ("kind", "happens"),
+    [
+        ("pretraining", "is killed"),
+        ("pretraining", "is stopped"),
+        ("pretraining", "hangs"),
+        ("tuning", "is killed"),
+    ],
+)
+def test_when_a_rank_is_lost_the_other_ends_and_says_so(
+    tmp_path: Path, kind: str, happens: str
+) -> None:
+    if kind == "tuning":
+        write_task(tmp_path / "task.yaml", write_corpus(tmp_path / "data"))
+        write_backbone(tmp_path / "data", tmp_path / "backbone")
+    else:
+        write_small_dataset(tmp_path / "data")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -103,7 +128,7 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(tmp_path: Path, happens:
     command = [sys.executable, "-m", "tests.memo.training.test_heartbeat"]
     ranks = [
         subprocess.Popen(
-            [*command, str(dataset), str(tmp_path), happens],
+            [*command, str(tmp_path), kind, happens],
             cwd=ROOT,
             env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,

@@ -25,10 +25,9 @@ from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.dataset import FILE, read_info
 from data_pipeline.shards.index import (
     ShardIndex,
-    build_index,
     file_sha256,
     index_path,
-    read_index,
+    load_index,
     write_index,
 )
 from data_pipeline.shards.repair import repair_dataset
@@ -85,7 +84,7 @@ def list_anew(folder: Path) -> None:
 def put_index(folder: Path, change: Callable[[ShardIndex], ShardIndex]) -> None:
     """Give the first shard an index that is valid in itself and says something else."""
     shard = read_info(folder).shards[0]
-    index = read_index(folder / SHARD, shard) or build_index(folder / SHARD)
+    index = load_index(folder / SHARD, shard)
     index_path(folder / SHARD).write_bytes(change(index).to_bytes(shard.sha256))
 
 

@@ -127,80 +127,59 @@ def _flood(count: int) -> Part:
 
 
 def _lost_parts() -> list[Fault]:
-    speech = member(SPEECH, npy(ROWS))
-    far = member(SPEECH, npy(ROWS), size=50 << 30, form=tarfile.GNU_FORMAT)
+    return [*_lost_bytes(), *_lost_headers(), *_lost_members(), *_gigantic_members()]
+
+
+def _lost_bytes() -> list[Fault]:
+    cut_off = {"k2": "speech.npy", "k3": "json"}
+    found = [
+        ("rows", "k1's speech", "speech.npy", 700),
+        ("a text", "k1's", "json", BLOCK + 120),
+        ("an npy header", "k1's speech", "speech.npy", BLOCK + 70),
+    ]
     return [
-        Fault(
-            "truncated tar",
-            "it ends in k2's speech",
-            _cut_off,
-            {"k2": "speech.npy", "k3": "json"},
-            False,
+        Fault("truncated tar", "it ends in k2's speech", _cut_off, cut_off, False),
+        *(
+            Fault(f"flipped bit in {name}", what, _flipped(suffix, at), {"k1": suffix}, False)
+            for name, what, suffix, at in found
         ),
-        Fault(
-            "flipped bit in rows",
-            "k1's speech",
-            _flipped("speech.npy", 700),
-            {"k1": "speech.npy"},
-            False,
-        ),
-        Fault(
-            "flipped bit in a text", "k1's", _flipped("json", BLOCK + 120), {"k1": "json"}, False
-        ),
-        Fault(
-            "flipped bit in an npy header",
-            "k1's speech",
-            _flipped("speech.npy", BLOCK + 70),
-            {"k1": "speech.npy"},
-            False,
-        ),
-        Fault(
-            "flipped bit in a tar header",
-            "k1's speech; the index is there",
-            _flipped("speech.npy", 3),
-            {},
-            False,
-        ),
-        Fault(
-            "flipped bit in a tar header",
-            "k1's speech; no index of before",
-            _flipped("speech.npy", 3),
-            {"k1": "", "k2": ""},
-        ),
-        Fault(
-            "member taken out",
-            "k1's speech; the index is of before",
-            _replaced("speech.npy"),
-            {"k1": "speech.npy", "k2": "json", "k3": "json"},
-            False,
-        ),
-        Fault("missing JSON", "k1's", _replaced("json"), {"k1": "json"}),
-        Fault(
-            "missing required member",
-            "k1's face, whose expression is there",
-            _replaced("face.npy"),
-            {"k1": "face.npy"},
-        ),
-        Fault(
-            "member there twice",
-            "k1's speech",
-            _inserted("speech.npy", speech),
-            {"k1": "speech.npy"},
-        ),
-        Fault("members apart", "k1's speech stands behind k3", _apart, {"k1": ""}),
-        Fault("empty text", "k1 has nothing else", _alone(_record(text=" ")), {"k1": ""}),
-        Fault(
-            "gigantic member, declared",
-            "50 GiB of k1's speech",
-            _replaced("speech.npy", far),
-            {"k1": "", "k2": ""},
-        ),
-        Fault(
-            "gigantic sample, real",
-            "an image of 17 MiB for k1",
-            _inserted("face.npy", member(f"{VICTIM}.jpg", bytes(MOST_BYTES + (1 << 20)))),
-            {"k1": "jpg"},
-        ),
+    ]
+
+
+def _lost_headers() -> list[Fault]:
+    name, damage = "flipped bit in a tar header", _flipped("speech.npy", 3)
+    lost = {"k1": "", "k2": ""}
+    return [
+        Fault(name, "k1's speech; the index is there", damage, {}, False),
+        Fault(name, "k1's speech; no index of before", damage, lost),
+    ]
+
+
+def _lost_members() -> list[Fault]:
+    what = "k1's speech; the index is of before"
+    moved = {"k1": "speech.npy", "k2": "json", "k3": "json"}
+    faceless, twice = _replaced("face.npy"), _inserted("speech.npy", member(SPEECH, npy(ROWS)))
+    found: list[tuple[str, str, Damage, str]] = [
+        ("missing JSON", "k1's", _replaced("json"), "json"),
+        ("missing required member", "k1's face, whose expression is there", faceless, "face.npy"),
+        ("member there twice", "k1's speech", twice, "speech.npy"),
+        ("members apart", "k1's speech stands behind k3", _apart, ""),
+        ("empty text", "k1 has nothing else", _alone(_record(text=" ")), ""),
+    ]
+    return [
+        Fault("member taken out", what, _replaced("speech.npy"), moved, False),
+        *(Fault(name, what, damage, {"k1": named}) for name, what, damage, named in found),
+    ]
+
+
+def _gigantic_members() -> list[Fault]:
+    far = member(SPEECH, npy(ROWS), size=50 << 30, form=tarfile.GNU_FORMAT)
+    declared, lost = _replaced("speech.npy", far), {"k1": "", "k2": ""}
+    image = member(f"{VICTIM}.jpg", bytes(MOST_BYTES + (1 << 20)))
+    real = _inserted("face.npy", image)
+    return [
+        Fault("gigantic member, declared", "50 GiB of k1's speech", declared, lost),
+        Fault("gigantic sample, real", "an image of 17 MiB for k1", real, {"k1": "jpg"}),
     ]
 
 

@@ -116,8 +116,8 @@ class DataSettings(Settings):
         temperature: T; without weights a dataset of n samples has a share like n ** (1 / T).
         remote: how a URL is read.
         train_split, valid_split: names in `dataset.json`; of a mixture some may have no second one.
-        tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder,
-            or in the first of a mixture.
+        tokenizer: folder or file of a tokenizer; null takes `tokenizer/` in the dataset's folder or
+            at its URL, or in the first of a mixture.
         face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the
             dataset's.
         verify: check the shards' sha256 before the run.

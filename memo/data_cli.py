@@ -8,6 +8,7 @@ import typer
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url, parse_place
+from data_pipeline.shards.tokenizer import TOKENIZER
 
 data = typer.Typer(help="Make, describe, check and repair datasets.", no_args_is_help=True)
 
@@ -126,7 +127,7 @@ def tokenizer(
     from memo.tokenizer import train_sentencepiece  # noqa: PLC0415
 
     places = [parse_place(dataset) for dataset in datasets]
-    folder = out or places[0] / "tokenizer"
+    folder = out or places[0] / TOKENIZER
     if isinstance(folder, Url):
         raise UserError(f"--out: give a folder; nothing can be written to {places[0]}")
     if folder.exists():

@@ -24,6 +24,7 @@ from data_pipeline.clip import (
 from data_pipeline.errors import UserError
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo
 from data_pipeline.shards.index import (
+    BadIndexError,
     ShardIndex,
     file_sha256,
     index_of,
@@ -90,8 +91,7 @@ def _check_shards(store: Store, info: DatasetInfo) -> Iterator[Problem]:
     for shard in info.shards:
         try:
             with store.tar(shard) as path:
-                known = store.index(shard)
-                yield from _check_shard(path, known, shard, info.features, shard_of)
+                yield from _check_shard(path, store, shard, info.features, shard_of)
         except UserError as error:
             yield Problem(shard.name, "", "", None, str(error), Fault.LOST)
     listed = {shard.name for shard in info.shards}
@@ -102,7 +102,7 @@ def _check_shards(store: Store, info: DatasetInfo) -> Iterator[Problem]:
 
 def _check_shard(
     path: Path,
-    known: ShardIndex | None,
+    store: Store,
     shard: ShardInfo,
     features: FeatureSchema,
     shard_of: dict[str, str],
@@ -112,6 +112,7 @@ def _check_shard(
         yield Problem(shard.name, "", "", None, "is missing or empty", Fault.LOST)
         return
     content = map_tar(path)
+    known = yield from _known_index(store, shard)
     samples = yield from _step_through(shard.name, content)
     yield from _compare(path, shard, known, index_of(samples, content), content)
     rows = {key: row for row, key in enumerate(known.keys)} if known is not None else {}
@@ -131,6 +132,16 @@ def _check_shard(
         yield Problem(shard.name, key, "", min(stood, default=None), "is lost", Fault.LOST)
 
 
+def _known_index(store: Store, shard: ShardInfo) -> Generator[Problem, None, ShardIndex | None]:
+    """The index beside a tar; what is wrong with it, if it cannot be used."""
+    try:
+        return store.index(shard)
+    except BadIndexError as error:
+        reason = f"its index {index_path(Path(shard.name)).name} {error}"
+        yield Problem(shard.name, "", "", None, reason, Fault.INDEX)
+        return None
+
+
 def _step_through(shard: str, content: Content) -> Generator[Problem, None, list[TarSample]]:
     """The samples of a tar; all that is wrong with its structure on the way."""
     scan = tar_samples(content)
@@ -146,7 +157,7 @@ def _step_through(shard: str, content: Content) -> Generator[Problem, None, list
 def _compare(
     path: Path, shard: ShardInfo, known: ShardIndex | None, found: ShardIndex, content: Content
 ) -> Iterator[Problem]:
-    """What differs from `dataset.json`, and a bad index."""
+    """What differs from `dataset.json`, and an index that says something else."""
 
     def problem(reason: str, fault: Fault) -> Problem:
         return Problem(shard.name, "", "", None, reason, fault)
@@ -161,12 +172,10 @@ def _compare(
     if len(found) != shard.samples:
         reason = f"has {len(found):,} samples, dataset.json says {shard.samples:,}"
         yield problem(reason, Fault.LOST if len(found) < shard.samples else Fault.FOREIGN)
-    name = index_path(Path(shard.name)).name
-    if known is None:
-        yield problem(f"its index {name} is missing, damaged or of another tar", Fault.INDEX)
-    elif sha256 == shard.sha256:
+    if known is not None and sha256 == shard.sha256:
         found = with_checksums(found, content)
         if known.to_bytes(sha256) != found.to_bytes(sha256):
+            name = index_path(Path(shard.name)).name
             yield problem(f"its index {name} does not say what is in the tar", Fault.INDEX)
 
 

@@ -14,6 +14,8 @@ from data_pipeline.shards.place import Place
 FILE = "dataset.json"
 NAME = r"^[^\W_][\w+-]*$"
 """Of datasets and splits, which become parts of file names and keys."""
+MOST_INFO = 1 << 26
+"""Bytes of a `dataset.json`, which are a few hundred thousand shards."""
 SMALLEST = 1024
 """Bytes of a tar that a sample takes at least: the header and the content of its JSON member."""
 
@@ -152,15 +154,25 @@ def read_info(folder: Path) -> DatasetInfo:
             f"there is no dataset in {folder} ({FILE} is missing); make one with 'memo data build' "
             "or 'memo data demo'"
         )
-    return parse_info(path.read_bytes(), path)
+    with path.open("rb") as file:
+        return parse_info(file.read(MOST_INFO + 1), path)
 
 
 def parse_info(content: bytes, place: Place) -> DatasetInfo:
     """The content of a `dataset.json`.
 
+    Args:
+        content: of one with more than `MOST_INFO` bytes as many, and one more.
+        place: of the file.
+
     Raises:
-        UserError: it is not of the format; names its place.
+        UserError: it is not of the format, or too large; names its place.
     """
+    if len(content) > MOST_INFO:
+        raise UserError(
+            f"{place} has more than {MOST_INFO:,} bytes, the most that are read; write fewer "
+            "shards, with more samples each"
+        )
     try:
         return DatasetInfo.model_validate_json(content)
     except pydantic.ValidationError as error:

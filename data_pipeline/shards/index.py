@@ -63,10 +63,21 @@ ROW = np.dtype(
 """A sample in an index file; the columns are those of `ShardIndex`."""
 
 _MAGIC = b"memoidx2"
+_OLDER = b"memoidx1"
+"""Without checksums of members."""
 _DIGEST = hashlib.sha256().digest_size
 _HEADER = len(_MAGIC) + 2 * _DIGEST + 8
 _MOST_LINE = 4096
 """Bytes of a key, a member and a reason, at most."""
+_MOST_INDEX = 1 << 30
+"""Bytes, which are five million samples of a shard, whatever `dataset.json` says of it."""
+
+
+class BadIndexError(Exception):
+    """An index that is missing or cannot be used; says why, to be put behind its name.
+
+    Nothing is lost with it but its checksums: it can be made anew from its tar.
+    """
 
 
 class Flaw(NamedTuple):
@@ -127,37 +138,56 @@ def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     return index
 
 
-def read_index(tar: Path, shard: ShardInfo) -> ShardIndex | None:
-    """The index beside a tar; None if it is missing, damaged or of another tar.
+def most_index_bytes(shard: ShardInfo) -> int:
+    """What the index of a tar can have at most: as many samples as `dataset.json` says, and strays.
+
+    That the tar has room for so many is known of every `ShardInfo`.
+    """
+    return min(_HEADER + 2 * shard.samples * (ROW.itemsize + _MOST_LINE), _MOST_INDEX)
+
+
+def read_index(tar: Path, shard: ShardInfo) -> ShardIndex:
+    """The index beside a tar.
 
     Args:
         tar: the shard.
         shard: what `dataset.json` says of it.
+
+    Raises:
+        BadIndexError: it is missing, or cannot be used.
     """
-    path = index_path(tar)
     try:
-        if path.stat().st_size > _HEADER + (shard.samples + 1) * _MOST_LINE:
-            return None
-        return parse_index(path.read_bytes(), shard)
+        with index_path(tar).open("rb") as file:
+            content = file.read(most_index_bytes(shard) + 1)
     except OSError:
-        return None
+        raise BadIndexError("is missing") from None
+    return parse_index(content, shard)
 
 
-def parse_index(content: bytes, shard: ShardInfo) -> ShardIndex | None:
-    """The content of an index file; None if it is damaged or of another tar.
+def parse_index(content: bytes, shard: ShardInfo) -> ShardIndex:
+    """The content of an index file.
 
     Whatever it is, the index that is returned can do no harm: its members have a possible size, do
     not overlap and end within the tar; whether the tar is that long is seen when a sample is read.
 
     Args:
-        content: of the file, which may come from anywhere.
+        content: of the file, which may come from anywhere; of one with more than
+            `most_index_bytes` as many, and one more.
         shard: what `dataset.json` says of the tar.
+
+    Raises:
+        BadIndexError: it is damaged, too large, of another tar or of an older format.
     """
+    most = most_index_bytes(shard)
+    if len(content) > most:
+        raise BadIndexError(f"has more than {most:,} bytes, the most for {shard.samples:,} samples")
     try:
         index = _parse(content, shard.sha256)
     except ValueError:
-        return None
-    return index if _is_possible(index, shard.bytes) else None
+        raise BadIndexError("is damaged") from None
+    if not _is_possible(index, shard.bytes):
+        raise BadIndexError("names members that its tar cannot hold")
+    return index
 
 
 def load_index(tar: Path, shard: ShardInfo) -> ShardIndex:
@@ -167,7 +197,10 @@ def load_index(tar: Path, shard: ShardInfo) -> ShardIndex:
         tar: the shard.
         shard: what `dataset.json` says of it; an index of another tar is not used.
     """
-    return read_index(tar, shard) or build_index(tar, shard.samples)
+    try:
+        return read_index(tar, shard)
+    except BadIndexError:
+        return build_index(tar, shard.samples)
 
 
 def build_index(tar: Path, most: int = sys.maxsize) -> ShardIndex:
@@ -238,13 +271,19 @@ def _parse(content: bytes, tar_sha256: str) -> ShardIndex:
     """The index in a file.
 
     Raises:
-        ValueError: it is damaged or of another tar.
+        BadIndexError: it is of another tar or of an older format.
+        ValueError: it is damaged.
     """
+    if content.startswith(_OLDER):
+        raise BadIndexError(
+            f"is of the older format {_OLDER.decode()}, which has no checksums; 'memo data repair' "
+            "writes the dataset with new ones"
+        )
     start = len(_MAGIC) + _DIGEST
     if content[:start] != _MAGIC + hashlib.sha256(content[start:]).digest():
         raise ValueError("not an index, or damaged")
     if content[start : start + _DIGEST].hex() != tar_sha256:
-        raise ValueError("of another tar")
+        raise BadIndexError("is of another tar")
     samples = int.from_bytes(content[_HEADER - 8 : _HEADER], "little")
     if samples * ROW.itemsize > len(content):
         raise ValueError("cut off")

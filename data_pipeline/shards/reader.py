@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,6 +241,14 @@ class Dataset:
             UserError: see `Split`.
         """
         return Split(self._store, self.info, None)
+
+    def tokenizer(self) -> Path | None:
+        """The folder with the tokenizer beside `dataset.json`, on this machine; None without one.
+
+        Raises:
+            UserError: it cannot be had, or a file of it is too large.
+        """
+        return self._store.tokenizer()
 
 
 def open_dataset(place: Place, remote: RemoteSettings = FETCH) -> Dataset:

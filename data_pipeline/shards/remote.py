@@ -1,18 +1,19 @@
 """Bytes from HTTP servers and S3, however often it takes.
 
-Every request asks for a bounded part of a file and has a bounded time. What may go better the next
-time (a lost connection, a silent or busy server, an answer cut short, wrong bytes) is tried again,
-after pauses drawn at random below a bound that doubles: "full jitter", so that many processes which
-failed together do not come back together.
+Every request asks for a bounded part of a file, takes no more bytes than it can use, whatever the
+server says and sends, and has a bounded time. What may go better the next time (a lost connection,
+a silent or busy server, an answer cut short, wrong bytes) is tried again, after pauses drawn at
+random below a bound that doubles: "full jitter", so that many processes which failed together do
+not come back together.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from threading import Lock
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import fsspec
 import numpy as np
@@ -28,6 +29,9 @@ PIECE = 32 * 2**20
 
 LONGEST_PAUSE_S = 60.0
 """Where pauses stop doubling."""
+
+MOST_SAID = 300
+"""Characters of what a server says of an error, or sends instead of an answer, that are shown."""
 
 T = TypeVar("T")
 
@@ -131,14 +135,18 @@ class Remote:
         self._draw = np.random.default_rng()
         self._scheme = _open_scheme(scheme, settings)
 
-    def read(self, url: Url) -> bytes:
+    def read(self, url: Url, most: int) -> bytes:
         """A small file.
+
+        Args:
+            url: of the file.
+            most: bytes that it may have; of one that has more, so many and one more are read.
 
         Raises:
             UnavailableError: it is missing or not given.
             UserError: it did not come, after all attempts.
         """
-        return self.persist(url, lambda: self._request(url, None, None))
+        return self.persist(url, lambda: self._request(url, "", most + 1))
 
     def read_range(self, url: Url, begin: int, end: int) -> bytes:
         """The bytes [begin, end) of a file.
@@ -147,7 +155,7 @@ class Remote:
             UserError: they did not come, after all attempts; or the file has become shorter, or the
                 server ignores ranges.
         """
-        content = self._read_at_least(url, begin, end)
+        content = self._read_at_least(url, begin, end, end - begin + 1)
         if len(content) > end - begin:
             raise _ignored(url)
         return content
@@ -158,7 +166,7 @@ class Remote:
         Raises:
             UserError: see `read_range`; or the file has become longer.
         """
-        found = len(self._read_at_least(url, size - 1, size, beyond=1))
+        found = len(self._read_at_least(url, size - 1, size, 3, beyond=1))
         if found > 1:
             raise _longer(url, size) if found == 2 else _ignored(url)
 
@@ -209,18 +217,18 @@ class Remote:
         """Up to `PIECE` bytes from an offset on; all that are left if the server ignores ranges."""
         end = min(at + PIECE, size)
         # That the file has become longer shows at its end, and costs no request of its own.
-        content = self._read_at_least(url, at, end, beyond=int(end == size))
+        content = self._read_at_least(url, at, end, size + 1, beyond=int(end == size))
         if len(content) == size:
             return content[at:]
         if len(content) != end - at:
             raise _longer(url, size)
         return content
 
-    def _read_at_least(self, url: Url, begin: int, end: int, beyond: int = 0) -> bytes:
-        """The bytes [begin, end), and up to `beyond` after them; more if ranges are ignored."""
+    def _read_at_least(self, url: Url, begin: int, end: int, most: int, beyond: int = 0) -> bytes:
+        """The bytes [begin, end), and up to `beyond` after them; `most` if ranges are ignored."""
 
         def attempt() -> bytes:
-            content = self._request(url, begin, end + beyond)
+            content = self._request(url, f"bytes={begin}-{end + beyond - 1}", most)
             if len(content) < end - begin:
                 raise _PassingError(
                     f"{len(content)} bytes came of {end - begin}: the answer broke off, or the "
@@ -230,16 +238,16 @@ class Remote:
 
         return self.persist(url, attempt)
 
-    def _request(self, url: Url, begin: int | None, end: int | None) -> bytes:
-        """One request for the bytes [begin, end), or for all."""
+    def _request(self, url: Url, span: str, most: int) -> bytes:
+        """The first `most` bytes of the answer to one request, for a range or ("") for all."""
         start = time.perf_counter()
         try:
             content: bytes = sync(
                 self._scheme.system.loop,
-                self._scheme.system._cat_file,
+                self._scheme.read,
                 str(url),
-                start=begin,
-                end=end,
+                span,
+                most,
                 timeout=self._settings.request_s,
             )
         except self._scheme.errors as error:
@@ -251,16 +259,22 @@ class Remote:
         return content
 
 
+_Read: TypeAlias = Callable[[str, str, int], Awaitable[bytes]]
+"""URL, range or "" and most bytes -> the first bytes of the answer to one request."""
+
+
 class _Scheme(NamedTuple):
-    """How fsspec reads files of one scheme.
+    """How files of one scheme are read, by the connections of fsspec.
 
     Attributes:
-        system: reads them, in one attempt.
+        system: has the connections.
+        read: asks for a file, in one attempt.
         errors: what it raises when it cannot.
         refusals: those of them that the next attempt would not change.
     """
 
     system: Any
+    read: _Read
     errors: tuple[type[Exception], ...]
     refusals: tuple[type[Exception], ...]
 
@@ -282,10 +296,22 @@ def _open_http(settings: RemoteSettings) -> _Scheme:
     client = {
         "timeout": ClientTimeout(total=None, sock_connect=silence_s, sock_read=silence_s),
         "headers": {"Accept-Encoding": "identity"},  # ranges are of the bytes as they are
+        "auto_decompress": False,  # a few bytes may become any number
         "trust_env": True,  # proxies
     }
     system = fsspec.filesystem("http", skip_instance_cache=True, client_kwargs=client)
-    return _Scheme(system, (OSError, ClientError), (FileNotFoundError,))
+
+    async def read(url: str, span: str, most: int) -> bytes:
+        session = await system.set_session()
+        headers = {"Range": span} if span else {}
+        async with session.get(system.encode_url(url), headers=headers) as answer:
+            if answer.status == 404:
+                raise FileNotFoundError(url)
+            answer.raise_for_status()
+            _refuse_compressed(url, answer.headers.get("Content-Encoding", ""))
+            return await _read_most(answer.content, most)
+
+    return _Scheme(system, read, (OSError, ClientError), (FileNotFoundError,))
 
 
 def _open_s3(settings: RemoteSettings) -> _Scheme:
@@ -298,23 +324,55 @@ def _open_s3(settings: RemoteSettings) -> _Scheme:
 
     times = {"connect_timeout": settings.silence_s, "read_timeout": settings.silence_s}
     config = {**times, "retries": {"total_max_attempts": 1}}
-    system = fsspec.filesystem(
-        "s3",
-        skip_instance_cache=True,
-        max_concurrency=1,  # with more, a file's size is asked for before it is read
-        config_kwargs=config,
-    )
+    system = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=config)
     system.retries = 1
+
+    async def read(url: str, span: str, most: int) -> bytes:
+        bucket, key, _ = system.split_path(url)
+        wanted = {"Range": span} if span else {}
+        answer = await system._call_s3("get_object", Bucket=bucket, Key=key, **wanted)
+        try:
+            return await _read_most(answer["Body"], most)
+        finally:
+            answer["Body"].close()
+
     return _Scheme(
         system,
+        read,
         (OSError, HttpError, BotoCoreError, ClientError),
         (FileNotFoundError, PermissionError, NoCredentialsError),
     )
 
 
+class _Body(Protocol):
+    """What an answer brings, as it comes."""
+
+    async def read(self, most: int, /) -> bytes:
+        """Some of the next bytes; none at the end."""
+
+
+async def _read_most(body: _Body, most: int) -> bytes:
+    """The first bytes of an answer, up to so many."""
+    parts, left = [], most
+    while left and (part := await body.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _refuse_compressed(url: str, coding: str) -> None:
+    """Sizes, ranges and hashes are of the bytes as they are."""
+    if coding not in ("", "identity"):
+        raise UserError(
+            f"{url} comes compressed ({coding!r:.20}), though it was asked for as it is; have its "
+            "server leave files as they are"
+        )
+
+
 def _judge(url: Url, error: Exception, is_refusal: bool) -> Exception:
     """What an error of fsspec means: the file is not to be had, or not now."""
-    reason = " ".join((str(error) or str(error.__cause__ or "")).split()) or "it took too long"
+    said = str(error)[:MOST_SAID] or str(error.__cause__ or "")[:MOST_SAID]
+    reason = " ".join(said.split()) or "it took too long"
     status = _status(error)
     if is_refusal or status in (401, 403, 404, 410):
         missing = isinstance(error, FileNotFoundError)
@@ -327,12 +385,15 @@ def _judge(url: Url, error: Exception, is_refusal: bool) -> Exception:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status in an error of aiohttp, or in botocore's below one of s3fs."""
+    """The HTTP status in an error of aiohttp, or in botocore's below one of s3fs.
+
+    What aiohttp cannot read at all has a status, too, which no server has given; it has a cause.
+    """
     response = getattr(error.__cause__, "response", None)
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        found = getattr(error, "status", None)
+        found = None if error.__cause__ else getattr(error, "status", None)
     return found if isinstance(found, int) else None
 
 

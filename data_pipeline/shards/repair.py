@@ -21,12 +21,13 @@ from data_pipeline.clip import (
 from data_pipeline.errors import UserError
 from data_pipeline.shards.check import Members, examine
 from data_pipeline.shards.dataset import FeatureSchema, ShardInfo
-from data_pipeline.shards.index import ShardIndex, file_sha256
+from data_pipeline.shards.index import BadIndexError, ShardIndex, file_sha256
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.remote import UnavailableError
 from data_pipeline.shards.shard import CHANGED, CUT_OFF
 from data_pipeline.shards.store import Store, open_store
 from data_pipeline.shards.tar import Content, TarSample, found_samples, map_tar
+from data_pipeline.shards.tokenizer import MOST_TOKENIZER, TOKENIZER
 from data_pipeline.shards.writer import ShardWriter
 
 REPORT = "repair.jsonl"
@@ -40,9 +41,9 @@ class Loss:
     """What was done to a sample that was not whole, and one reason; a line of `repair.jsonl`.
 
     Attributes:
-        shard: name of the tar.
+        shard: name of the tar, "" of what lies beside them.
         key: of the sample; "" where not even that is known.
-        member: suffix of the member, "" if it concerns the sample.
+        member: suffix of the member, "" if it concerns the sample; a file beside the tars.
         action: what was done.
         fault: the kind of what was wrong.
         reason: what was wrong.
@@ -62,8 +63,9 @@ class RepairReport:
 
     Attributes:
         whole: split -> samples that were kept bit for bit.
-        joined, cut, dropped: split -> samples that this was done to.
-        losses: what was wrong with them.
+        joined, cut: split -> samples that this was done to.
+        dropped: split -> samples of `dataset.json` that were not kept, found or not.
+        losses: what was wrong with them, and with what was never a sample of the dataset.
     """
 
     whole: Counter[str] = field(default_factory=Counter)
@@ -98,11 +100,13 @@ class _Found:
         key: its name.
         members: what is there of it.
         flaws: what is not.
+        listed: whether it stands for one of those that `dataset.json` counts, as far as is known.
     """
 
     key: str
     members: Members
     flaws: list[BadSampleError]
+    listed: bool
 
 
 def repair_dataset(place: Place, out: Path) -> RepairReport:
@@ -110,7 +114,8 @@ def repair_dataset(place: Place, out: Path) -> RepairReport:
 
     Samples that are whole are kept bit for bit. One that has lost a modality is kept without it if
     its JSON member is whole; of one whose members stand apart they are brought together; the rest
-    is dropped. `repair.jsonl` in the new folder says what was done to whom, and why.
+    is dropped. `repair.jsonl` in the new folder says what was done to whom, and why. A tokenizer
+    beside `dataset.json` is kept as it is.
 
     Raises:
         UserError: `dataset.json` is missing or not of the format, `out` exists, nothing can be
@@ -128,6 +133,7 @@ def repair_dataset(place: Place, out: Path) -> RepairReport:
         features=info.features,
         samples_per_shard=max((shard.samples for shard in info.shards), default=1) or 1,
     ) as writer:
+        _keep_tokenizer(store, writer, report)
         keys: set[str] = set()
         for shard in info.shards:
             for clip, members in _saved(store, shard, info.features, keys, report):
@@ -146,6 +152,23 @@ def _check_out(place: Place, out: Path) -> None:
         raise UserError(f"--out: {out} would be written in {place}; give another name")
 
 
+def _keep_tokenizer(store: Store, writer: ShardWriter, report: RepairReport) -> None:
+    """Copy what lies in the tokenizer's folder; no link in it, or to it, is followed."""
+    folder = store.tokenizer()
+    if folder is None:
+        return
+    for path in [folder] if folder.is_symlink() else sorted(folder.rglob("*")):
+        name = (TOKENIZER / path.relative_to(folder)).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            loss = Loss("", "", name, "dropped", Fault.FOREIGN, "not a regular file")
+            report.losses.append(loss)
+        elif path.is_file() and path.stat().st_size > MOST_TOKENIZER:
+            reason = f"has more than {MOST_TOKENIZER >> 20} MiB, which no tokenizer's file has"
+            report.losses.append(Loss("", "", name, "dropped", Fault.LARGE, reason))
+        elif path.is_file():
+            writer.add_file(name, path.read_bytes())
+
+
 def _saved(
     store: Store, shard: ShardInfo, features: FeatureSchema, keys: set[str], report: RepairReport
 ) -> Iterator[tuple[Clip, list[tuple[str, bytes]]]]:
@@ -160,12 +183,12 @@ def _saved(
     """
     found = 0
     for one in _find(store, shard):
-        found += 1
+        found += one.listed
         members, faults = _judge(one, features, keys)
         clip = clip_from_members(one.key, members) if JSON in members else None
         if clip is not None and clip.is_empty:
             faults, clip = faults or [BadSampleError("", NOTHING, Fault.EMPTY)], None
-        _account(report, shard, one.key, faults, kept=clip is not None)
+        _account(report, shard, one, faults, kept=clip is not None)
         if clip is not None:
             keys.add(one.key)
             yield clip, [(name, bytes(members[name])) for name in MEMBERS if name in members]
@@ -194,23 +217,30 @@ def _judge(
 
 
 def _account(
-    report: RepairReport, shard: ShardInfo, key: str, faults: list[BadSampleError], kept: bool
+    report: RepairReport, shard: ShardInfo, one: _Found, faults: list[BadSampleError], kept: bool
 ) -> None:
     """Enter what was done to a sample."""
     action: Action = "dropped"
     if kept:
-        action = "joined" if all(one.fault is Fault.APART for one in faults) else "cut"
+        action = "joined" if all(fault.fault is Fault.APART for fault in faults) else "cut"
     counts = getattr(report, action) if faults else report.whole
-    counts[shard.split] += 1
-    for one in faults:
-        report.losses.append(Loss(shard.name, key, one.member, action, one.fault, one.reason))
+    counts[shard.split] += kept or one.listed
+    for fault in faults:
+        loss = Loss(shard.name, one.key, fault.member, action, fault.fault, fault.reason)
+        report.losses.append(loss)
 
 
 def _find(store: Store, shard: ShardInfo) -> Iterator[_Found]:
-    """The samples of a tar: none if there is no such file."""
+    """The samples of a tar; if there is no such file, those that its index knows are lost."""
+    known: ShardIndex | None = None
+    with suppress(BadIndexError):
+        known = store.index(shard)
     with suppress(UnavailableError), store.tar(shard) as path:
         if path.is_file():
-            yield from _find_in(path, store.index(shard), shard)
+            yield from _find_in(path, known, shard)
+            return
+    for key in known.keys[: shard.samples] if known is not None else ():
+        yield _Found(key, {}, [BadSampleError("", "its tar is missing", Fault.LOST)], listed=True)
 
 
 def _find_in(path: Path, known: ShardIndex | None, shard: ShardInfo) -> Iterator[_Found]:
@@ -219,23 +249,26 @@ def _find_in(path: Path, known: ShardIndex | None, shard: ShardInfo) -> Iterator
     samples = found_samples(content)
     if known is None or file_sha256(path) == shard.sha256:
         for sample in samples:
-            yield _find_stepped(sample, content)
+            yield _Found(sample.key, *_find_stepped(sample, content), listed=not sample.is_stray)
         return
     by_key = {sample.key: sample for sample in samples}
     for row, key in enumerate(known.keys):
-        yield _find_known(known, row, by_key.pop(key, TarSample(key, 0)), content)
+        members, flaws = _find_known(known, row, by_key.pop(key, TarSample(key, 0)), content)
+        yield _Found(key, members, flaws, listed=row < shard.samples)  # strays come last
     for key in by_key:
         reason = "was not in the tar when its index was written"
-        yield _Found(key, {}, [BadSampleError("", reason, Fault.FOREIGN)])
+        yield _Found(key, {}, [BadSampleError("", reason, Fault.FOREIGN)], listed=False)
 
 
-def _find_stepped(sample: TarSample, content: Content) -> _Found:
-    """The members of a sample that the tar's headers name."""
+def _find_stepped(sample: TarSample, content: Content) -> tuple[Members, list[BadSampleError]]:
+    """The members of a sample that the tar's headers name, and what is wrong with them."""
     flaws = [BadSampleError(one.member, one.reason, one.fault) for one in sample.flaws.values()]
-    return _Found(sample.key, sample.members(memoryview(content)), flaws)
+    return sample.members(memoryview(content)), flaws
 
 
-def _find_known(known: ShardIndex, row: int, sample: TarSample, content: Content) -> _Found:
+def _find_known(
+    known: ShardIndex, row: int, sample: TarSample, content: Content
+) -> tuple[Members, list[BadSampleError]]:
     """The members of a sample that are what the index says, at its place or at the headers'."""
     if not known.crcs[row].any():
         return _find_stepped(sample, content)
@@ -256,4 +289,4 @@ def _find_known(known: ShardIndex, row: int, sample: TarSample, content: Content
             cut = at + size > len(tar)
             fault, reason = (Fault.LOST, CUT_OFF) if cut else (Fault.CHANGED, CHANGED)
             flaws.append(BadSampleError(name, reason, fault))
-    return _Found(known.keys[row], members, flaws)
+    return members, flaws

@@ -5,7 +5,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from data_pipeline.order import WINDOW_SAMPLES
 from data_pipeline.shards.cache import ShardCache
 from data_pipeline.shards.dataset import (
     FILE,
+    MOST_INFO,
     DatasetInfo,
     FeatureSchema,
     ShardInfo,
@@ -22,10 +23,12 @@ from data_pipeline.shards.dataset import (
     read_info,
 )
 from data_pipeline.shards.index import (
+    BadIndexError,
     ShardIndex,
     build_index,
     index_path,
     load_index,
+    most_index_bytes,
     parse_index,
     read_index,
     with_checksums,
@@ -41,6 +44,12 @@ from data_pipeline.shards.remote import (
 )
 from data_pipeline.shards.shard import CONNECTIONS, MappedShard, RangedShard, Shard
 from data_pipeline.shards.tar import map_tar
+from data_pipeline.shards.tokenizer import (
+    MOST_TOKENIZER,
+    TOKENIZER,
+    TOKENIZER_FILES,
+    keep_tokenizer,
+)
 
 GIB = 2**30
 
@@ -113,11 +122,20 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def index(self, shard: ShardInfo) -> ShardIndex | None:
-        """The index beside a shard; None if it is missing, damaged or of another tar.
+    def index(self, shard: ShardInfo) -> ShardIndex:
+        """The index beside a shard.
 
         Raises:
+            BadIndexError: it is missing, or cannot be used.
             UserError: its server does not answer.
+        """
+
+    @abstractmethod
+    def tokenizer(self) -> Path | None:
+        """The folder with the tokenizer beside `dataset.json`, on this machine; None without one.
+
+        Raises:
+            UserError: it cannot be had, or a file of it is too large.
         """
 
 
@@ -161,9 +179,14 @@ class LocalStore(Store):
         """See `Store`."""
         yield self._folder / shard.name
 
-    def index(self, shard: ShardInfo) -> ShardIndex | None:
+    def index(self, shard: ShardInfo) -> ShardIndex:
         """See `Store`."""
         return read_index(self._folder / shard.name, shard)
+
+    def tokenizer(self) -> Path | None:
+        """See `Store`."""
+        folder = self._folder / TOKENIZER
+        return folder if folder.exists() else None
 
 
 class RemoteStore(Store):
@@ -195,7 +218,7 @@ class RemoteStore(Store):
     def info(self) -> DatasetInfo:
         """See `Store`."""
         url = self._url / FILE
-        return parse_info(self._remote.read(url), url)
+        return parse_info(self._remote.read(url, MOST_INFO), url)
 
     def check(self, shards: Sequence[ShardInfo]) -> None:
         """Warn of a cache that is too small; the shards are checked when they come."""
@@ -241,13 +264,28 @@ class RemoteStore(Store):
             self._cache.touch(shard.sha256)
             yield path
 
-    def index(self, shard: ShardInfo) -> ShardIndex | None:
+    def index(self, shard: ShardInfo) -> ShardIndex:
         """See `Store`."""
+        url = self._url / index_path(Path(shard.name)).name
         try:
-            content = self._remote.read(self._url / index_path(Path(shard.name)).name)
+            content = self._remote.read(url, most_index_bytes(shard))
         except UnavailableError:
-            return None
+            raise BadIndexError("is missing") from None
         return parse_index(content, shard)
+
+    def tokenizer(self) -> Path | None:
+        """See `Store`; what it can consist of is fetched into the cache."""
+        files = {}
+        for name in TOKENIZER_FILES:
+            url = self._url / TOKENIZER / name
+            with suppress(UnavailableError):
+                files[name] = self._remote.read(url, MOST_TOKENIZER)
+                if len(files[name]) > MOST_TOKENIZER:
+                    raise UserError(
+                        f"{url} has more than {MOST_TOKENIZER:,} bytes, the most that a file of a "
+                        "tokenizer may have; put a smaller one there"
+                    )
+        return keep_tokenizer(files) if files else None
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Bring a shard into the cache, with an index made from it."""
@@ -264,18 +302,20 @@ class RemoteStore(Store):
         """The index from the cache or from beside the shard; None if it has no good one."""
         path = self._cache.path(shard.sha256)
         with self._locked(shard):
-            index = read_index(path, shard)
-            if index is not None:
+            with suppress(BadIndexError):
+                index = read_index(path, shard)
                 self._count_hit(shard)
                 self._cache.touch(shard.sha256)
                 return index
             self.traffic.count(misses=1)
-            index = self.index(shard)
-            if index is None:
-                _log.warning("%s has no usable index: it is fetched whole", self._url / shard.name)
-            else:
-                content = index.to_bytes(shard.sha256)
-                self._cache.write(index_path(path), [content], len(content))
+            try:
+                index = self.index(shard)
+            except BadIndexError as error:
+                url = self._url / shard.name
+                _log.warning("%s: its index %s; the shard is fetched whole", url, error)
+                return None
+            content = index.to_bytes(shard.sha256)
+            self._cache.write(index_path(path), [content], len(content))
             return index
 
     def _count_hit(self, shard: ShardInfo) -> None:

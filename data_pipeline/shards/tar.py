@@ -79,6 +79,11 @@ class TarSample:
     twice: set[str] = field(default_factory=set)
     flaws: dict[Fault, TarProblem] = field(default_factory=dict)
 
+    @property
+    def is_stray(self) -> bool:
+        """Whether no member of this key can be a clip's; one that is too large could."""
+        return not self.offsets and Fault.LARGE not in self.flaws
+
     def members(self, tar: memoryview) -> dict[str, memoryview]:
         """Suffix -> content, as slices of the tar, of what stands there once."""
         return {

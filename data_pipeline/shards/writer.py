@@ -203,7 +203,7 @@ class ShardWriter:
             self._count(clip)
 
     def add_file(self, name: str, content: bytes) -> None:
-        """Put a file beside the shards."""
+        """Put a file beside the shards; its name may begin with a folder."""
         self._files[name] = content
 
     def _check(self, split: str, clip: Clip) -> None:
@@ -236,6 +236,7 @@ class ShardWriter:
         shards = tuple(shard for split in self._done.values() for shard in split)
         info = self._info.model_copy(update={"shards": shards, "features": self._features()})
         for name, content in self._files.items():
+            (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self._folder / name).write_bytes(content)
         path = self._folder / FILE
         path.write_text(info.model_dump_json(indent=1) + "\n", encoding="utf8")
@@ -279,6 +280,7 @@ def _check_rows(name: str, rows: NDArray[np.float16] | None, dim: int | None) ->
 
 def _sync_files(folder: Path) -> None:
     """Make sure that all files are on disk before the folder gets its name."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

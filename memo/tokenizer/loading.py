@@ -20,7 +20,7 @@ from memo.tokenizer.sentence_piece import (
     XlmRobertaTokenizer,
 )
 
-_KNOWN_FILES: Final = (MODEL_FILE, XLM_R_FILE, VOCAB_FILE, JSON_FILE)
+KNOWN_FILES: Final = (MODEL_FILE, XLM_R_FILE, VOCAB_FILE, JSON_FILE)
 """What a folder is searched for, first come first served."""
 
 
@@ -47,10 +47,10 @@ def _find(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"no tokenizer at {path}; train one with `memo data tokenizer`")
-    for name in _KNOWN_FILES:
+    for name in KNOWN_FILES:
         if (path / name).is_file():
             return path / name
-    raise UserError(f"no tokenizer in {path}: none of {', '.join(_KNOWN_FILES)}")
+    raise UserError(f"no tokenizer in {path}: none of {', '.join(KNOWN_FILES)}")
 
 
 def _read(file: Path) -> Tokenizer:
@@ -65,4 +65,4 @@ def _read(file: Path) -> Tokenizer:
         return bert_tokenizer(content, casing)
     if file.suffix == ".json":
         return json_tokenizer(content)
-    raise ValueError(f"its name should be one of {', '.join(_KNOWN_FILES)}")
+    raise ValueError(f"its name should be one of {', '.join(KNOWN_FILES)}")

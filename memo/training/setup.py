@@ -16,8 +16,8 @@ from data_pipeline.plan import check_budget
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema
 from data_pipeline.shards.merge import refuse_same_names
-from data_pipeline.shards.place import Place, Url
 from data_pipeline.shards.reader import Dataset, Split, open_dataset
+from data_pipeline.shards.tokenizer import TOKENIZER
 from data_pipeline.stream import BatchMaker, Placement, SampleLengths, Samples, StepSize
 from data_pipeline.subset import JoinedLengths
 from memo.config import SIZES, ModelSpec, PretrainConfig
@@ -61,9 +61,9 @@ def prepare_demo(config: PretrainConfig) -> None:
         return
     if not DEMO.exists():
         write_demo(DEMO)
-    if not (DEMO / "tokenizer").exists():
+    if not (DEMO / TOKENIZER).exists():
         train = open_dataset(DEMO).split(config.data.train_split)
-        train_sentencepiece(train.texts(), DEMO / "tokenizer", DEMO_PIECES)
+        train_sentencepiece(train.texts(), DEMO / TOKENIZER, DEMO_PIECES)
 
 
 def open_data(config: PretrainConfig) -> Data:
@@ -87,7 +87,7 @@ def open_data(config: PretrainConfig) -> Data:
         train = _mix(config, infos, parts)
         features = mixed_features(infos, train.shares)
     _check_features(config, features, " and ".join(map(str, places)))
-    tokenizer = load_tokenizer(config.data.tokenizer or _tokenizer_of(places[0]))
+    tokenizer = _open_tokenizer(config.data.tokenizer, datasets[0])
     return Data(features, parts, train, _valid_splits(config, datasets), tokenizer)
 
 
@@ -107,11 +107,20 @@ def _valid_splits(config: PretrainConfig, datasets: Sequence[Dataset]) -> dict[s
     return {dataset.info.name: dataset.split(name) for dataset in having or datasets}
 
 
-def _tokenizer_of(place: Place) -> Path:
-    """The tokenizer in a dataset's folder."""
-    if isinstance(place, Url):
-        raise UserError(f"data.tokenizer: {place} is no local folder; give a tokenizer on this one")
-    return place / "tokenizer"
+def _open_tokenizer(named: Path | None, dataset: Dataset) -> Tokenizer:
+    """The tokenizer that is named, or the one in a dataset's folder or at its URL."""
+    if named is not None:
+        return load_tokenizer(named)
+    folder = dataset.tokenizer()
+    if folder is None:
+        raise UserError(
+            f"no tokenizer at {dataset.place / TOKENIZER}; train one with `memo data tokenizer`, "
+            "or name one with data.tokenizer"
+        )
+    try:
+        return load_tokenizer(folder)
+    except UserError as error:  # its path may be one of the cache
+        raise UserError(f"{dataset.place}: {error}") from None
 
 
 def _check_features(config: PretrainConfig, features: FeatureSchema, where: str) -> None:

@@ -79,13 +79,20 @@ def test_pretraining_takes_a_url(
 ) -> None:
     local = small_config(folder, tmp_path / "run")
     at = (f"data.dataset={server.url}", f"data.remote.read={read}", "data.verify=true")
-    remote = small_config(folder, tmp_path / "run", *at, f"data.tokenizer={folder / 'tokenizer'}")
+    remote = small_config(folder, tmp_path / "run", *at)
     here, there = open_data(local), open_data(remote)
     assert there.features == here.features
     assert first_state(remote, there) == first_state(local, here)
     assert list(there.parts[0].texts()) == list(here.parts[0].texts())
-    with pytest.raises(UserError, match=rf"data\.tokenizer: {server.url} is no local folder"):
-        open_data(small_config(folder, tmp_path / "run", *at))
+    assert there.tokenizer.fingerprint == here.tokenizer.fingerprint
+    server.faults["tokenizer/tokenizer.model"] = ["404"]
+    with pytest.raises(UserError, match=f"no tokenizer at {server.url}/tokenizer; train one with"):
+        open_data(remote)
+    named = small_config(folder, tmp_path / "run", *at, f"data.tokenizer={folder / 'tokenizer'}")
+    asked = server.count("tokenizer/tokenizer.model")
+    assert open_data(named).tokenizer.fingerprint == here.tokenizer.fingerprint
+    assert server.count("tokenizer/tokenizer.model") == asked
+    server.faults["tokenizer/tokenizer.model"] = ["wrong"]
 
 
 def test_a_task_takes_a_url(server: FileServer, folder: Path, tmp_path: Path) -> None:

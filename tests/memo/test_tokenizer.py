@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
-from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from data_pipeline.shards.tokenizer import TOKENIZER_FILES
+from memo.tokenizer import Tokenizer, hugging_face, load_tokenizer, loading, train_sentencepiece
 
 GRAMMAR = (
     "bin lay place set",
@@ -434,6 +435,10 @@ def test_a_casing_that_is_no_boolean_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": "no"}')
     with pytest.raises(UserError, match="BertCasing"):
         load_tokenizer(tmp_path)
+
+
+def test_a_server_is_asked_for_all_files_that_a_folder_may_hold() -> None:
+    assert {*loading.KNOWN_FILES, hugging_face.CONFIG_FILE} == {*TOKENIZER_FILES}
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:

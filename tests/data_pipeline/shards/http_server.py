@@ -1,5 +1,6 @@
 """A folder over HTTP on loopback, with byte ranges and with faults to order."""
 
+import gzip
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,9 @@ class FileServer(ThreadingHTTPServer):
             `refuse` (no answer), `drop` (the connection, in the middle), `short` (a body that ends
             early and says so), `wrong` (a byte is flipped), `stall` (nothing comes), `trickle`
             (little comes, and slowly), `late` (nothing for half a second), `meet` (no answer
-            before another request of this kind), `whole` (the range is ignored).
+            before another request of this kind), `whole` (the range is ignored), `endless` (the
+            content comes again and again), `more` (so does it, twice as much as is announced),
+            `gzip` (it comes compressed, though nobody asked for it), `noise` (no HTTP).
         asked: (name, range or "") of every request.
         done: ends what stalls.
         meeting: where requests meet.
@@ -72,8 +75,9 @@ class _Handler(BaseHTTPRequestHandler):
         faults = self.server.faults[name]
         fault = faults.pop(0) if faults else ""
         path = self.server.folder / name
-        if fault == "refuse":
+        if fault in ("refuse", "noise"):
             self.close_connection = True
+            self.wfile.write(bytes(range(256)) * (20 if fault == "noise" else 0))
         elif fault in STATUSES or not path.is_file():
             self._answer(int(fault or 404), b"no", "")
         else:
@@ -93,8 +97,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(206 if wanted else 200, body, fault)
 
     def _answer(self, status: int, body: bytes, fault: str) -> None:
+        if fault == "gzip":
+            body = gzip.compress(body)
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if fault == "gzip":
+            self.send_header("Content-Encoding", "gzip")
+        if fault != "endless":
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         half = len(body) // 2
         if fault == "late":
@@ -112,5 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(body[at : at + 1])
                 if self.server.done.wait(0.02):
                     break
+        elif fault == "endless":
+            self.close_connection = True
+            while not self.server.done.is_set():
+                self.wfile.write(body)
         else:
-            self.wfile.write(body)
+            self.wfile.write(body * (2 if fault == "more" else 1))

@@ -75,6 +75,7 @@ def test_a_bad_sample_is_named_and_the_others_are_read(
     before = _hashes(folder)
     outcome = try_out(folder, tmp_path)
     assert set(outcome.read) == set(KEYS) - set(fault.lost)
+    assert sum(outcome.kept) == len(KEYS), "strays are none of the dataset's samples"
     assert {one["key"]: one["member"] for one in outcome.quarantined} == fault.lost
     assert all(one["reason"] and one["shard"] == SHARD for one in outcome.quarantined)
     assert outcome.problems

@@ -14,6 +14,7 @@ from data_pipeline.shards.check import check_dataset, describe
 from data_pipeline.shards.dataset import read_info
 from data_pipeline.shards.index import file_sha256, index_path, read_index, write_index
 from data_pipeline.shards.reader import open_dataset
+from data_pipeline.shards.repair import repair_dataset
 from tests.data_pipeline.shards.samples import make_clips, write_clips
 
 FIRST = "train-000000.tar"
@@ -95,14 +96,28 @@ def test_a_padding_that_was_changed_harms_no_sample(folder: Path) -> None:
     assert [one.key for one in check_dataset(folder)] == [""]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"memoidx1"])
-def test_a_bad_index(folder: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "is missing"),
+        (b"", "is damaged"),
+        (
+            b"memoidx1",
+            "is of the older format memoidx1, which has no checksums; 'memo data repair' writes "
+            "the dataset with new ones",
+        ),
+    ],
+)
+def test_a_bad_index(folder: Path, content: bytes | None, reason: str) -> None:
     index = index_path(folder / FIRST)
     index.unlink()
     if content is not None:
         index.write_bytes(content)
-    (line,) = _lines(folder)
-    assert "train-000000.idx is missing, damaged or of another tar" in line
+    assert _lines(folder) == [f"{FIRST}: its index train-000000.idx {reason}"]
+    if content:
+        repair_dataset(folder, folder / "repaired")
+        assert _lines(folder / "repaired") == []
+        assert (folder / "repaired" / FIRST).read_bytes() == (folder / FIRST).read_bytes()
 
 
 def test_an_index_that_says_something_else(folder: Path) -> None:
@@ -110,7 +125,6 @@ def test_an_index_that_says_something_else(folder: Path) -> None:
     path = folder / FIRST
     sha256 = file_sha256(path)
     index = read_index(path, read_info(folder).shards[0])
-    assert index is not None
     order = np.array([1, 0, *range(2, len(index))])
     wrong = replace(index, offsets=index.offsets[order], sizes=index.sizes[order])
     index_path(path).write_bytes(wrong.to_bytes(sha256))

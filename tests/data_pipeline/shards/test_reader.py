@@ -191,7 +191,6 @@ def test_the_reason_of_a_broken_sample_stands_in_the_index(folder: Path) -> None
     _reheader(tar, b"c1.speech.npz")
     write_index(tar, read_info(folder).shards[0].sha256)
     index = read_index(tar, read_info(folder).shards[0])
-    assert index is not None
     assert index.flaws[1] == Flaw(
         "speech.npz", "unknown member (known are json, face.npy, expression.npy, speech.npy, jpg)"
     )

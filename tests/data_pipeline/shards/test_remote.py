@@ -1,5 +1,6 @@
 """Reading over HTTP from a server that does everything wrong."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -52,7 +53,7 @@ class Reader:
 
     def small(self) -> bytes:
         """As `dataset.json` is read."""
-        return self.remote.read(self.url)
+        return self.remote.read(self.url, len(CONTENT))
 
 
 Way = Callable[[Reader], bytes]
@@ -62,7 +63,7 @@ WAYS = [Reader.whole, Reader.part, Reader.small]
 @pytest.mark.parametrize(
     ("way", "fault"),
     [
-        *product(WAYS, ["500", "503", "429", "drop", "stall", "trickle", "refuse"]),
+        *product(WAYS, ["500", "503", "429", "drop", "stall", "trickle", "refuse", "noise"]),
         (Reader.part, "short"),
         (Reader.whole, "short"),
         (Reader.whole, "wrong"),
@@ -89,6 +90,7 @@ def test_what_passes_is_tried_again(server: FileServer, way: Way, fault: str) ->
         ("stall", "Timeout on reading"),
         ("trickle", "it took too long"),
         ("refuse", "disconnected"),
+        ("noise", "Bad status line"),
     ],
 )
 def test_after_the_last_attempt_it_is_said_once(
@@ -102,6 +104,7 @@ def test_after_the_last_attempt_it_is_said_once(
     assert text.startswith(f"{server.url}/{NAME}: ")
     assert reason in text
     assert "\n" not in text
+    assert len(text) < 500
     assert reader.traffic.requests == 4
 
 
@@ -165,6 +168,47 @@ def test_a_piece_that_is_lost_loses_no_other(
     asked = [wanted for _, wanted in server.asked]
     assert asked == ["bytes=0-399", *["bytes=400-799"] * 3, "bytes=800-1024"]
     assert reader.traffic.bytes_read == len(CONTENT)
+
+
+def test_no_more_is_read_than_can_be_used(server: FileServer) -> None:
+    """Of a file that never ends, whatever was asked for."""
+    block = bytes(1 << 20)
+    (server.folder / NAME).write_bytes(block)
+    server.faults[NAME] = ["endless"] * 5
+    reader = Reader(server, SETTINGS.model_copy(update={"request_s": 60}))
+    shard = reader.shard.model_copy(update={"bytes": len(CONTENT)})
+    tracemalloc.start()
+    assert reader.remote.read(reader.url, 5000) == block[:5001]
+    with pytest.raises(UserError, match="ignores byte ranges"):
+        reader.remote.read_range(reader.url, 0, 100)
+    with pytest.raises(UserError, match="ignores byte ranges"):
+        reader.remote.check_size(reader.url, 100)
+    with pytest.raises(UserError, match="it has more than 1024 bytes"):
+        list(reader.remote.pieces(reader.url, shard))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(block), "most of it is the server's"
+    assert reader.traffic.bytes_read == 5001 + 101 + 3 + 1025
+    assert (reader.traffic.requests, reader.pauses) == (4, [])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_sent_beyond_what_was_announced_is_not_taken(server: FileServer, way: Way) -> None:
+    """Whether it comes so early that the answer is spoilt, or later."""
+    reader = Reader(server)
+    server.faults[NAME] = ["more"] * 2
+    assert way(reader) == CONTENT
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_comes_compressed_is_refused(server: FileServer, way: Way) -> None:
+    """A few bytes could become any number, and sizes and ranges mean other bytes."""
+    reader = Reader(server)
+    server.faults[NAME] = ["gzip"]
+    with pytest.raises(UserError, match=rf"{reader.url} comes compressed \('gzip'\)") as caught:
+        way(reader)
+    assert "\n" not in str(caught.value)
+    assert (server.count(NAME), reader.pauses) == (1, [])
 
 
 def test_pauses_are_drawn_below_a_bound_that_doubles(server: FileServer) -> None:

@@ -1,6 +1,7 @@
 """What is saved of a damaged dataset, what is said of the rest; nothing else is touched."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.faults import SHARD
 from benchmarks.small_data import KEYS, write_small
 from benchmarks.tars import Part, join_tar, member, npy, split_tar
-from data_pipeline.clip import MEMBERS, Clip
+from data_pipeline.clip import MEMBERS, MOST_BYTES, Clip
 from data_pipeline.errors import UserError
 from data_pipeline.shards import writer
 from data_pipeline.shards.check import check_dataset
@@ -19,6 +20,7 @@ from data_pipeline.shards.dataset import FILE, read_info
 from data_pipeline.shards.index import file_sha256, index_path, write_index
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.repair import REPORT, RepairReport, repair_dataset
+from data_pipeline.shards.tokenizer import MOST_TOKENIZER
 from tests.data_pipeline.shards.samples import make_clips, same, write_clips
 
 
@@ -155,9 +157,10 @@ def test_with_the_index_of_before_members_are_found_where_they_now_are(
 ) -> None:
     before = _members(folder)
     _edit(folder, lambda parts: [member("k9.json", b"{}"), *parts], indexed=True)
-    assert _totals(repair_dataset(folder, tmp_path / "out")) == (8, 0, 0, 1)
+    assert _totals(repair_dataset(folder, tmp_path / "out")) == (8, 0, 0, 0)
     assert _members(tmp_path / "out") == before
     (line,) = _lines(tmp_path / "out")
+    assert (line["key"], line["action"]) == ("k9", "dropped")
     assert line["reason"] == "was not in the tar when its index was written"
 
 
@@ -198,11 +201,74 @@ def test_what_a_cut_tar_has_lost_is_counted(indexed: bool, folder: Path, tmp_pat
     assert "dropped: lost or cut off" in "\n".join(report.table())
 
 
-def test_a_shard_that_is_gone_is_counted(folder: Path, tmp_path: Path) -> None:
-    (folder / SHARD).unlink()
-    assert _totals(repair_dataset(folder, tmp_path / "out")) == (4, 0, 0, 4)
+@pytest.mark.parametrize(
+    ("counted", "listed", "said"),
+    [
+        (3, 3, {}),
+        (4, 3, {"": "1 samples are lost without a trace"}),
+        (4, 4, {"": "1 samples are lost without a trace"}),
+        (6, 4, {"": "3 samples are lost without a trace"}),
+    ],
+)
+@pytest.mark.parametrize("state", ["listed", "listed, no index", "changed, no index"])
+def test_strays_stand_for_no_sample_that_is_lost(
+    state: str, counted: int, listed: int, said: dict[str, str], folder: Path, tmp_path: Path
+) -> None:
+    """k1 is gone, and as many strays are there as samples."""
+    strays = [member(f"s{number}.txt") for number in range(listed)]
+    tar = folder / SHARD
+    parts = [part for part in split_tar(tar.read_bytes()) if not part.name.startswith("k1.")]
+    tar.write_bytes(join_tar([*strays, *parts]))
+    if state != "changed, no index":
+        _list_anew(folder, 0)
+    if state != "listed":
+        index_path(tar).unlink()
+    info = json.loads((folder / FILE).read_text("utf8"))
+    info["shards"][0]["samples"] = counted
+    (folder / FILE).write_text(json.dumps(info), "utf8")
+    report = repair_dataset(folder, tmp_path / "out")
+    assert _totals(report) == (7, 0, 0, counted - 3)
+    reasons = {one["key"]: one["reason"] for one in _lines(tmp_path / "out")}
+    foreign = {f"s{number}" for number in range(listed)}
+    assert foreign <= reasons.keys()
+    assert {key: reason for key, reason in reasons.items() if key not in foreign} == said
+
+
+def test_strays_that_an_index_knows_stand_for_no_sample(folder: Path, tmp_path: Path) -> None:
+    """They come last in it; the tar was changed since, and k1 and a stray are gone."""
+    tar = folder / SHARD
+    parts = split_tar(tar.read_bytes())
+    tar.write_bytes(join_tar([member("s0.txt"), member("s1.txt"), *parts]))
+    _list_anew(folder, 0)
+    left = [part for part in parts if not part.name.startswith("k1.")]
+    tar.write_bytes(join_tar([member("s1.txt"), *left]))
+    assert _totals(repair_dataset(folder, tmp_path / "out")) == (7, 0, 0, 1)
+    assert {one["key"] for one in _lines(tmp_path / "out")} == {"k1", "s0", "s1"}
+
+
+def test_a_sample_of_which_all_is_too_large_is_found(folder: Path, tmp_path: Path) -> None:
+    large = member("k1.jpg", bytes(MOST_BYTES + 1))
+    _edit(
+        folder,
+        lambda parts: [*(one for one in parts if not one.name.startswith("k1.")), large],
+        indexed=False,
+    )
+    assert _totals(repair_dataset(folder, tmp_path / "out")) == (7, 0, 0, 1)
     (line,) = _lines(tmp_path / "out")
-    assert line["reason"] == "4 samples are lost without a trace"
+    assert (line["key"], line["fault"]) == ("k1", "too large")
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_a_shard_that_is_gone_held_is_named_if_known(
+    indexed: bool, folder: Path, tmp_path: Path
+) -> None:
+    (folder / SHARD).unlink()
+    if not indexed:
+        index_path(folder / SHARD).unlink()
+    assert _totals(repair_dataset(folder, tmp_path / "out")) == (4, 0, 0, 4)
+    said = [(one["key"], one["reason"]) for one in _lines(tmp_path / "out")]
+    keys = [(key, "its tar is missing") for key in KEYS[:4]]
+    assert said == (keys if indexed else [("", "4 samples are lost without a trace")])
     assert [one.name for one in read_info(tmp_path / "out").shards] == [SHARD]
 
 
@@ -215,6 +281,54 @@ def test_statistics_are_of_what_was_kept(folder: Path, tmp_path: Path) -> None:
     assert speech is not None
     there = np.concatenate([one for one in rows if one is not None]).astype(float)
     np.testing.assert_allclose(speech.mean, there.mean(axis=0), rtol=1e-5)
+
+
+def _tokenizer(folder: Path) -> dict[str, bytes]:
+    files = (path for path in (folder / "tokenizer").rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_the_tokenizer_is_kept(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer" / "more").mkdir(parents=True)
+    (folder / "tokenizer" / "tokenizer.model").write_bytes(b"pieces")
+    (folder / "tokenizer" / "more" / "notes.txt").write_bytes(b"any")
+    repair_dataset(folder, tmp_path / "out")
+    expected = {"tokenizer/tokenizer.model": b"pieces", "tokenizer/more/notes.txt": b"any"}
+    assert _tokenizer(tmp_path / "out") == expected == _tokenizer(folder)
+    assert _lines(tmp_path / "out") == []
+    assert not list(check_dataset(tmp_path / "out"))
+
+
+def test_of_the_tokenizers_folder_nothing_but_files_is_kept(folder: Path, tmp_path: Path) -> None:
+    """A dataset of others may hold links to anything, pipes without an end and huge files."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_bytes(b"secret")
+    inside = folder / "tokenizer"
+    inside.mkdir()
+    (inside / "vocab.txt").symlink_to(secret / "key")
+    (inside / "all").symlink_to(secret)
+    (inside / "gone").symlink_to(tmp_path / "nothing")
+    os.mkfifo(inside / "pipe")
+    with (inside / "large").open("wb") as file:
+        file.truncate(MOST_TOKENIZER + 1)
+    (inside / "tokenizer.model").write_bytes(b"pieces")
+    repair_dataset(folder, tmp_path / "out")
+    assert _tokenizer(tmp_path / "out") == {"tokenizer/tokenizer.model": b"pieces"}
+    lines = {one["member"]: one["reason"] for one in _lines(tmp_path / "out")}
+    names = ("all", "gone", "pipe", "vocab.txt")
+    assert lines == {
+        "tokenizer/large": "has more than 64 MiB, which no tokenizer's file has",
+        **{f"tokenizer/{name}": "not a regular file" for name in names},
+    }
+
+
+def test_a_link_to_a_tokenizer_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / "tokenizer").symlink_to(tmp_path)
+    repair_dataset(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "tokenizer").exists()
+    (line,) = _lines(tmp_path / "out")
+    assert (line["member"], line["reason"]) == ("tokenizer", "not a regular file")
 
 
 def test_nothing_is_overwritten(folder: Path, tmp_path: Path) -> None:

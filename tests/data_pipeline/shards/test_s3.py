@@ -8,7 +8,7 @@ import pytest
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.reader import Dataset, open_dataset
-from data_pipeline.shards.remote import FETCH, RANGES, RemoteSettings
+from data_pipeline.shards.remote import FETCH, RANGES, Remote, RemoteSettings, Traffic
 from data_pipeline.shards.store import RemoteStore
 from tests.data_pipeline.shards.read_url import digest
 from tests.data_pipeline.shards.samples import make_clips, write_clips
@@ -80,6 +80,26 @@ def test_a_changed_object_is_said(
     boto3.client("s3").put_object(Bucket="bucket", Key=f"corpora/{FIRST}", Body=body)
     with pytest.raises(UserError, match=rf"s3://bucket/corpora/{FIRST}.*({reason})"):
         open_bucket(settings).split("train").read(0)
+
+
+def test_no_more_of_an_object_is_read_than_can_be_used(folder: Path) -> None:
+    traffic = Traffic()
+    read = Remote("s3", FETCH, traffic).read(BUCKET / FIRST, 5000)
+    assert read == (folder / FIRST).read_bytes()[:5001]
+    assert (traffic.requests, traffic.bytes_read) == (1, 5001)
+
+
+def test_a_tokenizer_lies_in_the_bucket(folder: Path) -> None:
+    import boto3
+
+    assert open_bucket(FETCH).tokenizer() is None
+    body = b"pieces"
+    boto3.client("s3").put_object(
+        Bucket="bucket", Key="corpora/tokenizer/tokenizer.model", Body=body
+    )
+    found = open_bucket(FETCH).tokenizer()
+    assert found is not None
+    assert {path.name: path.read_bytes() for path in found.iterdir()} == {"tokenizer.model": body}
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/nothing", "s3://no-such-bucket/d"])

@@ -1,6 +1,7 @@
 """Datasets read over HTTP, by fetching and by ranges: the same as from the folder."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
 from data_pipeline.order import StreamState, Visits
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards import dataset as dataset_module
 from data_pipeline.shards import remote as remote_module
+from data_pipeline.shards import store as store_module
 from data_pipeline.shards.check import check_dataset, describe
 from data_pipeline.shards.index import file_sha256, index_path, write_index
 from data_pipeline.shards.merge import merge_datasets
@@ -113,9 +116,19 @@ def test_by_ranges_nothing_but_indexes_is_kept(server: FileServer, cache: Path) 
         assert kept(cache) == [".idx"] * 3
 
 
-@pytest.mark.parametrize("damage", ["missing", "flipped", "of another tar", "forbidden"])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("missing", "is missing"),
+        ("flipped", "is damaged"),
+        ("of another tar", "is of another tar"),
+        ("forbidden", "is missing"),
+        ("older", "is of the older format memoidx1"),
+        ("endless", r"has more than [\d,]+ bytes, the most for 4 samples"),
+    ],
+)
 def test_without_a_good_index_the_shard_is_fetched(
-    server: FileServer, folder: Path, damage: str
+    server: FileServer, folder: Path, damage: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = index_path(folder / FIRST)
     content = bytearray(index.read_bytes())
@@ -126,10 +139,13 @@ def test_without_a_good_index_the_shard_is_fetched(
         index.write_bytes(content)
     elif damage == "of another tar":
         index.write_bytes(index_path(folder / "train-000001.tar").read_bytes())
+    elif damage == "older":
+        index.write_bytes(b"memoidx1" + content[8:])
     else:
-        server.faults[index.name] = ["403"]
+        server.faults[index.name] = ["403" if damage == "forbidden" else damage]
     train = open_url(server, RANGES).split("train")
     assert all(same(train.read(sample), clip) for sample, clip in enumerate(CLIPS))
+    assert re.search(rf"{FIRST}: its index {reason}.*; the shard is fetched whole", caplog.text)
     assert server.asked.count((FIRST, f"bytes=0-{train.shards[0].bytes}")) == 1
 
 
@@ -178,6 +194,71 @@ def test_what_the_server_refuses_is_said(server: FileServer, folder: Path) -> No
         open_url(server, FETCH)
 
 
+def test_a_dataset_json_without_end_is_refused(
+    server: FileServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (dataset_module, store_module):
+        monkeypatch.setattr(module, "MOST_INFO", (folder / "dataset.json").stat().st_size)
+    open_url(server, FETCH)
+    open_dataset(folder)
+    server.faults["dataset.json"] = ["endless"]
+    with pytest.raises(UserError, match=r"http://.*/dataset\.json has more than \d") as caught:
+        open_url(server, FETCH)
+    assert "\n" not in str(caught.value)
+    with (folder / "dataset.json").open("a") as file:
+        file.write("\n")
+    with pytest.raises(UserError, match=r"dataset\.json has more than .*; write fewer shards"):
+        open_dataset(folder)
+
+
+def test_a_tokenizer_is_fetched_into_a_folder_named_after_it(
+    server: FileServer, folder: Path, tmp_path: Path
+) -> None:
+    there = open_url(server, FETCH)
+    assert there.tokenizer() is None
+    assert open_dataset(folder).tokenizer() is None
+    (folder / "tokenizer").mkdir()
+    kept = []
+    for vocab in (b"a", b"b", b"a"):
+        (folder / "tokenizer" / "vocab.txt").write_bytes(vocab)
+        (folder / "tokenizer" / "tokenizer_config.json").write_bytes(b"{}")
+        (folder / "tokenizer" / "other").write_bytes(b"not looked for")
+        found = there.tokenizer()
+        assert found is not None
+        kept.append(found)
+        files = {path.name: path.read_bytes() for path in found.iterdir()}
+        assert files == {"vocab.txt": vocab, "tokenizer_config.json": b"{}"}
+    assert kept[0] == kept[2] != kept[1]
+    assert kept[0].parent == tmp_path / "cache" / "tokenizers"
+    assert open_dataset(folder).tokenizer() == folder / "tokenizer"
+    (kept[0] / "vocab.txt").write_bytes(b"")  # a disk that was full, a process that was killed
+    there.tokenizer()
+    assert (kept[0] / "vocab.txt").read_bytes() == b"a"
+    repair_dataset(server.url, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out" / "tokenizer").iterdir())
+    assert names == ["tokenizer_config.json", "vocab.txt"]
+
+
+def test_what_is_no_tokenizer_or_cannot_be_kept_is_said(
+    server: FileServer, folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_bytes(b"a")
+    server.faults["tokenizer/vocab.txt"] = ["endless"]
+    monkeypatch.setattr(store_module, "MOST_TOKENIZER", 1000)
+    with pytest.raises(
+        UserError, match=r"http://.*/tokenizer/vocab\.txt has more than 1,000 bytes"
+    ):
+        open_url(server, FETCH).tokenizer()
+    server.faults["tokenizer/vocab.txt"] = ["500"] * 2
+    with pytest.raises(UserError, match=r"tokenizer/vocab\.txt: given up after 2 attempts"):
+        open_url(server, FETCH, attempts=2).tokenizer()
+    cache.parent.mkdir(exist_ok=True)
+    (cache.parent / "tokenizers").write_bytes(b"")
+    with pytest.raises(UserError, match=r"cannot take a tokenizer: .*; make room, or set MEMO_"):
+        open_url(server, FETCH).tokenizer()
+
+
 def test_check_and_merge_read_urls(server: FileServer, folder: Path, tmp_path: Path) -> None:
     assert list(check_dataset(server.url)) == []
     assert merge_datasets([server.url], tmp_path / "merged") == {"train": 10, "valid": 3}
@@ -186,7 +267,7 @@ def test_check_and_merge_read_urls(server: FileServer, folder: Path, tmp_path: P
     for path in (tmp_path / "cache" / "shards").glob("*.tar"):
         path.unlink()
     index, missing = (str(problem) for problem in check_dataset(server.url))
-    assert index.startswith(f"{FIRST}: its index train-000000.idx is missing, damaged or of")
+    assert index == f"{FIRST}: its index train-000000.idx is damaged"
     assert missing.startswith("valid-000000.tar: http://")
     assert missing.endswith("there is no such file")
 

@@ -2,6 +2,8 @@
 
 import io
 import tarfile
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,15 @@ from hypothesis import strategies as st
 from data_pipeline.clip import JSON, MEMBERS, BadSampleError, clip_members
 from data_pipeline.shards.dataset import ShardInfo
 from data_pipeline.shards.index import (
+    BadIndexError,
+    Flaw,
     ShardIndex,
     build_index,
     file_sha256,
     index_path,
     load_index,
+    most_index_bytes,
+    parse_index,
     read_index,
     with_checksums,
     write_index,
@@ -267,7 +273,6 @@ def test_an_index_file_holds_the_index(tmp_path: Path) -> None:
     sha256 = file_sha256(path)
     written = write_index(path, sha256)
     read = read_index(path, _info(path))
-    assert read is not None
     _assert_same(read, written)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.idx", "a.tar"]
 
@@ -278,13 +283,67 @@ def test_a_bad_index_is_made_anew(tmp_path: Path) -> None:
     expected = write_index(path, sha256)
     good = index_path(path).read_bytes()
     info = _info(path)
-    assert read_index(path, info.model_copy(update={"sha256": "0" * 64})) is None, "of another tar"
     for place in range(0, len(good), 37):
         damaged = bytearray(good)
         damaged[place] ^= 0x10
         for content in (bytes(damaged), good[:place]):
             index_path(path).write_bytes(content)
-            assert read_index(path, info) is None
+            with pytest.raises(BadIndexError, match="is damaged"):
+                read_index(path, info)
     _assert_same(with_checksums(load_index(path, info), map_tar(path)), expected)
     index_path(path).unlink()
     _assert_same(with_checksums(load_index(path, info), map_tar(path)), expected)
+
+
+def test_what_is_wrong_with_an_index_is_said(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _entries())
+    write_index(path, file_sha256(path))
+    good, info = index_path(path).read_bytes(), _info(path)
+    most = most_index_bytes(info)
+    for content, reason in (
+        (b"", "^is damaged$"),
+        (b"memoidx3" + good[8:], "^is damaged$"),
+        (b"memoidx1" + good[8:], "^is of the older format memoidx1, .*; 'memo data repair' writes"),
+        (bytes(most), "^is damaged$"),
+        (bytes(most + 1), f"^has more than {most:,} bytes, the most for 6 samples$"),
+    ):
+        index_path(path).write_bytes(content)
+        with pytest.raises(BadIndexError, match=reason):
+            read_index(path, info)
+    with pytest.raises(BadIndexError, match="of another tar"):
+        parse_index(good, info.model_copy(update={"sha256": "0" * 64}))
+    with pytest.raises(BadIndexError, match="names members that its tar cannot hold"):
+        parse_index(good, info.model_copy(update={"bytes": 6 * 1024}))
+    index_path(path).unlink()
+    with pytest.raises(BadIndexError, match="is missing"):
+        read_index(path, info)
+
+
+def test_the_largest_index_that_a_tar_can_have_is_read(tmp_path: Path) -> None:
+    """As many strays as samples, the longest keys, and the longest that is said of members."""
+    keys = [chr(0x1F600 + number) * 255 for number in range(12)]
+    entries: list[Entry] = [(f"{key}.json", b"{}") for key in keys[:6]]
+    entries += [(f"{key}.{chr(0x1F600) * 200}", b"") for key in keys]
+    path = _write(tmp_path / "a.tar", entries)
+    index, info = write_index(path, file_sha256(path)), _info(path)
+    assert len(index) == len(index.flaws) == 12
+    read = read_index(path, info)
+    assert read.flaws == index.flaws
+    longest = Flaw(chr(0x1F600) * 255, "x" * 1000)
+    said = dict.fromkeys(range(12), longest)
+    content = replace(index, flaws=said).to_bytes(info.sha256)
+    assert parse_index(content, info).flaws == said
+
+
+def test_no_more_of_an_index_is_read_than_it_can_have(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tar", _entries())
+    with index_path(path).open("wb") as file:
+        file.truncate(1 << 30)
+    tracemalloc.start()
+    with pytest.raises(BadIndexError, match="has more than"):
+        read_index(path, _info(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    huge = _info(path).model_copy(update={"samples": 10**12, "bytes": 10**15})
+    assert most_index_bytes(huge) == 1 << 30

@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 STAGES = (0, 1, 2, 3)
 SETTINGS = (
     *("model.size=small", "model.dropout=0", "model.attention_dropout=0", "threads=1"),
-    *("steps=20", "optimizer.warmup_steps=4", "batch.global_batch=16", "batch.token_budget=512"),
+    *("steps=20", "optimizer.warmup_steps=4", "batch.global_batch=8", "batch.token_budget=256"),
 )
 BEFORE, AFTER = 6, 3
 """Steps before the checkpoint and after it."""
@@ -78,16 +78,15 @@ def _arguments() -> argparse.Namespace:
 
 
 def as_rank(task: str, out: Path, settings: Sequence[str]) -> None:
-    """One rank of a launch: save with every stage, or continue what is there with every stage."""
+    """One rank of a launch: save with every stage, or continue all that was saved."""
     config = load_config(PretrainConfig, DEMO, settings)
     pieces = open_pieces(config, join(config.threads))
-    for stage in STAGES:
-        name = f"{pieces.ranks.count}z{stage}"
-        if task == "save":
-            save(pieces, stage, out / name)
-            continue
+    if task == "save":
+        for stage in STAGES:
+            save(pieces, stage, out / f"{pieces.ranks.count}z{stage}")
+    else:
         for folder in sorted(out.iterdir()):
-            _note(pieces, folder / f"to-{name}.json", continued(pieces, stage, folder))
+            continue_from(pieces, folder)
 
 
 def save(pieces: Pieces, stage: int, folder: Path) -> None:
@@ -103,14 +102,16 @@ def save(pieces: Pieces, stage: int, folder: Path) -> None:
     engine.close()
 
 
-def continued(pieces: Pieces, stage: int, folder: Path) -> list[float]:
-    """Losses of the steps after a checkpoint."""
+def continue_from(pieces: Pieces, folder: Path) -> None:
+    """Take the steps after a checkpoint with every stage; note their losses."""
     checkpoint = open_checkpoint(folder)
-    engine = pieces.engine(stage, checkpoint.state())
+    state = checkpoint.state()
     steps = pieces.steps(checkpoint.progress, AFTER)
-    losses = take(pieces, engine, steps, checkpoint.progress.step)
-    engine.close()
-    return losses
+    for stage in STAGES:
+        engine = pieces.engine(stage, state)
+        losses = take(pieces, engine, steps, checkpoint.progress.step)
+        _note(pieces, folder / f"to-{pieces.ranks.count}z{stage}.json", losses)
+        engine.close()
 
 
 def take(pieces: Pieces, engine: Engine, steps: Sequence[Step], first: int) -> list[float]:

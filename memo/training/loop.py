@@ -25,7 +25,7 @@ from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, ObjectiveResult, StepResult
 from memo.training.heartbeat import Heartbeat
-from memo.training.monitor import Monitor, Supply, objective_columns, step_columns
+from memo.training.monitor import Monitor, Supply, lacks_validation, objective_columns, step_columns
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
 from memo.training.saving import Saver, write_checkpoint
@@ -78,7 +78,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         display: what a person sees.
 
     Returns:
-        The signal that ended the run before its last step; else None.
+        The signal that ended the run before its last step or validation; else None.
 
     Raises:
         AgreedError: too many non-finite steps in a row, too many bad samples, or a last checkpoint
@@ -92,6 +92,10 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         Heartbeat(run.ranks.rank, run.ranks.count, config.distribution.hang_s) as heart,
         heart.explained(),
     ):
+        if owes_validation(run) and (
+            stopped_by := _validate(run, monitor, display, heart, signals)
+        ):
+            return _leave(run, stopped_by, display)
         for done, step, waited_s in _steps(run, stream, heart):
             begin = perf_counter()
             refuse_other_data(run.ranks, step)
@@ -108,20 +112,41 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
                 display.log(row)
                 if monitor is not None:
                     monitor.write(row)
-            if done % config.valid_every == 0 or done == config.steps:
-                _validate(run, monitor, display, heart)
+            interrupted = _is_validated(config, done) and _validate(
+                run, monitor, display, heart, signals
+            )
             heart.does(f"what follows step {done}")
-            stopped_by = _agree_to_stop(run, signals)
+            stopped_by = interrupted or _agree_to_stop(run, signals)
             ends = stopped_by or done == config.steps
             if ends or done % config.checkpoint_every == 0:
                 _save(run, saver)
             if ends:
                 with run.ranks.together():
                     saver.finish()
-            if stopped_by and done < config.steps:
-                display.say(f"asked to stop: step {done} is saved; the same command goes on")
-                return stopped_by
+            if interrupted or (stopped_by and done < config.steps):
+                return _leave(run, stopped_by, display)
     return None
+
+
+def owes_validation(run: Run) -> bool:
+    """Whether a signal came in the validation of the step that the run goes on from.
+
+    All ranks call it together.
+    """
+    step = run.progress.step
+    if not step or not _is_validated(run.config, step):
+        return False
+    return bool(run.ranks.max(int(run.ranks.first and lacks_validation(run.folder, step))))
+
+
+def _is_validated(config: PretrainConfig, step: int) -> bool:
+    """Whether a validation follows this step."""
+    return step % config.valid_every == 0 or step == config.steps
+
+
+def _leave(run: Run, stopped_by: int, display: Display) -> int:
+    display.say(f"asked to stop: step {run.progress.step} is saved; the same command goes on")
+    return stopped_by
 
 
 def _agree_to_stop(run: Run, signals: StopSignals) -> int:
@@ -210,12 +235,28 @@ def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str,
     return {name: one.shape[0] if one.shape else spec.vocab_size for name, one in targets.items()}
 
 
-def _validate(run: Run, monitor: Monitor | None, display: Display, heart: Heartbeat) -> None:
+class _InterruptedError(Exception):
+    """A validation is given up, for a signal of this number asks the run to stop."""
+
+
+def _validate(
+    run: Run, monitor: Monitor | None, display: Display, heart: Heartbeat, signals: StopSignals
+) -> int:
     """Loss and metric of each objective on the validation splits, over all ranks.
 
     Of a mixture also those of each dataset.
+
+    Returns:
+        The signal that came before all was done, so that nothing is logged; else 0.
     """
-    tables = {name: _validation_sums(run, maker, heart) for name, maker in run.makers.valid.items()}
+    try:
+        tables = {
+            name: _validation_sums(run, maker, heart, signals)
+            for name, maker in run.makers.valid.items()
+        }
+    except _InterruptedError as interrupted:
+        (stopped_by,) = interrupted.args
+        return int(stopped_by)
     whole = torch.stack(list(tables.values())).sum(dim=0)
     columns = _validation_columns(run, whole)
     if len(tables) > 1:
@@ -226,13 +267,20 @@ def _validate(run: Run, monitor: Monitor | None, display: Display, heart: Heartb
     display.validation({"step": run.progress.step, **row})
     if monitor is not None:
         monitor.write({"step": run.progress.step, **row})
+    return 0
 
 
-def _validation_sums(run: Run, maker: BatchMaker, heart: Heartbeat) -> Tensor:
-    """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3)."""
+def _validation_sums(run: Run, maker: BatchMaker, heart: Heartbeat, signals: StopSignals) -> Tensor:
+    """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3).
+
+    Raises:
+        _InterruptedError: on all ranks, before the same batch.
+    """
 
     def next_batch() -> None:
         heart.does(f"validation after step {run.progress.step}")
+        if stopped_by := run.ranks.max(signals.received or 0):
+            raise _InterruptedError(stopped_by)
 
     sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device, next_batch)
     return run.ranks.sum(

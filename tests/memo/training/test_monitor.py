@@ -10,7 +10,7 @@ from data_pipeline.stream import BatchMaker
 from data_pipeline.watch import Activity
 from memo.training import monitor as monitor_module
 from memo.training.engine import ObjectiveResult
-from memo.training.monitor import Monitor, Supply, cut_back, objective_columns
+from memo.training.monitor import Monitor, Supply, cut_back, lacks_validation, objective_columns
 
 
 def steps_in(path: Path) -> list[int]:
@@ -22,6 +22,24 @@ def test_rows_after_the_resumed_step_and_a_torn_line_are_cut(tmp_path: Path) -> 
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n{"st')
     cut_back(path, 2)
     assert steps_in(path) == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("log", "lacks"),
+    [
+        (None, False),
+        ("", False),
+        ('{"step": 2, "loss": 1}\n', True),
+        ('{"step": 1, "valid/loss": 1}\n{"step": 2, "loss": 1}\n{"step": 2, "valid/lo', True),
+        ('{"step": 2, "loss": 1}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n', False),
+    ],
+)
+def test_a_log_without_the_validation_of_a_step(
+    tmp_path: Path, log: str | None, lacks: bool
+) -> None:
+    if log is not None:
+        (tmp_path / "metrics.jsonl").write_text(log)
+    assert lacks_validation(tmp_path, 2) == lacks
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:

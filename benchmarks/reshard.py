@@ -56,8 +56,8 @@ def main() -> None:
     table = {
         one: {other: _difference(arguments.out, one, other) for other in names} for one in names
     }
-    for row in (["from \\ to", *names], ["---"] * (len(names) + 1)):
-        print("|", " | ".join(row), "|")
+    for line in (["from \\ to", *names], ["---"] * (len(names) + 1)):
+        print("|", " | ".join(line), "|")
     for name, row in table.items():
         print(f"| {name} |", " | ".join(f"{row[other]:.0e}" for other in names), "|")
     worst = max(max(row.values()) for row in table.values())
@@ -130,11 +130,11 @@ def _note(pieces: Pieces, file: Path, losses: Sequence[float]) -> None:
         file.write_text(json.dumps(losses), "utf8")
 
 
-def _difference(out: Path, one: str, other: str) -> float:
-    """Of the losses of a state saved by one and continued by another."""
-    expected = json.loads((out / one / "uninterrupted.json").read_text("utf8"))
-    found = json.loads((out / one / f"to-{other}.json").read_text("utf8"))
-    return max(abs(f / e - 1) for f, e in zip(found, expected, strict=True))
+def _difference(out: Path, saved: str, went_on: str) -> float:
+    """Largest relative one of the losses of a state that one saved and another continued."""
+    expected = json.loads((out / saved / "uninterrupted.json").read_text("utf8"))
+    found = json.loads((out / saved / f"to-{went_on}.json").read_text("utf8"))
+    return max(abs(float(one) / other - 1) for one, other in zip(found, expected, strict=True))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sigterm"))
     parser.add_argument("settings", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args()
-    often = ["steps=200", "checkpoint_every=10", f"valid_every={VALID_EVERY}", "log_every=1"]
+    often = ["steps=100", "checkpoint_every=10", f"valid_every={VALID_EVERY}", "log_every=1"]
     data = ["model.size=small", "data.valid_split=train", "batch.global_batch=32"]
     settings = [f"--config={DEMO}", *often, *data, *arguments.settings]
     draw = np.random.default_rng(arguments.seed)

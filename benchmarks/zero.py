@@ -20,7 +20,6 @@ import argparse
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol, TypedDict
@@ -254,7 +253,8 @@ def measure(
     pieces: Pieces, sides: Mapping[str, Side], steps: Sequence[Step], rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
     """Of each side's turns that count: wall seconds of the slowest rank, CPU seconds of all."""
-    names, turns = list(sides), {name: [] for name in sides}
+    names = list(sides)
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         at = number % len(names)
         for name in names[at:] + names[:at]:
@@ -281,7 +281,7 @@ def figures(turns: Sequence[tuple[float, float]], plain: Sequence[tuple[float, f
 
 def stopwatch(side: Side, steps: Sequence[Step]) -> dict[str, float]:
     """Milliseconds of a step in each of its parts, on the first rank."""
-    spent = Counter[str]()
+    spent = dict.fromkeys((*PARTS, "all"), 0.0)
     with ExitStack() as stack:
         for owner, method, name in side.parts():
             timed = _timed(getattr(owner, method), name, spent)
@@ -289,11 +289,11 @@ def stopwatch(side: Side, steps: Sequence[Step]) -> dict[str, float]:
         dist.barrier()
         for number, step in enumerate(steps):
             _timed(side.step, "all", spent)(step, number)
-    spent["rest"] = 2 * spent["all"] - spent.total()
+    spent["rest"] = 2 * spent["all"] - sum(spent.values())
     return {name: 1e3 * spent[name] / len(steps) for name in PARTS}
 
 
-def _timed(method: Callable[..., Any], name: str, spent: Counter[str]) -> Callable[..., Any]:
+def _timed(method: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
     """The method; what its calls take is added up under the name."""
 
     def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401

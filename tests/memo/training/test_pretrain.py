@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,7 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("step", [5, STEPS])
+@pytest.mark.parametrize(("step", "batch"), [(5, 2), (STEPS, 1)])
 def test_a_signal_ends_a_validation_which_is_made_up_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, batch: int
 ) -> None:
@@ -200,16 +199,14 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(
     before: list[None] = []
     left = folder / name
 
-    def signalled(*arguments: Any) -> dict[str, LossSum]:  # noqa: ANN401
-        *others, next_batch = arguments
-
+    def signalled(*others: Any, next_batch: Callable[[], None]) -> dict[str, LossSum]:  # noqa: ANN401
         def next_and_signal() -> None:
             before.append(None)
             if len(before) == batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             next_batch()
 
-        return validate(*others, next_and_signal)
+        return validate(*others, next_batch=next_and_signal)
 
     steps = [f"valid_every={step}"]
     pretrain(config(folder, f"{name}-whole", steps), "auto")

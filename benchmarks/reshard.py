@@ -132,9 +132,9 @@ def _note(pieces: Pieces, file: Path, losses: Sequence[float]) -> None:
 
 def _difference(out: Path, saved: str, went_on: str) -> float:
     """Largest relative one of the losses of a state that one saved and another continued."""
-    expected = json.loads((out / saved / "uninterrupted.json").read_text("utf8"))
-    found = json.loads((out / saved / f"to-{went_on}.json").read_text("utf8"))
-    return max(abs(float(one) / other - 1) for one, other in zip(found, expected, strict=True))
+    expected: list[float] = json.loads((out / saved / "uninterrupted.json").read_text("utf8"))
+    found: list[float] = json.loads((out / saved / f"to-{went_on}.json").read_text("utf8"))
+    return max(abs(one / other - 1) for one, other in zip(found, expected, strict=True))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ Settings follow as `key=value`, e.g. `batch.micro_batches=2`. Exit status 1 if a
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -256,7 +257,8 @@ def _take(pieces: Pieces, side: Side, steps: Sequence[Step]) -> NDArray[np.float
 
 def _distance(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
     """The norm of the difference of all parameters."""
-    return sum(float((one[name] - other[name]).square().sum()) for name in other) ** 0.5
+    apart = [(one[name] - other[name]).detach().square().sum() for name in other]
+    return math.sqrt(float(torch.stack(apart).sum()))
 
 
 def measure(

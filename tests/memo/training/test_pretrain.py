@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -199,14 +199,16 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(
     before: list[None] = []
     left = folder / name
 
-    def signalled(*others: Any, next_batch: Callable[[], None]) -> dict[str, LossSum]:  # noqa: ANN401
+    def signalled(*arguments: Any, **named: Any) -> dict[str, LossSum]:  # noqa: ANN401
+        next_batch = named["next_batch"]
+
         def next_and_signal() -> None:
             before.append(None)
             if len(before) == batch:
                 os.kill(os.getpid(), signal.SIGTERM)
             next_batch()
 
-        return validate(*others, next_batch=next_and_signal)
+        return validate(*arguments, **{**named, "next_batch": next_and_signal})
 
     steps = [f"valid_every={step}"]
     pretrain(config(folder, f"{name}-whole", steps), "auto")

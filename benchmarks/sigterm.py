@@ -122,10 +122,10 @@ def leave(
     while any(Path(f"/proc/{rank}").exists() for rank in ranks):
         time.sleep(0.01)
     seconds = time.monotonic() - begin
-    if launcher.returncode == 0:
+    saved, checkpoint = SAVED.findall(job.log.read_text("utf8")), open_checkpoint(job.folder)
+    found = checkpoint.progress.step
+    if len(saved) == said and found == checkpoint.config.steps:
         return None
-    saved = SAVED.findall(job.log.read_text("utf8"))
-    found = open_checkpoint(job.folder).progress.step
     if len(saved) != said + 1 or int(saved[-1]) != found:
         raise SystemExit(f"the checkpoint of step {found} is not what {job.log} says was saved")
     return {"saved step": found, "seconds": seconds}

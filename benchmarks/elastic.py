@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from benchmarks.jobs import torchrun
 from data_pipeline.packing import PackedBatch
 from memo.config import PretrainConfig, load_config
 from memo.training.engine import Engine, StepResult
@@ -87,9 +88,8 @@ def _run(phase: Phase, folder: Path, arguments: argparse.Namespace, steps: int) 
         *STEADY,
         *arguments.settings,
     ]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={phase.ranks}"]
     itself = ["-m", "benchmarks.elastic", f"--config={arguments.config}", f"--until={phase.until}"]
-    subprocess.run([*torchrun, *itself, *settings], check=True)
+    subprocess.run([*torchrun(phase.ranks), *itself, *settings], check=True)
 
 
 def take_steps(config: Path, until: int, settings: Sequence[str]) -> int:

@@ -21,6 +21,8 @@ with warnings.catch_warnings():
     from deepspeed.utils import logger
 
 logger.setLevel(logging.ERROR)
+# DeepSpeed calls what torch has renamed; at ZeRO 2 and 3 the log would be full of it.
+warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
 deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 __all__ = ["deepspeed", "supports_bf16"]

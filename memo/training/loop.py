@@ -30,6 +30,7 @@ from memo.training.monitor import (
     ROLL_BACKS,
     Monitor,
     Supply,
+    lacks_validation,
     objective_columns,
     step_columns,
 )
@@ -86,7 +87,7 @@ def train(run: Run, monitor: Monitor | None, display: Display) -> int | None:
         display: what a person sees.
 
     Returns:
-        The signal that ended the run before its last step; else None.
+        The signal that ended the run before its last step or validation; else None.
 
     Raises:
         AgreedError: too many non-finite steps in a row, too many bad samples, a loss that rises
@@ -127,6 +128,8 @@ class _Training:
 
     def until_it_ends(self) -> int | None:
         """Steps and roll-backs until the last step, or until a signal; see `train`."""
+        if owes_validation(self.run) and (interrupted := self._validate()):
+            return self._leave(interrupted)
         while True:
             back_to = None
             with _stream(self.run) as stream:
@@ -176,10 +179,9 @@ class _Training:
             The signal that ends the run; 0 if it ends because this was the last step; else None.
         """
         config, done = self.run.config, self.run.progress.step
-        if done % config.valid_every == 0 or done == config.steps:
-            _validate(self.run, self._monitor, self._display)
+        interrupted = _is_validated(config, done) and self._validate()
         self.run.ranks.does(f"what follows step {done}")
-        stopped_by = _agree_to_stop(self.run, self._signals)
+        stopped_by = interrupted or _agree_to_stop(self.run, self._signals)
         ends = stopped_by or done == config.steps
         if ends or done % config.checkpoint_every == 0:
             _save(self.run, self._saver)
@@ -187,10 +189,43 @@ class _Training:
             return None
         with self.run.ranks.together():
             self._saver.finish()
-        if done == config.steps:
+        if done == config.steps and not interrupted:
             return 0
-        self._display.say(f"asked to stop: step {done} is saved; the same command goes on")
+        return self._leave(stopped_by)
+
+    def _leave(self, stopped_by: int) -> int:
+        step = self.run.progress.step
+        self._display.say(f"asked to stop: step {step} is saved; the same command goes on")
         return stopped_by
+
+    def _validate(self) -> int:
+        """Loss and metric of each objective on the validation splits, over all ranks.
+
+        Of a mixture also those of each dataset.
+
+        Returns:
+            The signal that came before all was done, so that nothing is logged; else 0.
+        """
+        run = self.run
+        try:
+            tables = {
+                name: _validation_sums(run, maker, self._signals)
+                for name, maker in run.makers.valid.items()
+            }
+        except _InterruptedError as interrupted:
+            (stopped_by,) = interrupted.args
+            return int(stopped_by)
+        columns = _validation_columns(run, torch.stack(list(tables.values())).sum(dim=0))
+        if len(tables) > 1:
+            for name, table in tables.items():
+                of_dataset = _validation_columns(run, table)
+                columns |= {f"{name}/{key}": value for key, value in of_dataset.items()}
+        row: dict[str, float] = {"step": run.progress.step}
+        row |= {f"valid/{key}": value for key, value in columns.items()}
+        self._display.validation(row)
+        if self._monitor is not None:
+            self._monitor.write(row)
+        return 0
 
     def _step_to_go_back_to(self) -> int | None:
         """The step of a checkpoint from before the loss rose; None as long as it has not risen.
@@ -243,6 +278,22 @@ class _Training:
         self._display.step(step)
         if self._monitor is not None:
             self._monitor.go_back(step, {"step": step, ROLL_BACKS: number, "from_step": now.step})
+
+
+def owes_validation(run: Run) -> bool:
+    """Whether a signal came in the validation of the step that the run goes on from.
+
+    All ranks call it together.
+    """
+    step = run.progress.step
+    if not step or not _is_validated(run.config, step):
+        return False
+    return bool(run.ranks.max(int(run.ranks.first and lacks_validation(run.folder, step))))
+
+
+def _is_validated(config: PretrainConfig, step: int) -> bool:
+    """Whether a validation follows this step."""
+    return step % config.valid_every == 0 or step == config.steps
 
 
 def _agree_to_stop(run: Run, signals: StopSignals) -> int:
@@ -333,29 +384,21 @@ def head_widths(targets: Mapping[str, TargetSpec], spec: ModelSpec) -> dict[str,
     return {name: one.shape[0] if one.shape else spec.vocab_size for name, one in targets.items()}
 
 
-def _validate(run: Run, monitor: Monitor | None, display: Display) -> None:
-    """Loss and metric of each objective on the validation splits, over all ranks.
+class _InterruptedError(Exception):
+    """A validation is given up, for a signal of this number asks the run to stop."""
 
-    Of a mixture also those of each dataset.
+
+def _validation_sums(run: Run, maker: BatchMaker, signals: StopSignals) -> Tensor:
+    """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3).
+
+    Raises:
+        _InterruptedError: on all ranks, before the same batch.
     """
-    tables = {name: _validation_sums(run, maker) for name, maker in run.makers.valid.items()}
-    whole = torch.stack(list(tables.values())).sum(dim=0)
-    columns = _validation_columns(run, whole)
-    if len(tables) > 1:
-        for name, table in tables.items():
-            of_dataset = _validation_columns(run, table)
-            columns |= {f"{name}/{key}": value for key, value in of_dataset.items()}
-    row = {f"valid/{key}": value for key, value in columns.items()}
-    display.validation({"step": run.progress.step, **row})
-    if monitor is not None:
-        monitor.write({"step": run.progress.step, **row})
-
-
-def _validation_sums(run: Run, maker: BatchMaker) -> Tensor:
-    """Sum of losses, count and sum of metrics of each objective, float32 (objectives, 3)."""
 
     def next_batch() -> None:
         run.ranks.does(f"validation after step {run.progress.step}")
+        if stopped_by := run.ranks.max(signals.received or 0):
+            raise _InterruptedError(stopped_by)
 
     sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device, next_batch)
     return run.ranks.sum(

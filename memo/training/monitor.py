@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -109,17 +110,28 @@ def cut_back(path: Path, step: int, roll_backs: int) -> None:
     """Drop the rows of steps after `step`, of roll-backs after so many, and a torn last line."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text("utf8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row["step"] <= step and row.get(ROLL_BACKS, 0) <= roll_backs:
-            kept.append(line + "\n")
+    kept = [
+        line + "\n"
+        for line, row in _whole_rows(path)
+        if row["step"] <= step and row.get(ROLL_BACKS, 0) <= roll_backs
+    ]
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf8")
     temporary.replace(path)
+
+
+def lacks_validation(run: Path, step: int) -> bool:
+    """Whether a run has a log, but no validation of this step in it."""
+    path = run / "metrics.jsonl"
+    rows = [row for _, row in _whole_rows(path)] if path.exists() else []
+    return bool(rows) and not any(row["step"] == step and "valid/loss" in row for row in rows)
+
+
+def _whole_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines of a log with what they say, without a torn one."""
+    for line in path.read_text("utf8").splitlines():
+        with suppress(ValueError):
+            yield line, json.loads(line)
 
 
 def objective_columns(objectives: Mapping[str, ObjectiveResult]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from memo.training.admission import launch_facts, refuse_different, sole_run
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
-from memo.training.loop import Run, train
+from memo.training.loop import Run, owes_validation, train
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.setup import (
@@ -61,7 +61,7 @@ def _pretrain(run: Run) -> int:
     """All that is left of a run; the exit status."""
     config, ranks = run.config, run.ranks
     with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
-        if run.progress.step >= config.steps:
+        if run.progress.step >= config.steps and not owes_validation(run):
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
             return 0
         stopped_by = _train(run, display)

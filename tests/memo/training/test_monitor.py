@@ -10,7 +10,7 @@ from data_pipeline.stream import BatchMaker
 from data_pipeline.watch import Activity
 from memo.training import monitor as monitor_module
 from memo.training.engine import ObjectiveResult
-from memo.training.monitor import Monitor, Supply, cut_back, objective_columns
+from memo.training.monitor import Monitor, Supply, cut_back, lacks_validation, objective_columns
 
 
 def steps_in(path: Path) -> list[int]:
@@ -42,6 +42,24 @@ def test_going_back_cuts_the_rows_since_and_says_why(tmp_path: Path) -> None:
         {"step": 1, "roll_backs": 1, "from_step": 3},
         {"step": 2, "loss": 2},
     ]
+
+
+@pytest.mark.parametrize(
+    ("log", "lacks"),
+    [
+        (None, False),
+        ("", False),
+        ('{"step": 2, "loss": 1}\n', True),
+        ('{"step": 1, "valid/loss": 1}\n{"step": 2, "loss": 1}\n{"step": 2, "valid/lo', True),
+        ('{"step": 2, "loss": 1}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n', False),
+    ],
+)
+def test_a_log_without_the_validation_of_a_step(
+    tmp_path: Path, log: str | None, lacks: bool
+) -> None:
+    if log is not None:
+        (tmp_path / "metrics.jsonl").write_text(log)
+    assert lacks_validation(tmp_path, 2) == lacks
 
 
 def test_a_resumed_log_has_every_step_once(tmp_path: Path) -> None:

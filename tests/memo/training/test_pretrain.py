@@ -17,7 +17,10 @@ from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from data_pipeline.shards.reader import open_dataset
 from memo.config import PretrainConfig, load_config
+from memo.evaluation.validate import validate
+from memo.objectives.base import LossSum
 from memo.tokenizer import train_sentencepiece
+from memo.training import loop as loop_module
 from memo.training import pretrain as pretrain_module
 from memo.training.engine import StepResult
 from memo.training.loop import Run, train
@@ -184,6 +187,43 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
     monkeypatch.setattr(pretrain_module, "train", interrupted)
     assert pretrain(config(folder, "signalled"), "auto") == pretrain_module.REQUEUE
     assert (folder / "signalled" / "checkpoints" / "latest").read_text() == "step-00000002\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "batch"), [(5, 2), (STEPS, 1)])
+def test_a_signal_ends_a_validation_which_is_made_up_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, step: int, batch: int
+) -> None:
+    """Also if another signal comes while it is made up for."""
+    name = f"interrupted-{step}-{batch}"
+    before: list[None] = []
+    left = folder / name
+
+    def signalled(*arguments: Any, **named: Any) -> dict[str, LossSum]:  # noqa: ANN401
+        next_batch = named["next_batch"]
+
+        def next_and_signal() -> None:
+            before.append(None)
+            if len(before) == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            next_batch()
+
+        return validate(*arguments, **{**named, "next_batch": next_and_signal})
+
+    steps = [f"valid_every={step}"]
+    pretrain(config(folder, f"{name}-whole", steps), "auto")
+    monkeypatch.setattr(loop_module, "validate", signalled)
+    for _ in range(2):
+        before.clear()
+        assert pretrain(config(folder, name, steps), "auto") == pretrain_module.REQUEUE
+        assert len(before) == batch
+        assert [row["step"] for row in rows(left)] == list(range(1, step + 1))
+        assert (left / "checkpoints" / "latest").read_text() == f"step-{step:08d}\n"
+        assert not (left / "report.html").exists()
+    monkeypatch.undo()
+    assert pretrain(config(folder, name, steps), "auto") == 0
+    assert rows(left) == rows(folder / f"{name}-whole")
+    assert (left / "report.html").exists()
 
 
 @pytest.mark.slow

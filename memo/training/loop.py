@@ -400,7 +400,8 @@ def _validation_sums(run: Run, maker: BatchMaker, signals: StopSignals) -> Tenso
         if stopped_by := run.ranks.max(signals.received or 0):
             raise _InterruptedError(stopped_by)
 
-    sums = validate(run.engine.deepspeed, run.transform, maker, run.ranks.device, next_batch)
+    engine, device = run.engine.deepspeed, run.ranks.device
+    sums = validate(engine, run.transform, maker, device, next_batch=next_batch)
     return run.ranks.sum(
         torch.stack([torch.stack(list(sums[name])) for name in run.config.objectives])
     )

@@ -173,7 +173,7 @@ def check_epoch(corpus: Corpus) -> int:
 
 def check_every_rank(corpus: Corpus) -> int:
     """Every rank makes its share of one batch for itself; together they have it once; the ranks."""
-    visits = batch_at(corpus, 1, RANKS * A_RANK // 4)
+    visits = batch_at(corpus, 1, 2 * RANKS)
     taken: list[int] = []
     for rank in range(RANKS):
         for batch in corpus.maker(rank, RANKS).divided(visits):

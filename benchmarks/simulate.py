@@ -18,7 +18,6 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from time import process_time
 from typing import NamedTuple
@@ -34,7 +33,7 @@ from data_pipeline.order import WINDOW_SAMPLES, Order, StreamState, Visits
 from data_pipeline.packing import Example
 from data_pipeline.plan import divide, fill
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.shards.dataset import DatasetInfo, FeatureSchema, ShardInfo, parse_info
+from data_pipeline.shards.dataset import ShardInfo, parse_info
 from data_pipeline.shards.index import ShardIndex, parse_index
 from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream
@@ -133,7 +132,7 @@ def main() -> None:
         "positions gone on from": check_resuming(corpus),
         "plans": [time_dividing(corpus), *(time_filling(corpus, *one) for one in FULL)],
         "reading": reading(corpus),
-        "memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB,
+        "memory, MiB": memory(),
         "opening": [in_a_process(shards) for shards in OPENED],
         "an index of 1,000 clips, ms": time_index(),
     }
@@ -341,35 +340,34 @@ def in_a_process(shards: int) -> dict[str, float]:
 
 def opening(shards: int) -> dict[str, float]:
     """Reading a `dataset.json` of so many shards, and the order of the first batch."""
-    info = DatasetInfo(
-        name="n", corpus="c", licence="l", features=FeatureSchema(), shards=tuple(_shards(shards))
-    )
-    content = info.model_dump_json().encode()
-    del info
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = process_time()
-    read = parse_info(content, Path("dataset.json"))
+    about = {"name": "n", "corpus": "c", "licence": "l", "features": {}}
+    listed = [shard_of(number, 120_000_000 // shards) for number in range(shards)]
+    content = json.dumps({"format": "memo-dataset/1", **about, "shards": listed}).encode()
+    del listed
+    before, begin = memory(), process_time()
+    info = parse_info(content, Path("dataset.json"))
     parsed = process_time()
-    sizes = np.array([shard.samples for shard in read.shards])
+    sizes = np.array([shard.samples for shard in info.shards])
     Order(SEED, sizes).visits(np.arange(RANKS * A_RANK))
     return {
         "shards": shards,
         "dataset.json, MiB": len(content) / MIB,
         "reading it, s": parsed - begin,
         "order of the first batch, s": process_time() - parsed,
-        "memory of the process, MiB": before * 1024 / MIB,
+        "memory, MiB": memory() - before,
     }
 
 
-def _shards(count: int) -> Iterator[ShardInfo]:
-    for number in range(count):
-        yield ShardInfo(
-            name=f"train-{number:06d}.tar",
-            split="train",
-            samples=120_000_000 // count,
-            bytes=1 << 40,
-            sha256=f"{number:064x}",
-        )
+def memory() -> float:
+    """MiB that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * resource.getpagesize() / MIB
+
+
+def shard_of(number: int, samples: int) -> dict[str, object]:
+    """An entry of `dataset.json`."""
+    name, sha256 = f"train-{number:06d}.tar", f"{number:064x}"
+    return {"name": name, "split": "train", "samples": samples, "bytes": 1 << 40, "sha256": sha256}
 
 
 def time_index(clips: int = A_SHARD, repeats: int = 20) -> float:
@@ -382,7 +380,7 @@ def time_index(clips: int = A_SHARD, repeats: int = 20) -> float:
         lengths=np.ones((clips, 3), dtype=np.int32),
         crcs=np.ones(sizes.shape, dtype=np.uint32),
     )
-    shard = next(_shards(1)).model_copy(update={"samples": clips})
+    shard = ShardInfo.model_validate(shard_of(0, clips))
     content = index.to_bytes(shard.sha256)
     begin = process_time()
     for _ in range(repeats):

@@ -196,7 +196,7 @@ def row(case: Case, parameters: int, counting: Counting) -> dict[str, Any]:
         "of it": {name: counting.sent["deepspeed", name] / psi for name in names},
         "calls": sum(counting.calls["deepspeed", name] for name in names),
         "agreements": sum(n for (owner, _), n in counting.calls.items() if owner == "memo"),
-        "their bytes": sum(n for (owner, _), n in counting.sent.items() if owner == "memo"),
+        "their bytes, sent": sum(n for (owner, _), n in counting.sent.items() if owner == "memo"),
     }
 
 

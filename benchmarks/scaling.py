@@ -33,13 +33,14 @@ LOADER = 1_200
 PLAN_S = 1.5e-6
 """Seconds of a rank's thread for each clip of the whole global batch: order and plan 0.47 µs, the
 index that its length stands in 1.03 (benchmarks.simulate)."""
-VOLUME = {1: (3.0, 0.0), 3: (0.0, 3.0)}
-"""Times the parameters that a ring sends, by ZeRO stage: in a step, and for each micro-batch."""
+VOLUME = {1: (3.0, 0.0), 3: (0.0, 2.0)}
+"""Times the parameters that a ring sends, by ZeRO stage: in a step, and for each micro-batch
+(benchmarks.collectives, as the agreements)."""
 TEXT_S = 2e-4
 """Seconds of a rank's thread for each clip of the global batch whose text was not counted before:
 reading and cutting it (MELD 1.8e-4, GRID 3.1e-4, busy cores)."""
 AGREEMENTS = 4
-"""All-reduces of a few numbers in a step (benchmarks.collectives, as the volumes)."""
+"""All-reduces of a few numbers in a step."""
 EXTRACTION = 4.7
 """Seconds of video whose features a core makes in a second (GRID: 2,707 s in 286 s on two)."""
 INDEX_BYTES = 125

@@ -105,7 +105,7 @@ def video_of(datasets: Sequence[Path], tokenizer: Path) -> Video:
     texts, faces, speeches, seconds, size = [], [], [], 0.0, 0.0
     for folder in datasets:
         dataset = open_dataset(folder)
-        split, seen = dataset.split(None), dataset.info.features.face is not None
+        split, seen = dataset.whole(), dataset.info.features.face is not None
         size += sum(shard.bytes for shard in split.shards)
         for number in range(len(split)):
             clip = split.read_record(number)

@@ -313,13 +313,8 @@ def reading(corpus: Corpus) -> dict[str, float]:
             len(np.unique(np.concatenate(ranks[first : first + A_NODE])))
             for first in range(0, RANKS, A_NODE)
         ]
-        found.append(
-            (
-                len(np.unique(chosen // a_shard)),
-                np.mean(nodes),
-                np.mean([len(one) for one in ranks]),
-            )
-        )
+        here = len(np.unique(chosen // a_shard))
+        found.append([here, float(np.mean(nodes)), float(np.mean([len(one) for one in ranks]))])
     of_all, of_node, of_rank = np.mean(found, axis=0).tolist()
     return {
         "shards in a step": of_all,

@@ -15,6 +15,7 @@ import csv
 import io
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.packing import Example
+from data_pipeline.shards.reader import open_dataset
 from memo.config import Limits
-from memo.tokenizer import Tokenizer, train_sentencepiece
+from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 
 CORPORA = {"korean": "korean_speech", "ravdess": "ravdess"}
 PIECES = 2000
 FACE_FPS = 10
 SPEECH_ROWS_PER_S = 50 / 3
+FACE_ROW_BYTES = 2 * (342 + 7)
+"""DenseFace's features and seven expressions, float16."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,49 @@ def real_lengths(corpora: Path, mix: str) -> Rows:
         pieces = pieces.clip(max=limits.text)
         face, speech = face.clip(max=limits.face), speech.clip(max=limits.speech)
     return Rows(pieces + 2, face, speech)
+
+
+@dataclass(frozen=True)
+class Video:
+    """Clips of datasets as pretraining sees them.
+
+    Attributes:
+        rows: of each clip, within the limits.
+        seconds: of all clips.
+        bytes: of all their shards; of those without faces as if they had them.
+    """
+
+    rows: Rows
+    seconds: float
+    bytes: float
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Of each clip, int64 (C,)."""
+        return self.rows.text + self.rows.face + self.rows.speech
+
+
+def video_of(datasets: Sequence[Path], tokenizer: Path) -> Video:
+    """The clips of datasets, under MEmoBERT's limits.
+
+    Args:
+        datasets: their folders; of sound-only ones the face rows are those of a video as long.
+        tokenizer: its folder.
+    """
+    limits, count = Limits(), load_tokenizer(tokenizer).count
+    texts, faces, speeches, seconds, size = [], [], [], 0.0, 0.0
+    for folder in datasets:
+        dataset = open_dataset(folder)
+        split, seen = dataset.whole(), dataset.info.features.face is not None
+        size += sum(shard.bytes for shard in split.shards)
+        for number in range(len(split)):
+            clip = split.read_record(number)
+            texts.append(min(count(clip.text or ""), limits.text) + 2)
+            faces.append(min(int(clip.duration_s * FACE_FPS), limits.face))
+            speeches.append(min(int(clip.duration_s * SPEECH_ROWS_PER_S), limits.speech))
+            seconds += clip.duration_s
+            size += 0 if seen else clip.duration_s * FACE_FPS * FACE_ROW_BYTES
+    return Video(Rows(np.array(texts), np.array(faces), np.array(speeches)), seconds, size)
 
 
 def random_examples(

@@ -29,6 +29,74 @@ def test_everything_once_within_the_budget(lengths: list[int], ranks: int, budge
         assert all(len(batch) for share in plan for batch in share)
 
 
+lengths_that_fit_exactly = st.lists(st.sets(st.integers(1, 11), max_size=4), min_size=1).map(
+    lambda bins: [part for cuts in bins for part in np.diff([0, *sorted(cuts), 12]).tolist()]
+)
+"""Pieces of 12: bins of 12 that are all full, which evening out overfills."""
+
+
+@given(st.one_of(lengths_that_fit_exactly, lengths_lists), st.integers(1, 4), st.integers(12, 14))
+def test_the_plan_is_that_of_samples_dealt_one_by_one(
+    lengths: list[int], ranks: int, budget: int
+) -> None:
+    budget = max(budget, *lengths, 1)
+    plan = divide(np.array(lengths, dtype=np.int64), ranks, budget)
+    assert [[one.tolist() for one in share] for share in plan] == one_by_one(lengths, ranks, budget)
+
+
+@given(lengths_lists, st.integers(1, 9), st.integers(1, 3), st.integers(50, 200))
+def test_a_filled_plan_is_that_of_samples_dealt_one_by_one(
+    lengths: list[int], ranks: int, each: int, budget: int
+) -> None:
+    taken, plan = fill(np.array(lengths, dtype=np.int64), ranks, ranks * each, budget)
+    bins = evened(lengths[:taken], ranks * each)
+    assert [[one.tolist() for one in share] for share in plan] == dealt(lengths, bins, ranks)
+
+
+def one_by_one(lengths: list[int], ranks: int, budget: int) -> list[list[list[int]]]:
+    """What `divide` promises, sample by sample."""
+    packed = best_fit(lengths, budget)
+    count = ranks * max(-(-len(packed) // ranks), 1)
+    bins = evened(lengths, count)
+    if max(load(one, lengths) for one in bins) > budget:
+        bins = packed
+        while len(bins) < count:
+            bins.append([max(bins, key=len).pop()])
+    return dealt(lengths, bins, ranks)
+
+
+def best_fit(lengths: list[int], budget: int) -> list[list[int]]:
+    bins: list[list[int]] = []
+    for sample in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        fitting = [one for one in bins if load(one, lengths) + lengths[sample] <= budget]
+        if not fitting:
+            bins.append([sample])
+        else:
+            max(fitting, key=lambda one: load(one, lengths)).append(sample)
+    return bins
+
+
+def evened(lengths: list[int], count: int) -> list[list[int]]:
+    bins: list[list[int]] = [[] for _ in range(count)]
+    for sample in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        min(bins, key=lambda one: (load(one, lengths), len(one))).append(sample)
+    return bins
+
+
+def dealt(lengths: list[int], bins: list[list[int]], ranks: int) -> list[list[list[int]]]:
+    falling = sorted(bins, key=lambda one: -load(one, lengths))
+    shares: list[list[list[int]]] = [[] for _ in range(ranks)]
+    for begin in range(0, len(falling), ranks):
+        emptiest = sorted(shares, key=lambda share: sum(load(one, lengths) for one in share))
+        for share, one in zip(emptiest, falling[begin : begin + ranks], strict=True):
+            share.append(sorted(one))
+    return shares
+
+
+def load(one: list[int], lengths: list[int]) -> int:
+    return sum(lengths[sample] for sample in one)
+
+
 @given(lengths_lists, st.integers(1, 5), st.integers(50, 200))
 def test_no_more_micro_batches_than_half_full_ones(
     lengths: list[int], ranks: int, budget: int

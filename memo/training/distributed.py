@@ -168,6 +168,10 @@ def _free_port() -> int:
 
 def _share_of_cores(environment: MutableMapping[str, str]) -> int:
     """Cores that this process may use, divided among the processes of the node."""
+    return max(len(os.sched_getaffinity(0)) // processes_here(environment), 1)
+
+
+def processes_here(environment: MutableMapping[str, str]) -> int:
+    """How many processes of the run are on this node."""
     # The deepspeed launcher says LOCAL_SIZE, torchrun LOCAL_WORLD_SIZE.
-    beside = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1"
-    return max(len(os.sched_getaffinity(0)) // int(beside), 1)
+    return int(environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1")

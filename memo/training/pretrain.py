@@ -8,16 +8,20 @@ import torch
 import yaml
 
 from data_pipeline.stream import check_ranks
-from memo.config import PretrainConfig
+from memo.config import AUTO, PretrainConfig
 from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
+from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.admission import launch_facts, refuse_different, sole_run
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
+from memo.training.heartbeat import Heartbeat
 from memo.training.loop import Run, train
+from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
+from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -64,6 +68,12 @@ def _pretrain(run: Run) -> int:
         if run.progress.step >= config.steps:
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
             return 0
+        with Heartbeat(ranks.rank, ranks.count, config.distribution.hang_s) as heart:
+            run = settle_budget(run, heart)
+            display.say(rehearse(run, heart))
+        with ranks.together():
+            if ranks.first:
+                _write_config(run.folder, run.config)
         stopped_by = _train(run, display)
         if stopped_by is None:
             if ranks.first:
@@ -91,10 +101,12 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
         if ranks.first:
             prepare_demo(config)
     with ranks.together():
+        checkpoint = checkpoint_to_resume(config, resume)
+        if checkpoint is not None and config.batch.token_budget == AUTO:
+            config = with_budget(config, checkpoint.config.batch.token_budget)
         data = open_data(config)
         spec = model_spec(config, data)
         model = build_model(config, spec, data)
-        checkpoint = checkpoint_to_resume(config, resume)
         if checkpoint is not None:
             check_resumable(checkpoint, config, spec, data)
             state = checkpoint.state()
@@ -109,9 +121,7 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
     with ranks.together():
         if ranks.first:
             lock.enter_context(sole_run(run_folder(config)))
-            _write_config(run_folder(config), config)
-    weights = {name: one.weight for name, one in config.objectives.items()}
-    engine = Engine(model, weights, config.optimizer, config.distribution, ranks, config.seed)
+    engine = _build_engine(config, model, ranks)
     if checkpoint is not None:
         engine.restore(state)
     return Run(
@@ -128,6 +138,24 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
         progress=progress,
         peak_flops=_peak_flops(ranks.device, precision),
     )
+
+
+def _build_engine(config: PretrainConfig, model: PretrainingModel, ranks: Ranks) -> Engine:
+    """The engine with everything that it keeps between two steps."""
+    weights = {name: one.weight for name, one in config.objectives.items()}
+    free, engines = free_bytes(ranks.device), []
+
+    def build() -> None:
+        settings = (config.optimizer, config.distribution, ranks, config.seed)
+        engines.append(Engine(model, weights, *settings))
+
+    with Heartbeat(ranks.rank, ranks.count, config.distribution.hang_s) as heart:
+        if runs_short(build):
+            heart.refuse(
+                f"the model and AdamW's moments need more than the {free / GIB:.2f} GiB that are "
+                "free; take a smaller model, more ranks or a higher distribution.zero_stage"
+            )
+    return engines[0]
 
 
 def _peak_flops(device: torch.device, precision: str) -> float:

@@ -7,6 +7,7 @@ of fragments. Where kernels of devices differ (dropout's masks, attention with a
 keeps more is counted.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -32,8 +33,7 @@ SPARE = {"cuda": 0.1, "cpu": 0.5}
 """Share of the free memory that is left for what is not told: fragments, above all in a CPU's heap,
 which was measured at up to twice what lives in it (docs/results.md, memory)."""
 
-ROUNDS = 4
-"""Chords drawn by `largest_budget`."""
+NEAR = 1.03
 
 
 class LiveBytes(TorchDispatchMode):
@@ -160,13 +160,10 @@ def most_useful(config: PretrainConfig, ranks: int) -> int:
 
 
 def largest_budget(need: Callable[[int], int], room: float, least: int, most: int) -> int | None:
-    """The most tokens of a micro-batch that fit, or a little less.
-
-    What is needed grows ever faster with the tokens until activations outweigh all else, then
-    evenly: it is convex. So what a chord of the curve allows does fit, and is the end of the next.
+    """The most tokens of a micro-batch that fit, or up to 3 % less.
 
     Args:
-        need: bytes by tokens.
+        need: bytes by tokens, which never falls.
         room: bytes that there are.
         least: smallest answer.
         most: largest answer.
@@ -174,19 +171,14 @@ def largest_budget(need: Callable[[int], int], room: float, least: int, most: in
     Returns:
         None if not even `least` fits.
     """
-    at_most = need(most)
-    if at_most <= room:
+    if need(most) <= room:
         return most
-    at_least = need(least)
-    if at_least > room:
+    if need(least) > room:
         return None
-    for _ in range(ROUNDS):
-        guess = least + int((most - least) * (room - at_least) / (at_most - at_least))
-        if guess == least:
-            break
-        needed = need(guess)
-        if needed > room:  # rows are whole: the curve is only nearly convex
-            most, at_most = guess, needed
+    while most > max(least * NEAR, least + 1):
+        middle = max(math.isqrt(least * most), least + 1)
+        if need(middle) <= room:
+            least = middle
         else:
-            least, at_least = guess, needed
+            most = middle
     return least

@@ -28,11 +28,11 @@ def free_bytes(device: torch.device, root: Path = ROOT) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    shared = [_kilobytes(root / "proc/meminfo", "MemAvailable"), *_left_in_groups(root)]
+    shared = [entry_bytes(root / "proc/meminfo", "MemAvailable"), *_left_in_groups(root)]
     left = min(shared) // processes_here(os.environ)
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     if most != resource.RLIM_INFINITY:
-        left = min(left, most - _kilobytes(root / "proc/self/status", "VmSize"))
+        left = min(left, most - entry_bytes(root / "proc/self/status", "VmSize"))
     return max(left, 0)
 
 
@@ -54,7 +54,7 @@ def limited(device: torch.device, more: int) -> Iterator[None]:
         yield
         return
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    held = _kilobytes(ROOT / "proc/self/status", "VmData")
+    held = entry_bytes(ROOT / "proc/self/status", "VmData")
     bounds = [held + more, *(one for one in before if one != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), before[1]))
     try:
@@ -97,7 +97,7 @@ def _left_up(top: Path, path: str, most: str, used: str, cached: str) -> Iterato
         group = group.parent
 
 
-def _kilobytes(path: Path, name: str) -> int:
-    """Bytes of an entry such as `VmSize:  1024 kB`."""
+def entry_bytes(path: Path, name: str) -> int:
+    """Bytes of an entry of a file in `/proc` such as `VmSize:  1024 kB`."""
     entries = dict(line.split(":", 1) for line in path.read_text().splitlines())
     return int(entries[name].split()[0]) * 1024

@@ -58,7 +58,7 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
     ranks = join(config.threads)
     refuse_different(ranks, launch_facts(config))
     with ExitStack() as lock:
-        return _pretrain(_set_up(config, resume, ranks, lock))
+        return _pretrain(set_up(config, resume, ranks, lock))
 
 
 def _pretrain(run: Run) -> int:
@@ -91,7 +91,7 @@ def _train(run: Run, display: Display) -> int | None:
         return train(run, monitor, display)
 
 
-def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -> Run:
+def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -> Run:
     """Open, build and check everything before anything is written but the demo corpus.
 
     The run's folder stays locked until `lock` is closed.

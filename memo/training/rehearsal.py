@@ -69,7 +69,7 @@ def rehearse(run: Run, heart: Heartbeat) -> str:
         budget = min(budget, most_useful(config, run.ranks.count))
     heart.does("the rehearsal")
 
-    if runs_short(partial(_step, run, budget, free)):
+    if runs_short(partial(step, run, budget, free)):
         heart.refuse(_too_large(run, budget, free))
     now, peak = free_bytes(device), peak_bytes(device)
     return (
@@ -78,7 +78,8 @@ def rehearse(run: Run, heart: Heartbeat) -> str:
     )
 
 
-def _step(run: Run, budget: int, free: int) -> None:
+def step(run: Run, budget: int, free: int) -> None:
+    """One step of the most costly micro-batches of so many tokens, in so many free bytes."""
     with limited(run.ranks.device, free):
         about = (run.config, run.transform, run.spec)
         run.engine.rehearse([worst_batch(*about, kind, budget) for kind in KINDS])

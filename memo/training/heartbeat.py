@@ -116,7 +116,7 @@ class Heartbeat:
         if self._ranks > 1:
             why = f"rank {self._rank} on {socket.gethostname()}: {why}"
             self._store.set(REFUSAL, why)
-            sleep(LINGER_S)
+            sleep(2 * LINGER_S)  # this rank's thread ends it before
         raise AgreedError(why)
 
     @contextmanager
@@ -197,6 +197,7 @@ class Heartbeat:
     def _end_refused(self) -> None:
         if self._rank == 0:
             self._say(f"ends, for {self._store.get(REFUSAL).decode()}")
+            sleep(LINGER_S)  # the others read it in this rank's store
         os._exit(REFUSED)
 
     def _give_up(self, why: str, stacks: bool = False) -> None:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -233,15 +234,43 @@ class Batch(Settings):
     token_budget: int = Field(4096, ge=1)
 
 
+AUTO = 0
+"""Stands for `auto` in `PretrainBatch.token_budget`."""
+
+
+def _read_budget(value: object) -> object:
+    if value == AUTO:
+        raise ValueError("must be 1 or more, or auto")
+    return AUTO if value == "auto" else value
+
+
+def _show_budget(value: int) -> int | str:
+    return "auto" if value == AUTO else value
+
+
 class PretrainBatch(Batch):
     """How a step of pretraining is cut.
 
     Attributes:
+        token_budget: most tokens of a micro-batch on one rank; `auto`: as many as fit into the
+            memory that is free when the run begins, and no more than `global_batch` needs.
         micro_batches: a step has, instead of `global_batch` samples, as many as fill so many
             micro-batches over all ranks; a multiple of their number. 0: `global_batch`.
     """
 
+    token_budget: Annotated[int, BeforeValidator(_read_budget), PlainSerializer(_show_budget)] = (
+        Field(4096, ge=0)
+    )
     micro_batches: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _budget_decides_nothing(self) -> Self:
+        if self.token_budget == AUTO and self.micro_batches:
+            raise ValueError(
+                "token_budget=auto keeps global_batch; with micro_batches the budget decides how "
+                "many samples a step has: give it a number"
+            )
+        return self
 
 
 def _each_once(numbers: tuple[int, ...]) -> tuple[int, ...]:

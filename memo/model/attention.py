@@ -12,6 +12,7 @@ the same sequence, then drop attention weights as BERT does.
 `loop` is written out because it is faster on a CPU than torch's fused kernel at these lengths
 (48 sequences of 30 to 140 tokens, heads of 64, forward and backward, one thread: 0.85 of the time
 of a loop over `scaled_dot_product_attention`, 0.6 with dropout, for which torch takes a slow path).
+Meta tensors, of which the memory of a step is told, have its sizes and nothing to compute.
 """
 
 from collections.abc import Iterator, Sequence
@@ -118,8 +119,10 @@ class _LoopAttention(torch.autograd.Function):
         tokens, _, heads, size = qkv.shape
         output = qkv.new_empty(tokens, heads, size)
         weights = qkv.new_empty(heads * sum(n * n for n in seqlens))
-        factors = keep_mask(len(weights), dropout, qkv.dtype) if dropout else None
-        for rows, square, shape in _sequences(seqlens, heads):
+        factors = None
+        if dropout:
+            factors = keep_mask(len(weights), dropout, qkv.dtype, qkv.device)
+        for rows, square, shape in _sequences(() if qkv.is_meta else seqlens, heads):
             query, key, value = qkv[rows].permute(1, 2, 0, 3)  # (H, n, d)
             attend = weights[square].view(shape)  # (H, n, n)
             attend.baddbmm_(query, key.mT, beta=0, alpha=size**-0.5)
@@ -137,7 +140,7 @@ class _LoopAttention(torch.autograd.Function):
         qkv, weights, factors = ctx.saved_tensors
         _, _, heads, size = qkv.shape
         result = torch.empty_like(qkv)
-        for rows, square, shape in _sequences(ctx.seqlens, heads):
+        for rows, square, shape in _sequences(() if qkv.is_meta else ctx.seqlens, heads):
             query, key, value = qkv[rows].permute(1, 2, 0, 3)  # (H, n, d)
             d_query, d_key, d_value = result[rows].permute(1, 2, 0, 3)
             upstream = gradient[rows].transpose(0, 1)

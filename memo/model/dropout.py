@@ -13,19 +13,23 @@ from torch import Tensor, nn
 _DRAWS = 2**16
 
 
-def keep_mask(elements: int, probability: float, dtype: torch.dtype) -> Tensor:
-    """Factors of inverted dropout, on the CPU.
+def keep_mask(
+    elements: int, probability: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Factors of inverted dropout.
 
     Args:
         elements: how many.
         probability: of dropping, in [0, 1); rounded to a multiple of 2^-16.
         dtype: of the result.
+        device: of the result: the CPU, or meta.
 
     Returns:
         (elements,), 0 where dropped, 1 / (1 - probability) where kept.
     """
     dropped = round(probability * _DRAWS)
-    draws = torch.empty((elements + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty((elements + 3) // 4, dtype=torch.int64, device=device)
+    draws.random_(-(2**63), None)
     kept = draws.view(torch.int16)[:elements] >= dropped - _DRAWS // 2
     return kept.to(dtype).mul_(_DRAWS / (_DRAWS - dropped))
 
@@ -45,7 +49,7 @@ class Dropout(nn.Module):
         """Drop elements of a tensor of any shape while training; else return it as it is."""
         if not self.training or self.probability == 0:
             return values
-        if values.device.type != "cpu":
+        if values.device.type not in {"cpu", "meta"}:
             return F.dropout(values, self.probability)
-        mask = keep_mask(values.numel(), self.probability, values.dtype)
+        mask = keep_mask(values.numel(), self.probability, values.dtype, values.device)
         return values * mask.view(values.shape)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,10 @@ def _told_nobody(what: str) -> None:
     """Where nobody watches over the ranks."""
 
 
+def _refuse_alone(why: str) -> NoReturn:
+    raise AgreedError(why)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The processes of a run, seen from one of them.
@@ -32,12 +36,15 @@ class Ranks:
         count: how many there are.
         device: where this one computes.
         does: is told what this rank does now; see `heartbeat.watched`.
+        refuse: ends all ranks for a user's mistake that this one has met, while the others may wait
+            for it; raises AgreedError.
     """
 
     rank: int
     count: int
     device: torch.device
     does: Callable[[str], None] = field(default=_told_nobody, compare=False, repr=False)
+    refuse: Callable[[str], NoReturn] = field(default=_refuse_alone, compare=False, repr=False)
 
     @property
     def first(self) -> bool:
@@ -174,6 +181,10 @@ def _free_port() -> int:
 
 def _share_of_cores(environment: MutableMapping[str, str]) -> int:
     """Cores that this process may use, divided among the processes of the node."""
+    return max(len(os.sched_getaffinity(0)) // processes_here(environment), 1)
+
+
+def processes_here(environment: MutableMapping[str, str]) -> int:
+    """How many processes of the run are on this node."""
     # The deepspeed launcher says LOCAL_SIZE, torchrun LOCAL_WORLD_SIZE.
-    beside = environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1"
-    return max(len(os.sched_getaffinity(0)) // int(beside), 1)
+    return int(environment.get("LOCAL_WORLD_SIZE") or environment.get("LOCAL_SIZE") or "1")

@@ -13,7 +13,7 @@ from memo.config import Distribution, Optimizer
 from memo.objectives.base import LossSum
 from memo.training.accelerator import deepspeed, supports_bf16
 from memo.training.distributed import Ranks
-from memo.training.optimizer import MOMENTS, create_moments, make_adam, seed_step
+from memo.training.optimizer import MOMENTS, create_moments, idle, make_adam, seed_step
 from memo.training.state import TrainingState
 
 
@@ -103,6 +103,8 @@ class Engine:
             config=deepspeed_config(optimizer, distribution, precision),
             dist_init_required=False,
         )[0]
+        # From here on the engine holds all that it will ever hold between two steps.
+        self._begin_moments(0)
 
     def step(self, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
         """One optimizer step.
@@ -119,13 +121,35 @@ class Engine:
         for group in self.adam.param_groups:
             group["lr"] = lr
         counts, tokens = self._count(batches)
+        sums = self._accumulate(batches, counts)
+        self.deepspeed.step()
+        return self._result(self.ranks.sum(sums), counts, tokens)
+
+    def rehearse(self, batches: Sequence[Batch]) -> None:
+        """All of a step but the update of weights and moments, which stay as they are to the bit.
+
+        Gradients are computed, reduced and clipped, and what is partitioned is gathered again, so
+        that as much memory is taken as a step takes. Torch's generators are put back.
+
+        Args:
+            batches: as for `step`.
+
+        Raises:
+            AgreedError: the ranks have different numbers of micro-batches.
+        """
+        device = self.ranks.device
+        with torch.random.fork_rng([] if device.type == "cpu" else [device]), idle(self.adam):
+            self._accumulate(batches, self._count(batches)[0])
+            self.deepspeed.step()
+
+    def _accumulate(self, batches: Sequence[Batch], counts: Mapping[str, int]) -> Tensor:
+        """Gradients of all micro-batches; sums of losses and metrics, (objectives, 2)."""
         sums = torch.zeros(len(self._weights), 2, device=self.ranks.device)
         for batch in batches:
             losses = self.deepspeed(batch.to(self.ranks.device))
             self.deepspeed.backward(self._loss(losses, counts), scale_wrt_gas=False)
             sums += torch.stack([_logged(losses[name]) for name in self._weights])
-        self.deepspeed.step()
-        return self._result(self.ranks.sum(sums), counts, tokens)
+        return sums
 
     def _count(self, batches: Sequence[Batch]) -> tuple[dict[str, int], int]:
         """Masked positions of each objective, and tokens, over all ranks and micro-batches."""
@@ -209,7 +233,6 @@ class Engine:
         Returns:
             On the first rank the state; on the others None, for one copy is enough for a node.
         """
-        self._link_moments()
         parameters: dict[str, Tensor] = {}
         moments: dict[str, Tensor] = {}
         for name, parameter in self.model.named_parameters():
@@ -228,8 +251,7 @@ class Engine:
         The model must have been built with the state's parameters already (`TrainingState.model`);
         they are set again because a bfloat16 model has lost their last bits.
         """
-        create_moments(self.adam, self._adam_parameters(), state.updates)
-        self._link_moments()
+        self._begin_moments(state.updates)
         for name, parameter in self.model.named_parameters():
             self._set(parameter, state.model[name], None)
             for key in MOMENTS:
@@ -240,13 +262,14 @@ class Engine:
         self.predict_with(state.model)  # what the next forward pass reads
         self.restore(state)  # what the next update begins from
 
-    def _link_moments(self) -> None:
-        """Stages 1 and 2: let every parameter know its part of AdamW's flat moments.
+    def _begin_moments(self, updates: int) -> None:
+        """Zero moments after so many updates; at stages 1 and 2 each parameter learns its part.
 
-        DeepSpeed links them while it steps the first of the parameter groups, when the others have
-        no moments yet, and takes that for done.
+        Left to itself, DeepSpeed links parameters to AdamW's flat moments while it steps the first
+        of the parameter groups, when the others have no moments yet, and takes that for done.
         """
-        if self.stage in (1, 2) and self.adam.state:
+        create_moments(self.adam, self._adam_parameters(), updates)
+        if self.stage in (1, 2):
             self.deepspeed.optimizer._hp_optimizer_states_linked = False
             self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
@@ -258,13 +281,10 @@ class Engine:
 
     def _updates(self) -> int:
         """Updates made so far: steps less the skipped ones."""
-        return int(next((float(one["step"]) for one in self.adam.state.values()), 0))
+        return int(next(float(one["step"]) for one in self.adam.state.values()))
 
     def _full(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
         """One parameter, or one of its moments, whole, in float32, on the host."""
-        if key is not None and not self.adam.state:
-            shape = _zero3(parameter).ds_shape if self.stage == 3 else parameter.shape
-            return torch.zeros(shape)
         if self.stage == 0:
             whole = parameter.detach() if key is None else self.adam.state[parameter][key]
         elif key is None:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, NoReturn, Self
 
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
@@ -33,8 +33,14 @@ ENDED = "has ended"
 FAILURE = "failure"
 """Key in the store under which a rank says why it cannot go on."""
 
+REFUSAL = "refusal"
+"""Key in the store under which a rank says what the user has to mend."""
+
 STATUS = 1
 """Exit status of a rank that gives up."""
+
+REFUSED = 2
+"""Exit status of all ranks if one of them has met a user's mistake."""
 
 
 class Beat(NamedTuple):
@@ -98,6 +104,23 @@ class Heartbeat:
         """Say what this rank does now."""
         self._doing = (what, monotonic())
 
+    def refuse(self, why: str) -> NoReturn:
+        """End all ranks for a user's mistake that the others do not know of.
+
+        They may wait for this one in a collective operation, so their threads end them.
+
+        Args:
+            why: one line, which the first rank says.
+
+        Raises:
+            AgreedError: on this rank.
+        """
+        if self._ranks > 1:
+            why = f"rank {self._rank} on {socket.gethostname()}: {why}"
+            self._store.set(REFUSAL, why)
+            sleep(2 * LINGER_S)  # this rank's thread ends it before
+        raise AgreedError(why)
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """An error that came of the loss of a rank ends the process with a line that names it.
@@ -122,6 +145,8 @@ class Heartbeat:
             try:
                 self._beat()
                 beat = self._read(neighbour)
+                if self._store.check([REFUSAL]):
+                    self._end_refused()
                 if self._store.check([FAILURE]):
                     self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
             except (DistError, OSError):
@@ -171,6 +196,12 @@ class Heartbeat:
             who = f"rank {self._rank} on {socket.gethostname()}"
             self._store.set(FAILURE, f"{who} has failed: {line}")
 
+    def _end_refused(self) -> None:
+        if self._rank == 0:
+            self._say(f"ends, for {self._store.get(REFUSAL).decode()}")
+            sleep(LINGER_S)  # the others read it in this rank's store
+        os._exit(REFUSED)
+
     def _give_up(self, why: str, stacks: bool = False) -> None:
         self._say(why)
         if stacks:
@@ -181,7 +212,7 @@ class Heartbeat:
 
 @contextmanager
 def watched(ranks: Ranks, hang_s: float) -> Iterator[Ranks]:
-    """The ranks with a heartbeat that `Ranks.does` tells what goes on.
+    """The ranks with a heartbeat, which `Ranks.does` and `Ranks.refuse` talk to.
 
     Args:
         ranks: this process among the others.
@@ -192,7 +223,7 @@ def watched(ranks: Ranks, hang_s: float) -> Iterator[Ranks]:
     """
     heart = Heartbeat(ranks.rank, ranks.count, hang_s)
     with heart, heart.explained():
-        yield replace(ranks, does=heart.does)
+        yield replace(ranks, does=heart.does, refuse=heart.refuse)
 
 
 def _obituary(rank: int, beat: Beat | None) -> str:

@@ -1,7 +1,8 @@
 """AdamW with MEmoBERT's decay groups, warm-up and linear decay; and a step that can be refused."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,20 @@ def create_moments(adam: torch.optim.AdamW, parameters: Iterable[Tensor], steps:
             "step": torch.tensor(float(steps), device=parameter.device),
             **{key: torch.zeros_like(parameter) for key in MOMENTS},
         }
+
+
+@contextmanager
+def idle(adam: torch.optim.AdamW) -> Iterator[None]:
+    """An optimizer that takes no step and leaves weights, moments and their count as they are."""
+    adam.step = _take_no_step  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del adam.step  # the method of its class again
+
+
+def _take_no_step(closure: Callable[[], float] | None = None) -> None:
+    del closure
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

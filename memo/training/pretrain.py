@@ -2,22 +2,27 @@
 
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import yaml
 
 from data_pipeline.stream import check_ranks
-from memo.config import PretrainConfig
+from memo.config import AUTO, PretrainConfig
 from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
+from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.admission import launch_facts, refuse_different, sole_run
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
+from memo.training.heartbeat import watched
 from memo.training.loop import Run, owes_validation, train
+from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
+from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -54,7 +59,7 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
     ranks = join(config.threads)
     refuse_different(ranks, launch_facts(config))
     with ExitStack() as lock:
-        return _pretrain(_set_up(config, resume, ranks, lock))
+        return _pretrain(set_up(config, resume, ranks, lock))
 
 
 def _pretrain(run: Run) -> int:
@@ -64,6 +69,12 @@ def _pretrain(run: Run) -> int:
         if run.progress.step >= config.steps and not owes_validation(run):
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
             return 0
+        with watched(ranks, config.distribution.hang_s) as heard:
+            run = settle_budget(replace(run, ranks=heard))
+            display.say(rehearse(run))
+        with ranks.together():
+            if ranks.first:
+                _write_config(run.folder, run.config)
         stopped_by = _train(run, display)
         if stopped_by is None:
             if ranks.first:
@@ -81,7 +92,7 @@ def _train(run: Run, display: Display) -> int | None:
         return train(run, monitor, display)
 
 
-def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -> Run:
+def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -> Run:
     """Open, build and check everything before anything is written but the demo corpus.
 
     The run's folder stays locked until `lock` is closed.
@@ -91,10 +102,12 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
         if ranks.first:
             prepare_demo(config)
     with ranks.together():
+        checkpoint = checkpoint_to_resume(config, resume)
+        if checkpoint is not None and config.batch.token_budget == AUTO:
+            config = with_budget(config, checkpoint.config.batch.token_budget)
         data = open_data(config)
         spec = model_spec(config, data)
         model = build_model(config, spec, data)
-        checkpoint = checkpoint_to_resume(config, resume)
         if checkpoint is not None:
             check_resumable(checkpoint, config, spec, data)
             state = checkpoint.state()
@@ -109,9 +122,7 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
     with ranks.together():
         if ranks.first:
             lock.enter_context(sole_run(run_folder(config)))
-            _write_config(run_folder(config), config)
-    weights = {name: one.weight for name, one in config.objectives.items()}
-    engine = Engine(model, weights, config.optimizer, config.distribution, ranks, config.seed)
+    engine = _build_engine(config, model, ranks)
     if checkpoint is not None:
         engine.restore(state)
     return Run(
@@ -128,6 +139,24 @@ def _set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) 
         progress=progress,
         peak_flops=_peak_flops(ranks.device, precision),
     )
+
+
+def _build_engine(config: PretrainConfig, model: PretrainingModel, ranks: Ranks) -> Engine:
+    """The engine with everything that it keeps between two steps."""
+    weights = {name: one.weight for name, one in config.objectives.items()}
+    free, engines = free_bytes(ranks.device), []
+
+    def build() -> None:
+        settings = (config.optimizer, config.distribution, ranks, config.seed)
+        engines.append(Engine(model, weights, *settings))
+
+    with watched(ranks, config.distribution.hang_s) as heard:
+        if runs_short(build):
+            heard.refuse(
+                f"the model and AdamW's moments need more than the {free / GIB:.2f} GiB that are "
+                "free; take a smaller model, more ranks or a higher distribution.zero_stage"
+            )
+    return engines[0]
 
 
 def _peak_flops(device: torch.device, precision: str) -> float:

@@ -1,7 +1,7 @@
 """From settings to everything that a run needs; whatever does not fit together is refused here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.shards.tokenizer import TOKENIZER
 from data_pipeline.stream import BatchMaker, Placement, SampleLengths, Samples, StepSize
 from data_pipeline.subset import JoinedLengths
-from memo.config import SIZES, ModelSpec, PretrainConfig
+from memo.config import AUTO, SIZES, ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
 from memo.objectives import build_objectives
@@ -186,7 +186,8 @@ def _check_limits(config: PretrainConfig, spec: ModelSpec) -> None:
     ):
         if limit > table:
             raise UserError(f"limits.{name}: {limit} positions, the model has only {table}")
-    check_budget(config.limits.longest, config.batch.token_budget)
+    if config.batch.token_budget != AUTO:
+        check_budget(config.limits.longest, config.batch.token_budget)
 
 
 def build_model(config: PretrainConfig, spec: ModelSpec, data: Data) -> PretrainingModel:
@@ -234,6 +235,13 @@ class Makers:
 
     train: BatchMaker
     valid: Mapping[str, BatchMaker]
+
+    def within(self, token_budget: int) -> "Makers":
+        """The same with another token budget."""
+        valid = {
+            one: replace(maker, token_budget=token_budget) for one, maker in self.valid.items()
+        }
+        return Makers(replace(self.train, token_budget=token_budget), valid)
 
 
 def batch_makers(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.config import PretrainConfig, load_config
+from memo.config import AUTO, PretrainConfig, load_config
 from memo.multitask.members import load_system
 from memo.multitask.setup import find_recipe
 from memo.tuning.task import TASKS, is_system, load_task
@@ -33,6 +33,14 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     assert config.optimizer.betas == (0.9, 0.98)
 
 
+def test_an_automatic_budget_is_shown_as_it_was_written() -> None:
+    config = load_config(PretrainConfig, None, ["batch.token_budget=auto"])
+    assert config.batch.token_budget == AUTO
+    shown = config.model_dump(mode="json")
+    assert shown["batch"]["token_budget"] == "auto"
+    assert PretrainConfig.model_validate(shown) == config
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -40,6 +48,8 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("optimizer.learning=1", r"unknown key 'optimizer\.learning'.*known here: betas, clip"),
         ("optimizer.warmup_step=1", "did you mean 'warmup_steps'"),
         ("objectives.wwmlm.weigth=1", "did you mean 'weight'"),
+        ("batch.token_budget=0", r"batch\.token_budget=0: .*must be 1 or more, or auto"),
+        ("batch={token_budget: auto, micro_batches: 2}", "keeps global_batch"),
         ("optimizer.lr=-1", r"optimizer\.lr=-1: .*greater than 0"),
         ("model.size=tiny", r"model\.size='tiny'"),
         ("name=${x}", "'x' not found"),

@@ -5,11 +5,13 @@ import torch
 
 from memo.model.dropout import Dropout, keep_mask
 
+CPU = torch.device("cpu")
+
 
 @pytest.mark.parametrize("probability", [0.05, 0.1, 0.5, 0.9])
 def test_mask_has_the_rate_and_the_scale(probability: float) -> None:
     torch.manual_seed(0)
-    mask = keep_mask(200_001, probability, torch.float64)
+    mask = keep_mask(200_001, probability, torch.float64, CPU)
     assert mask.shape == (200_001,)
     assert (mask == 0).double().mean().item() == pytest.approx(probability, abs=0.004)
     assert sorted(set(mask.tolist())) == pytest.approx([0, 1 / (1 - probability)], rel=1e-3)
@@ -18,7 +20,7 @@ def test_mask_has_the_rate_and_the_scale(probability: float) -> None:
 def test_neighbouring_draws_are_independent() -> None:
     """Four draws come from one random number; none may predict another."""
     torch.manual_seed(0)
-    kept = (keep_mask(400_000, 0.5, torch.float64) > 0).double().view(-1, 4)
+    kept = (keep_mask(400_000, 0.5, torch.float64, CPU) > 0).double().view(-1, 4)
     correlation = torch.corrcoef(kept.t()) - torch.eye(4)
     assert correlation.abs().max() < 0.01
 

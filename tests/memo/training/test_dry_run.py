@@ -39,6 +39,15 @@ def test_the_plan_is_shown_and_nothing_written(
     for ranks in (1, 2, 8):
         assert f"micro-batches on {ranks} ranks" in shown
     assert "token_budget: 400" in shown
+    for stage in ("0, fp32", "1, bf16", "2, bf16", "3, bf16"):
+        row = re.search(rf"{stage} .*", shown)
+        assert row is not None
+        figures_of_row = re.findall(r"(\d+\.\d+) \((\d+\.\d+)\)", row[0])
+        assert len(figures_of_row) == 4
+        assert all(float(kept) >= float(recomputed) for kept, recomputed in figures_of_row)
+    (budgets,) = re.findall(r"kept +│ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+)", shown)
+    sizes = [int(one.replace(",", "")) for one in budgets]
+    assert sizes == sorted(sizes)
     assert not list(tmp_path.iterdir())
 
 

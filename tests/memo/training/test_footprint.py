@@ -1,0 +1,122 @@
+"""Memory that is told without being taken: against real passes, sums by hand and exact searches."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memo.config import ModelSpec, PretrainConfig
+from memo.model.memobert import MemoBert
+from memo.objectives import build_objectives
+from memo.objectives.pretraining_model import PretrainingModel
+from memo.objectives.transform import PretrainTransform
+from memo.tokenizer import Tokenizer
+from memo.training.footprint import (
+    Footprint,
+    LiveBytes,
+    kept_bytes,
+    largest_budget,
+    most_useful,
+    passing_bytes,
+)
+from memo.training.worst_batch import KINDS, worst_batch
+
+CPU = torch.device("cpu")
+CONFIG = PretrainConfig.model_validate({"limits": {"text": 6, "face": 5, "speech": 7}})
+
+
+@pytest.fixture(scope="module")
+def spec(spec: ModelSpec) -> ModelSpec:
+    return spec.model_copy(update={"hidden": 32, "layers": 2, "ffn": 64})
+
+
+@pytest.fixture(scope="module")
+def model(spec: ModelSpec) -> PretrainingModel:
+    return PretrainingModel(MemoBert(spec), build_objectives(CONFIG.objectives, spec))
+
+
+@pytest.fixture(scope="module")
+def transform(model: PretrainingModel, tokenizer: Tokenizer) -> PretrainTransform:
+    ratios = {name: one.ratio for name, one in CONFIG.objectives.items()}
+    return PretrainTransform(tokenizer, CONFIG.limits, CONFIG.masking, model.by_name, ratios, 0)
+
+
+def test_bytes_are_counted_as_long_as_a_tensor_lives() -> None:
+    with LiveBytes() as live:
+        one = torch.ones(100, device="meta")  # 400 bytes
+        view = one[:50].view(5, 10)
+        del one
+        other = view + 1  # 200 bytes
+        other.mul_(2)
+        del view, other
+        torch.ones(20, device="meta")
+    assert live.peak == 600
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_told_is_what_a_real_pass_holds(
+    kind: str, model: PretrainingModel, spec: ModelSpec, transform: PretrainTransform
+) -> None:
+    footprint = Footprint(CONFIG, spec, transform, CPU, "fp32", recompute=False)
+    batch = worst_batch(CONFIG, transform, spec, kind, 500)
+    with LiveBytes() as live:
+        losses = model(batch)
+        torch.stack([one.sum for one in losses.values()]).sum().backward()
+    model.zero_grad(set_to_none=True)
+    assert footprint._of_kind(kind, 500) == pytest.approx(live.peak, rel=0.05)
+    assert footprint.parameters == sum(one.numel() for one in model.parameters())
+
+
+def test_recomputed_and_in_half_precision_it_is_less(
+    spec: ModelSpec, transform: PretrainTransform
+) -> None:
+    about = (CONFIG, spec, transform, CPU)
+    plain = Footprint(*about, "fp32", recompute=False)
+    assert Footprint(*about, "fp32", recompute=True).of(2000) < 0.7 * plain.of(2000)
+    assert Footprint(*about, "bf16", recompute=False).of(2000) < 0.8 * plain.of(2000)
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "precision", "kept", "passing"),
+    [
+        (0, 8, "fp32", 4 + 8, 4),
+        (1, 8, "fp32", 4 + 12 / 8, 4),
+        (2, 8, "bf16", 2 + 12 / 8, 4 / 8),
+        (3, 8, "bf16", 2 / 8 + 12 / 8, 4 / 8 + 2),
+    ],
+)
+def test_what_the_stages_hold(
+    stage: int, ranks: int, precision: str, kept: float, passing: float
+) -> None:
+    assert kept_bytes(1000, stage, ranks, precision, offload=False) == pytest.approx(1000 * kept)
+    assert passing_bytes(1000, stage, ranks, precision) == pytest.approx(1000 * passing)
+    on_host = kept_bytes(1000, stage, ranks, precision, offload=True)
+    assert on_host < kept_bytes(1000, stage, ranks, precision, offload=False)
+
+
+@given(
+    flat=st.integers(0, 10**6),
+    slope=st.integers(1, 1000),
+    room=st.integers(0, 2 * 10**6),
+    least=st.integers(1, 200),
+    more=st.integers(0, 5000),
+)
+def test_the_largest_budget_fits_and_little_more_would(
+    flat: int, slope: int, room: int, least: int, more: int
+) -> None:
+    most = least + more
+
+    def need(tokens: int) -> int:
+        return max(flat, 10_000 + slope * tokens)
+
+    exact = min((room - 10_000) // slope, most) if flat <= room else 0
+    found = largest_budget(need, room, least, most)
+    assert (found is None) == (exact < least)
+    if found is not None:
+        assert least <= found <= exact
+        assert found >= exact / 1.03 - 1
+
+
+def test_no_more_than_a_ranks_share_is_of_use() -> None:
+    config = PretrainConfig.model_validate({"batch": {"global_batch": 10}})
+    assert most_useful(config, 4) == 3 * config.limits.longest

@@ -58,11 +58,13 @@ def compare(argument: str) -> None:
             assert same, stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_rehearsal_changes_no_bit(ranks: int) -> None:
     run_ranks(compare, "", ranks)
 
 
+@pytest.mark.slow
 def test_a_run_with_a_rehearsal_is_the_run_without(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +77,7 @@ def test_a_run_with_a_rehearsal_is_the_run_without(
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_with_a_number_that_does(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ def test_what_does_not_fit_is_refused_with_a_number_that_does(
     assert pretrain(fitting, "auto") == 0
 
 
+@pytest.mark.slow
 def test_auto_finds_what_fits_and_a_resumed_run_keeps_it(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +123,7 @@ def short_rank(folder: Path) -> int:
     if os.environ["RANK"] == "1":
         most = entry_bytes(ROOT / "proc/self/status", "VmSize") + 800 * MIB
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    settings = (*LARGER, "batch.token_budget=100000", "batch.global_batch=4000")
+    settings = (*LARGER, "batch.token_budget=30000", "batch.global_batch=4000")
     try:
         return pretrain(small_config(folder / "dataset", folder / "run", *settings), "auto")
     except UserError as error:
@@ -127,6 +131,7 @@ def short_rank(folder: Path) -> int:
         return 2
 
 
+@pytest.mark.slow
 def test_all_ranks_end_with_one_line_if_one_has_too_little_memory(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -146,5 +151,5 @@ def test_all_ranks_end_with_one_line_if_one_has_too_little_memory(
     said = [one.communicate(timeout=200)[1] for one in processes]
     assert [one.returncode for one in processes] == [2, 2], said
     assert "rank 0 of 2 ends, for rank 1 on" in said[0]
-    assert "of 100,000 tokens (batch.token_budget) do not fit into memory" in said[0]
+    assert "of 30,000 tokens (batch.token_budget) do not fit into memory" in said[0]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]

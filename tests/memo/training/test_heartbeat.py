@@ -83,7 +83,7 @@ def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 def train_until_something_happens(place: str, kind: str, happens: str) -> None:
     """As one rank; the second one meets with something in its third step."""
     module.LOST_S = 2.0
-    folder, changes = Path(place), ["distribution.hang_s=4"] if happens == "hangs" else []
+    folder, changes = Path(place), ["distribution.hang_s=10"] if happens == "hangs" else []
     step = Engine.step
 
     def hindered(
@@ -137,12 +137,12 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
         for rank in ("0", "1")
     ]
     try:
-        said = ranks[0].communicate(timeout=60)[1]
+        said = ranks[0].communicate(timeout=120)[1]
         assert ranks[0].returncode == 1
         if happens == "hangs":
-            also = ranks[1].communicate(timeout=60)[1]
-            assert "rank 0 of 2 has been at this for 4 s: step 3" in said
-            assert "rank 1 of 2 has been at this for 4 s: step 3" in also
+            also = ranks[1].communicate(timeout=120)[1]
+            assert "rank 0 of 2 has been at this for 10 s: step 3" in said
+            assert "rank 1 of 2 has been at this for 10 s: step 3" in also
             assert "in hindered" in also
             assert "Traceback" not in said
         else:

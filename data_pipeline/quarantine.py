@@ -4,9 +4,18 @@ import fcntl
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from data_pipeline.errors import UserError
+
+
+class BadSample(NamedTuple):
+    """A sample that was skipped: its shard and key, the member that is bad, and why."""
+
+    shard: str
+    key: str
+    member: str
+    reason: str
 
 
 class Quarantine:
@@ -61,6 +70,25 @@ class Quarantine:
         """
         if self.excess is not None:
             raise UserError(self.excess)
+
+
+class Notes(Quarantine):
+    """Bad samples that are noted for the quarantine of another process.
+
+    Attributes:
+        noted: all of them.
+    """
+
+    def __init__(self) -> None:
+        self.excess = None
+        self.noted: list[BadSample] = []
+
+    def __len__(self) -> int:
+        return len(self.noted)
+
+    def add(self, shard: str, key: str, member: str, reason: str) -> None:
+        """Note a bad sample."""
+        self.noted.append(BadSample(shard, key, member, reason))
 
 
 def _torn(file: TextIO) -> bool:

@@ -1,18 +1,20 @@
 """What a trainer iterates: order -> plan -> read -> transform -> pack, ahead of time in a thread.
 
-Every rank computes the same order and the same plan and reads only its own share. Python's threads
-are enough: reading is slicing a memory map or waiting for a server, and NumPy and PyTorch release
-the interpreter's lock.
+Every rank computes the same order and the same plan and reads only its own share. On a CPU the
+thread is enough. A GPU is faster than one interpreter makes batches, and its own thread wants it
+too: then processes do all that follows the plan (`BatchMaker.workers`), to the same batches.
 """
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +25,11 @@ from data_pipeline.order import SampleOrder, StreamState, Visits
 from data_pipeline.packing import Example, PackedBatch, TargetSpec, pack
 from data_pipeline.plan import check_budget, divide, fill
 from data_pipeline.prefetch import Prefetch
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.quarantine import BadSample, Notes, Quarantine
 from data_pipeline.scout import Scout
 from data_pipeline.shards.remote import Traffic
-from data_pipeline.watch import Activity
+from data_pipeline.watch import Activity, NotedActivity
+from data_pipeline.workers import Workers
 
 STALL_S = 30.0
 """Seconds of waiting for a step after which a warning says what the loader is doing."""
@@ -118,6 +121,7 @@ class BatchMaker:
         token_budget: most tokens of a micro-batch.
         placement: this rank.
         quarantine: takes the samples that cannot be used.
+        workers: processes that make the micro-batches of a `TrainStream`; 0: its thread does.
         activity: is told what is being done.
     """
 
@@ -130,7 +134,13 @@ class BatchMaker:
     token_budget: int
     placement: Placement
     quarantine: Quarantine
+    workers: int = 0
     activity: Activity = field(default_factory=Activity)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What reading has cost so far, in all processes of this rank."""
+        return self.split.traffic + self.activity.traffic
 
     def divided(self, visits: Visits) -> Iterator[PackedBatch]:
         """This rank's share of a global batch.
@@ -143,12 +153,16 @@ class BatchMaker:
     def packed(self, visits: Visits, share: Sequence[NDArray[np.int64]]) -> Iterator[PackedBatch]:
         """The micro-batches of a share of a global batch, indices into it each."""
         for chosen in share:
-            numbers = visits.samples[chosen].tolist()
-            clips = zip(self._read(numbers), numbers, visits.epochs[chosen].tolist(), strict=True)
-            examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
-            usable = [example for example in examples if example is not None]
-            self.activity.begins("packing")
-            yield pack(usable, self.specs, self.face_dim, self.speech_dim)
+            yield self.make(Visits(visits.samples[chosen], visits.epochs[chosen]))
+
+    def make(self, visits: Visits) -> PackedBatch:
+        """The micro-batch of these samples, without the bad ones."""
+        numbers = visits.samples.tolist()
+        clips = zip(self._read(numbers), numbers, visits.epochs.tolist(), strict=True)
+        examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
+        usable = [example for example in examples if example is not None]
+        self.activity.begins("packing")
+        return pack(usable, self.specs, self.face_dim, self.speech_dim)
 
     def _read(self, samples: Sequence[int]) -> Iterator[Clip | BadSampleError]:
         """Their clips in order, or what is wrong with them."""
@@ -237,8 +251,10 @@ class TrainStream:
         check_ranks(maker, size)
         order = maker.split.order(state.seed)
         first = state.position(len(maker.split))
+        self._workers = _fork(maker) if maker.workers else None  # before there are other threads
         self._scout = Scout(maker.split.fetch, order, first) if maker.split.is_remote else None
-        steps = _steps(maker, order, state, size, self._scout)
+        plans = _plans(maker, order, state, size, self._scout)
+        steps = _steps_by(self._workers, maker, plans) if self._workers else _steps(maker, plans)
         stalled = partial(_say_where, maker.activity, maker.split)
         self._steps = Prefetch(steps, prefetch, STALL_S, stalled)
 
@@ -269,6 +285,8 @@ class TrainStream:
         """End the thread and wait for it."""
         if self._scout is not None:
             self._scout.abandon()
+        if self._workers is not None:
+            self._workers.close()
         self._steps.close()
 
 
@@ -278,10 +296,28 @@ def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
     _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
 
 
-def _steps(
+class _Plan(NamedTuple):
+    """A step before its micro-batches are made; see `Step`.
+
+    Attributes:
+        visits: of the global batch.
+        share: this rank's micro-batches, indices into it each.
+    """
+
+    visits: Visits
+    share: Sequence[NDArray[np.int64]]
+    state_after: StreamState
+    digest: int
+
+    def step(self, batches: Iterable[PackedBatch]) -> Step:
+        """The step with its micro-batches."""
+        return Step(tuple(batches), self.visits.samples, self.state_after, self.digest)
+
+
+def _plans(
     maker: BatchMaker, order: SampleOrder, state: StreamState, size: StepSize, scout: Scout | None
-) -> Iterator[Step]:
-    """All steps from a state on."""
+) -> Iterator[_Plan]:
+    """Of all steps from a state on."""
     total = len(maker.split)
     take = _filled if size.micro_batches else _divided
     while True:
@@ -293,7 +329,72 @@ def _steps(
         visits, lengths, share = take(maker, order, first, size)
         state = state.advance(len(visits.samples), total)
         digest = zlib.crc32(np.concatenate([visits.samples, lengths]).tobytes()) & DIGEST
-        yield Step(tuple(maker.packed(visits, share)), visits.samples, state, digest)
+        yield _Plan(visits, share, state, digest)
+
+
+def _steps(maker: BatchMaker, plans: Iterable[_Plan]) -> Iterator[Step]:
+    """The steps of some plans, made here."""
+    for plan in plans:
+        yield plan.step(maker.packed(plan.visits, plan.share))
+
+
+class _Made(NamedTuple):
+    """A micro-batch from another process, and what making it has met with and cost.
+
+    Attributes:
+        batch: the micro-batch.
+        bad: the samples that it lacks.
+        bytes_read: of its clips.
+        traffic: that it took; see `Traffic.amounts`.
+    """
+
+    batch: PackedBatch
+    bad: Sequence[BadSample]
+    bytes_read: int
+    traffic: Mapping[str, float]
+
+
+def _fork(maker: BatchMaker) -> Workers[Visits, _Made]:
+    """The processes that make micro-batches as this maker does."""
+    maker.activity.share_notes(maker.workers)
+
+    def make(visits: Visits, number: int) -> _Made:
+        notes, activity = Notes(), NotedActivity(maker.activity.notes, number)
+        before = maker.split.traffic.amounts()
+        batch = replace(maker, quarantine=notes, activity=activity).make(visits)
+        activity.begins("waiting for work")
+        after = maker.split.traffic.amounts()
+        traffic = {name: after[name] - before[name] for name in after}
+        return _Made(batch, notes.noted, activity.bytes_read, traffic)
+
+    return Workers(make, maker.workers)
+
+
+def _steps_by(
+    workers: Workers[Visits, _Made], maker: BatchMaker, plans: Iterable[_Plan]
+) -> Iterator[Step]:
+    """The steps of some plans, made by processes."""
+    begun: deque[_Plan] = deque()
+
+    def tasks() -> Iterator[Visits]:
+        for plan in plans:
+            begun.append(plan)
+            for chosen in plan.share:
+                yield Visits(plan.visits.samples[chosen], plan.visits.epochs[chosen])
+            maker.activity.begins("waiting for its processes")
+
+    batches = (_received(maker, one) for one in workers.map(tasks()))
+    for first in batches:
+        plan = begun.popleft()
+        yield plan.step([first, *islice(batches, len(plan.share) - 1)])
+
+
+def _received(maker: BatchMaker, made: _Made) -> PackedBatch:
+    for one in made.bad:
+        maker.quarantine.add(*one)
+    maker.activity.bytes_read += made.bytes_read
+    maker.activity.traffic.count(**made.traffic)
+    return made.batch
 
 
 _Taken: TypeAlias = tuple[Visits, NDArray[np.int64], list[NDArray[np.int64]]]

@@ -121,6 +121,8 @@ class DataSettings(Settings):
             at its URL, or in the first of a mixture.
         face_dim, speech_dim: refuse a dataset whose features have other dimensions; null takes the
             dataset's.
+        workers: processes of a rank that make its training batches; 0: a thread of the rank does.
+            The batches are the same.
         verify: check the shards' sha256 before the run.
         max_quarantined: stop the run after this many bad samples.
     """
@@ -134,6 +136,7 @@ class DataSettings(Settings):
     tokenizer: Path | None = None
     face_dim: int | None = None
     speech_dim: int | None = None
+    workers: int = Field(0, ge=0)
     verify: bool = False
     max_quarantined: int = Field(100, ge=0)
 

@@ -8,6 +8,7 @@ not come back together.
 """
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -91,8 +92,12 @@ class Traffic:
 
     def __add__(self, other: "Traffic") -> "Traffic":
         """What both have cost; the sum is counted no further."""
-        names = [one.name for one in fields(self) if one.init and one.compare]
-        return Traffic(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        theirs = other.amounts()
+        return Traffic(**{name: one + theirs[name] for name, one in self.amounts().items()})
+
+    def amounts(self) -> dict[str, Any]:
+        """All numbers, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.compare}
 
     def count(self, **amounts: float) -> None:
         """Add to some of them, by name."""
@@ -133,7 +138,8 @@ class Remote:
         self._traffic = traffic
         self._wait = wait
         self._draw = np.random.default_rng()
-        self._scheme = _open_scheme(scheme, settings)
+        self._name = scheme
+        self._opened = os.getpid(), _open_scheme(scheme, settings)
 
     def read(self, url: Url, most: int) -> bytes:
         """A small file.
@@ -188,6 +194,15 @@ class Remote:
                 f"wrong bytes: their sha256 is {digest.hexdigest()}, dataset.json says "
                 f"{shard.sha256}"
             )
+
+    @property
+    def _scheme(self) -> "_Scheme":
+        """With connections of this very process, not of the one that it was forked from."""
+        process, scheme = self._opened
+        if process != os.getpid():
+            scheme = _open_scheme(self._name, self._settings)
+            self._opened = os.getpid(), scheme
+        return scheme
 
     def persist(self, url: Url, attempt: Callable[[], T]) -> T:
         """Do something with a file again and again, until it is done.

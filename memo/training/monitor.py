@@ -94,7 +94,7 @@ class Supply:
         self._last = now
         clips, network, seconds = (new - old for new, old in zip(now, last, strict=True))
         columns = {"read_mb_per_s": clips / MEGA / seconds}
-        traffic = self._maker.split.traffic
+        traffic = self._maker.traffic
         if traffic.hits + traffic.misses:
             columns["network_mb_per_s"] = network / MEGA / seconds
             columns["cache_hits"] = traffic.hits / (traffic.hits + traffic.misses)
@@ -102,7 +102,7 @@ class Supply:
 
     def _counts(self) -> tuple[float, float, float]:
         """Bytes of clips, bytes over the network, seconds."""
-        traffic = self._maker.split.traffic
+        traffic = self._maker.traffic
         return self._maker.activity.bytes_read, traffic.bytes_read, perf_counter()
 
 

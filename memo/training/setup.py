@@ -274,7 +274,8 @@ def batch_makers(
     of_parts = [lengths(part) for part in data.parts]
     joined = JoinedLengths(of_parts, [len(part) for part in data.parts])
     valid = {name: maker(split, lengths(split)) for name, split in data.valid.items()}
-    return Makers(maker(data.train, joined), valid)
+    train = replace(maker(data.train, joined), workers=config.data.workers)
+    return Makers(train, valid)
 
 
 def step_size(config: PretrainConfig) -> StepSize:

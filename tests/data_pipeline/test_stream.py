@@ -1,16 +1,19 @@
 """The stream on real shards: the same global batches on any ranks, after any restart."""
 
+import json
 import logging
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data_pipeline import stream as stream_module
 from data_pipeline.clip import Clip
@@ -21,6 +24,7 @@ from data_pipeline.packing import Example, PackedBatch
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.reader import Split
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream, eval_batches
+from data_pipeline.watch import Activity
 from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split
 
 SEED, SAMPLES, BUDGET = 5, 11, 40
@@ -197,6 +201,53 @@ def test_an_error_in_the_thread_reaches_the_trainer(split: Split, tmp_path: Path
         next(stream)
         with pytest.raises(ZeroDivisionError, match="defect"):
             next(stream)
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two batches, or parts of them, are equal to the bit."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, PackedBatch) and isinstance(other, PackedBatch):
+        return all(
+            _same(ours, theirs) for ours, theirs in zip(*map(_values, (one, other)), strict=True)
+        )
+    return one == other
+
+
+def _values(batch: PackedBatch) -> list[object]:
+    return [getattr(batch, field.name) for field in fields(batch)]
+
+
+@pytest.mark.parametrize("size", [StepSize(7), StepSize(0, micro_batches=3)])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_processes_make_the_same_steps(tmp_path: Path, workers: int, size: StepSize) -> None:
+    split = write_split(tmp_path / "bad", SAMPLES, bad=(2,))
+    found = []
+    for count in (0, workers):
+        maker = replace(_maker(split, tmp_path / str(count)), workers=count, activity=Activity())
+        with TrainStream(maker, _start(split), size, prefetch=1) as stream:
+            found.append(list(islice(stream, 6)))
+        assert maker.activity.bytes_read > 0
+        lines = (tmp_path / str(count) / "quarantine.jsonl").read_text("utf8").splitlines()
+        assert [json.loads(line)["key"] for line in lines] == ["k2"]
+    for one, other in zip(*found, strict=True):
+        assert (one.state_after, one.digest) == (other.state_after, other.digest)
+        assert one.samples.tolist() == other.samples.tolist()
+        pairs = zip(one.micro_batches, other.micro_batches, strict=True)
+        assert all(_same(*pair) for pair in pairs)
+
+
+def test_what_a_process_meets_is_raised_to_the_trainer(split: Split, tmp_path: Path) -> None:
+    def broken(clip: Clip, sample: int, epoch: int) -> Example:
+        assert 1 // 0, "raises"
+        return plain(clip, sample, epoch)
+
+    maker = replace(_maker(split, tmp_path), transform=broken, workers=1)
+    with (
+        TrainStream(maker, _start(split), StepSize(4)) as stream,
+        pytest.raises(RuntimeError, match=r"in broken\n(.*\n)*ZeroDivisionError"),
+    ):
+        next(stream)
 
 
 def test_a_loader_that_stalls_says_where(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -318,17 +319,19 @@ def maker(split: Split, folder: Path) -> BatchMaker:
     return BatchMaker(split, plain, {}, FACE_DIM, SPEECH_DIM, lengths, 64, Placement(), quarantine)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("settings", [FETCH, RANGES], ids=lambda one: one.read)
 def test_training_sees_the_same_batches(
-    tmp_path: Path, cache: Path, settings: RemoteSettings
+    tmp_path: Path, cache: Path, settings: RemoteSettings, workers: int
 ) -> None:
     here = write_split(tmp_path / "small", 11)
     with FileServer(tmp_path / "small") as server:
         there = open_url(server, settings).split("valid")
+        far = replace(maker(there, tmp_path), workers=workers)
         state = StreamState.start(7, here.fingerprint)
         with (
             TrainStream(maker(here, tmp_path), state, StepSize(8)) as ours,
-            TrainStream(maker(there, tmp_path), state, StepSize(8)) as theirs,
+            TrainStream(far, state, StepSize(8)) as theirs,
         ):
             for _ in range(4):
                 one, other = next(ours), next(theirs)

@@ -89,7 +89,7 @@ def test_the_supply_is_what_came_since_the_row_before(monkeypatch: pytest.Monkey
     times = iter([0.0, 2.0, 6.0])
     monkeypatch.setattr(monitor_module, "perf_counter", lambda: next(times))
     activity, traffic = Activity(), Traffic()
-    maker = SimpleNamespace(activity=activity, split=SimpleNamespace(traffic=traffic))
+    maker = SimpleNamespace(activity=activity, traffic=traffic)
     supply = Supply(cast("BatchMaker", maker))
     activity.bytes_read = 10_000_000
     assert supply.columns() == {"read_mb_per_s": 5}

@@ -248,6 +248,18 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
+def test_processes_that_make_the_batches_change_no_bit(folder: Path) -> None:
+    for workers in (0, 2):
+        run = config(folder, f"workers-{workers}", [f"data.workers={workers}", "steps=4"])
+        pretrain(run, "auto")
+    one, other = folder / "workers-0", folder / "workers-2"
+    assert rows(one) == rows(other)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        last = Path("checkpoints", "step-00000004", name)
+        assert (one / last).read_bytes() == (other / last).read_bytes()
+
+
+@pytest.mark.slow
 def test_a_run_in_the_way_is_not_overwritten(folder: Path) -> None:
     run = folder / "in-the-way"
     run.mkdir()

@@ -1,0 +1,240 @@
+"""Processes that work for this one, so that its interpreter is free for the training.
+
+They are forked, so they know all that this process knows when they begin, and nothing is copied.
+What they make comes back without passing through a pipe: tensors are laid into shared memory, of
+which the pipe carries the descriptor.
+"""
+
+import io
+import mmap
+import os
+import pickle
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from data_pipeline.errors import UserError
+
+Task = TypeVar("Task")
+Made = TypeVar("Made")
+
+DEPTH = 2
+"""Tasks that a process has at a time: one that it works at, one that waits."""
+
+ALIGNED = 64
+"""Bytes that a tensor begins at a multiple of."""
+
+DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that a scheduler sends to every process of a run; this one decides when the run ends."""
+
+
+class Workers(Generic[Task, Made]):
+    """Some processes that do the same work on one task after the other.
+
+    A process ends when this object is closed, and when this process is gone, however it ended.
+
+    Args:
+        work: task -> what is made of it; told which of the processes it is done in, from 0.
+        count: of processes.
+    """
+
+    def __init__(self, work: Callable[[Task, int], Made], count: int) -> None:
+        self._pipes: list[Connection[Any, Any]] = []
+        self._processes: list[ForkProcess] = []
+        context = get_context("fork")
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            self._pipes.append(ours)
+            arguments = (work, number, theirs, tuple(self._pipes))
+            process = context.Process(target=_serve, args=arguments, name=f"loader-{number}")
+            process.daemon = True
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+
+    def map(self, tasks: Iterator[Task]) -> Iterator[Made]:
+        """What is made of each task, in their order; some tasks are taken ahead.
+
+        Raises:
+            Exception: what was raised at the work; a UserError if a process was killed.
+        """
+        count, sent = len(self._pipes), deque[int]()
+        for number, task in enumerate(islice(tasks, DEPTH * count)):
+            self._send(number % count, task)
+            sent.append(number % count)
+        while sent:
+            number = sent.popleft()
+            made = self._receive(number)
+            for task in islice(tasks, 1):
+                self._send(number, task)
+                sent.append(number)
+            yield made
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for process in self._processes:
+            process.kill()
+        for process, pipe in zip(self._processes, self._pipes, strict=True):
+            process.join()
+            pipe.close()
+
+    def _send(self, number: int, task: Task) -> None:
+        try:
+            self._pipes[number].send(task)
+        except OSError:
+            raise self._lost(number) from None
+
+    def _receive(self, number: int) -> Made:
+        try:
+            answer: _Answer = self._pipes[number].recv()
+            handle = recv_handle(self._pipes[number]) if answer.size else None
+        except (EOFError, OSError):
+            raise self._lost(number) from None
+        if answer.error is not None:
+            raise answer.error
+        made: Made = _unpacked(answer, handle)
+        return made
+
+    def _lost(self, number: int) -> UserError:
+        process = self._processes[number]
+        process.join(1)
+        return UserError(
+            f"loader process {process.pid} is gone (status {process.exitcode}); if it was killed "
+            "for want of memory, lower data.workers"
+        )
+
+
+class _Answer(NamedTuple):
+    """What a process sends.
+
+    Attributes:
+        error: that was raised at the work; None if there was none.
+        content: a pickle of what was made, with numbers for its tensors.
+        tensors: dtype, shape and first byte of each.
+        size: bytes of the shared memory that they lie in; 0: there is none.
+    """
+
+    error: Exception | None = None
+    content: bytes = b""
+    tensors: tuple[tuple[torch.dtype, torch.Size, int], ...] = ()
+    size: int = 0
+
+
+def _serve(
+    work: Callable[[Any, int], Any],
+    number: int,
+    pipe: "Connection[Any, Any]",
+    not_ours: "tuple[Connection[Any, Any], ...]",
+) -> None:
+    """In a process: tasks in, answers out, until the other side of the pipe is closed."""
+    for one in not_ours:  # else no process would see the others' pipes end
+        one.close()
+    for name in DEAF_TO:
+        signal.signal(name, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the threads of the other process were not forked
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer, tensors = _packed(work(task, number))
+        except Exception as error:
+            answer, tensors = _Answer(_portable(error)), []
+        try:
+            _send_answer(pipe, answer, tensors)
+        except OSError:  # nobody is there to take it
+            return
+
+
+def _portable(error: Exception) -> Exception:
+    """What can be raised in another process: a defect comes with its traceback as text."""
+    return error if isinstance(error, UserError) else RuntimeError(traceback.format_exc())
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves tensors out, and keeps them."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, obj: object) -> int | None:
+        """The number of a tensor."""
+        if not isinstance(obj, Tensor):
+            return None
+        self.tensors.append(obj)
+        return len(self.tensors) - 1
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts tensors in again; the pickle is of a process of our own."""
+
+    def __init__(self, content: bytes, tensors: list[Tensor]) -> None:
+        super().__init__(io.BytesIO(content))
+        self._tensors = tensors
+
+    def persistent_load(self, pid: int) -> Tensor:
+        """The tensor of a number."""
+        return self._tensors[pid]
+
+
+def _packed(made: object) -> tuple[_Answer, list[Tensor]]:
+    """The answer, and the tensors that are to lie in shared memory."""
+    file = io.BytesIO()
+    pickler = _Pickler(file)
+    pickler.dump(made)
+    places, size = [], 0
+    for one in pickler.tensors:
+        places.append((one.dtype, one.shape, size))
+        size += -(-one.nbytes // ALIGNED) * ALIGNED
+    return _Answer(None, file.getvalue(), tuple(places), size), pickler.tensors
+
+
+def _send_answer(pipe: "Connection[Any, Any]", answer: _Answer, tensors: list[Tensor]) -> None:
+    pipe.send(answer)
+    if not answer.size:
+        return
+    handle = os.memfd_create("memo-batch")
+    try:
+        os.ftruncate(handle, answer.size)
+        with mmap.mmap(handle, answer.size) as memory:
+            for one, (_, _, begin) in zip(tensors, answer.tensors, strict=True):
+                memory[begin : begin + one.nbytes] = _bytes_of(one)
+        send_handle(pipe, handle, os.getppid())
+    finally:
+        os.close(handle)
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def _unpacked(answer: _Answer, handle: int | None) -> Any:  # noqa: ANN401
+    """What was made; its tensors keep the shared memory as long as they are there."""
+    tensors: list[Tensor] = []
+    if handle is not None:
+        memory = mmap.mmap(handle, answer.size)
+        os.close(handle)
+        tensors = [_view(memory, *place) for place in answer.tensors]
+    else:
+        tensors = [torch.empty(shape, dtype=dtype) for dtype, shape, _ in answer.tensors]
+    return _Unpickler(answer.content, tensors).load()
+
+
+def _view(memory: mmap.mmap, dtype: torch.dtype, shape: torch.Size, begin: int) -> Tensor:
+    count = shape.numel()
+    if not count:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=begin).view(shape)

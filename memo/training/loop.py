@@ -36,7 +36,7 @@ from memo.training.monitor import (
 )
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
-from memo.training.saving import Saver, folders_by_step, point_latest, write_checkpoint
+from memo.training.saving import Saver, folders_by_step, go_back_to, write_checkpoint
 from memo.training.setup import Makers, step_size
 from memo.training.signals import StopSignals
 from memo.training.spikes import step_before
@@ -256,17 +256,14 @@ class _Training:
         return found
 
     def _go_back(self, step: int) -> None:
-        """Take up a checkpoint, and go on with the data that come next.
-
-        What follows the checkpoint is overwritten as the run comes to it.
-        """
+        """Take up a checkpoint, and go on with the data that come next."""
         run, now = self.run, self.run.progress
         with run.ranks.together():
             folder = _saved(run)[step]
             checkpoint = open_checkpoint(folder)
             state = checkpoint.state()
             if run.ranks.first:
-                point_latest(folder.parent, folder.name)
+                go_back_to(folder.parent, step)
         run.engine.go_back(state)
         number = now.roll_backs + 1
         then = replace(checkpoint.progress, stream=now.stream, roll_backs=number)

@@ -231,6 +231,15 @@ def point_latest(root: Path, name: str) -> None:
     _sync(root)
 
 
+def go_back_to(root: Path, step: int) -> None:
+    """Let `latest` name the checkpoint of a step, and remove the later ones."""
+    folders = folders_by_step(root)
+    point_latest(root, folders[step].name)
+    for later, folder in folders.items():
+        if later > step:
+            shutil.rmtree(folder)
+
+
 def _prune(root: Path, config: PretrainConfig, newest: int) -> None:
     """Remove the oldest checkpoints, and what interrupted writes have left.
 

@@ -4,7 +4,7 @@ from threading import Event
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.training.saving import Saver, folders_by_step
+from memo.training.saving import Saver, folders_by_step, go_back_to, point_latest
 
 
 def full() -> Path:
@@ -56,3 +56,12 @@ def test_the_folders_of_others_are_no_checkpoints(tmp_path: Path) -> None:
     for name in ("step-00000400", "step-00000020", "step-00000400.keep", "step-x", "step-1.tmp"):
         (tmp_path / name).mkdir()
     assert list(folders_by_step(tmp_path)) == [20, 400]
+
+
+def test_going_back_leaves_no_later_checkpoint(tmp_path: Path) -> None:
+    for step in (2, 4, 5, 6):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    point_latest(tmp_path, "step-00000006")
+    go_back_to(tmp_path, 4)
+    assert list(folders_by_step(tmp_path)) == [2, 4]
+    assert (tmp_path / "latest").read_text() == "step-00000004\n"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import TracebackType
@@ -232,8 +233,15 @@ def _obituary(rank: int, beat: Beat | None) -> str:
     return f"rank {rank} on {beat.host} is gone; the last that was heard of it: {beat.doing}"
 
 
+_numbers = count()
+
+
 def _open_store() -> Store:
-    """A connection of its own to the store of the rendezvous, for the thread."""
+    """A connection of its own to the store of the rendezvous, for the thread.
+
+    All ranks watch over each other equally often, so the number is the same on all, and what one
+    heartbeat has left there is not taken for another's.
+    """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     wait = timedelta(seconds=LOST_S)
-    return PrefixStore("heartbeat", TCPStore(address, port, timeout=wait))
+    return PrefixStore(f"heartbeat-{next(_numbers)}", TCPStore(address, port, timeout=wait))

@@ -16,8 +16,9 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from data_pipeline.packing import PackedBatch
 from memo.training import heartbeat as module
+from memo.training.distributed import join
 from memo.training.engine import Engine, StepResult
-from memo.training.heartbeat import Heartbeat
+from memo.training.heartbeat import Heartbeat, watched
 from memo.training.pretrain import pretrain
 from memo.tuning.run import finetune
 from tests.memo.training.small_run import small_config, write_small_dataset
@@ -78,6 +79,23 @@ def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ended.wait(10)
     assert said[0].startswith("ends, for rank 0 on ")
     assert said[0].endswith("has failed: a defect")
+
+
+def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    said = list[str]()
+
+    def give_up(_: Heartbeat, why: str, stacks: bool = False) -> None:
+        assert not stacks
+        said.append(why)
+
+    monkeypatch.setattr(Heartbeat, "_give_up", give_up)
+    ranks = join(1)
+    with pytest.raises(ValueError, match="a defect"), watched(ranks, 60):
+        raise ValueError("a defect")
+    with watched(ranks, 60):
+        time.sleep(0.5)
+    assert not said
 
 
 def train_until_something_happens(place: str, kind: str, happens: str) -> None:

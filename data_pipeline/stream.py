@@ -345,7 +345,8 @@ class _Made(NamedTuple):
         batch: the micro-batch.
         bad: the samples that it lacks.
         bytes_read: of its clips.
-        traffic: that it took; see `Traffic.amounts`.
+        traffic: that it took; see `Traffic.amounts`. What it finds in the cache is no hit, for it
+            may have been fetched ahead for it.
     """
 
     batch: PackedBatch
@@ -364,7 +365,7 @@ def _fork(maker: BatchMaker) -> Workers[Visits, _Made]:
         batch = replace(maker, quarantine=notes, activity=activity).make(visits)
         activity.begins("waiting for work")
         after = maker.split.traffic.amounts()
-        traffic = {name: after[name] - before[name] for name in after}
+        traffic = {name: after[name] - before[name] for name in after if name != "hits"}
         return _Made(batch, notes.noted, activity.bytes_read, traffic)
 
     return Workers(make, maker.workers)

@@ -1,10 +1,12 @@
 """Processes that work for this one, so that its interpreter is free for the training.
 
-They are forked, so they know all that this process knows when they begin, and nothing is copied.
-What they make comes back without passing through a pipe: tensors are laid into shared memory, of
-which the pipe carries the descriptor.
+They are forked, so they know all that this process knows when they begin; memory that it writes to
+later, as a CPU's weights, is there twice from then on. What they make comes back without passing
+through a pipe: tensors are laid into shared memory, of which the pipe carries the descriptor.
 """
 
+import ctypes
+import gc
 import io
 import mmap
 import os
@@ -34,6 +36,9 @@ DEPTH = 2
 ALIGNED = 64
 """Bytes that a tensor begins at a multiple of."""
 
+PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal that a process gets when the one that forked it is gone."""
+
 DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that a scheduler sends to every process of a run; this one decides when the run ends."""
 
@@ -41,26 +46,40 @@ DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 class Workers(Generic[Task, Made]):
     """Some processes that do the same work on one task after the other.
 
-    A process ends when this object is closed, and when this process is gone, however it ended.
+    A process ends when this object is closed, and when the thread that made it is gone, however it
+    ended.
 
     Args:
         work: task -> what is made of it; told which of the processes it is done in, from 0.
         count: of processes.
+
+    Raises:
+        UserError: so many cannot be started.
     """
 
     def __init__(self, work: Callable[[Task, int], Made], count: int) -> None:
         self._pipes: list[Connection[Any, Any]] = []
         self._processes: list[ForkProcess] = []
+        try:
+            for number in range(count):
+                self._start(work, number)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"only {len(self._processes)} of {count} loader processes can be started "
+                f"({error.strerror}); lower data.workers"
+            ) from None
+
+    def _start(self, work: Callable[[Task, int], Made], number: int) -> None:
         context = get_context("fork")
-        for number in range(count):
-            ours, theirs = context.Pipe()
-            self._pipes.append(ours)
-            arguments = (work, number, theirs, tuple(self._pipes))
-            process = context.Process(target=_serve, args=arguments, name=f"loader-{number}")
-            process.daemon = True
-            process.start()
-            theirs.close()
-            self._processes.append(process)
+        ours, theirs = context.Pipe()
+        self._pipes.append(ours)
+        arguments = (work, number, os.getpid(), theirs, tuple(self._pipes))
+        process = context.Process(target=_serve, args=arguments, name=f"loader-{number}")
+        process.daemon = True
+        process.start()
+        theirs.close()
+        self._processes.append(process)
 
     def map(self, tasks: Iterator[Task]) -> Iterator[Made]:
         """What is made of each task, in their order; some tasks are taken ahead.
@@ -74,18 +93,18 @@ class Workers(Generic[Task, Made]):
             sent.append(number % count)
         while sent:
             number = sent.popleft()
-            made = self._receive(number)
+            yield self._receive(number)
             for task in islice(tasks, 1):
                 self._send(number, task)
                 sent.append(number)
-            yield made
 
     def close(self) -> None:
         """End the processes, whatever they are at."""
         for process in self._processes:
             process.kill()
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
+        for process in self._processes:
             process.join()
+        for pipe in self._pipes:
             pipe.close()
 
     def _send(self, number: int, task: Task) -> None:
@@ -133,10 +152,15 @@ class _Answer(NamedTuple):
 def _serve(
     work: Callable[[Any, int], Any],
     number: int,
+    parent: int,
     pipe: "Connection[Any, Any]",
     not_ours: "tuple[Connection[Any, Any], ...]",
 ) -> None:
     """In a process: tasks in, answers out, until the other side of the pipe is closed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # also when the work hangs
+    if os.getppid() != parent:
+        return
+    gc.freeze()
     for one in not_ours:  # else no process would see the others' pipes end
         one.close()
     for name in DEAF_TO:
@@ -145,21 +169,26 @@ def _serve(
     while True:
         try:
             task = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
+        handle = None
         try:
             answer, tensors = _packed(work(task, number))
+            if answer.size:
+                handle = _share(answer, tensors)
         except Exception as error:
-            answer, tensors = _Answer(_portable(error)), []
+            answer = _Answer(_portable(error))
         try:
-            _send_answer(pipe, answer, tensors)
+            _send_answer(pipe, answer, handle)
         except OSError:  # nobody is there to take it
             return
 
 
 def _portable(error: Exception) -> Exception:
     """What can be raised in another process: a defect comes with its traceback as text."""
-    return error if isinstance(error, UserError) else RuntimeError(traceback.format_exc())
+    if isinstance(error, UserError):
+        return error
+    return RuntimeError(f"in a loader process: {error!r}\n{traceback.format_exc()}")
 
 
 class _Pickler(pickle.Pickler):
@@ -201,18 +230,20 @@ def _packed(made: object) -> tuple[_Answer, list[Tensor]]:
     return _Answer(None, file.getvalue(), tuple(places), size), pickler.tensors
 
 
-def _send_answer(pipe: "Connection[Any, Any]", answer: _Answer, tensors: list[Tensor]) -> None:
-    pipe.send(answer)
-    if not answer.size:
-        return
+def _share(answer: _Answer, tensors: list[Tensor]) -> int:
+    """Lay tensors into shared memory; its descriptor."""
     handle = os.memfd_create("memo-batch")
-    try:
-        os.ftruncate(handle, answer.size)
-        with mmap.mmap(handle, answer.size) as memory:
-            for one, (_, _, begin) in zip(tensors, answer.tensors, strict=True):
-                memory[begin : begin + one.nbytes] = _bytes_of(one)
+    os.ftruncate(handle, answer.size)
+    with mmap.mmap(handle, answer.size) as memory:
+        for one, (_, _, begin) in zip(tensors, answer.tensors, strict=True):
+            memory[begin : begin + one.nbytes] = _bytes_of(one)
+    return handle
+
+
+def _send_answer(pipe: "Connection[Any, Any]", answer: _Answer, handle: int | None) -> None:
+    pipe.send(answer)
+    if handle is not None:
         send_handle(pipe, handle, os.getppid())
-    finally:
         os.close(handle)
 
 
@@ -225,7 +256,9 @@ def _unpacked(answer: _Answer, handle: int | None) -> Any:  # noqa: ANN401
     """What was made; its tensors keep the shared memory as long as they are there."""
     tensors: list[Tensor] = []
     if handle is not None:
-        memory = mmap.mmap(handle, answer.size)
+        # Unlike Python's mmap this keeps no descriptor, of which a process may have few.
+        name, size = f"/proc/self/fd/{handle}", answer.size
+        memory = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
         os.close(handle)
         tensors = [_view(memory, *place) for place in answer.tensors]
     else:
@@ -233,8 +266,6 @@ def _unpacked(answer: _Answer, handle: int | None) -> Any:  # noqa: ANN401
     return _Unpickler(answer.content, tensors).load()
 
 
-def _view(memory: mmap.mmap, dtype: torch.dtype, shape: torch.Size, begin: int) -> Tensor:
-    count = shape.numel()
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype, count=count, offset=begin).view(shape)
+def _view(memory: Tensor, dtype: torch.dtype, shape: torch.Size, begin: int) -> Tensor:
+    size = shape.numel() * dtype.itemsize
+    return memory[begin : begin + size].view(dtype).view(shape)

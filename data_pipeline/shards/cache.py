@@ -87,7 +87,10 @@ class ShardCache:
         except OSError as error:
             raise self._unusable(error) from None
         with lock:
-            yield
+            try:
+                yield
+            finally:  # a process that was forked meanwhile has it open as well
+                fcntl.flock(lock, fcntl.LOCK_UN)
 
     def touch(self, sha256: str) -> None:
         """Note that a shard is used; its lock must be held."""

@@ -137,9 +137,14 @@ class Remote:
         self._settings = settings
         self._traffic = traffic
         self._wait = wait
-        self._draw = np.random.default_rng()
         self._name = scheme
-        self._opened = os.getpid(), _open_scheme(scheme, settings)
+        self._open()
+
+    def _open(self) -> None:
+        """Connections and random pauses of this process."""
+        self._process = os.getpid()
+        self._draw = np.random.default_rng()
+        self._opened = _open_scheme(self._name, self._settings)
 
     def read(self, url: Url, most: int) -> bytes:
         """A small file.
@@ -198,11 +203,9 @@ class Remote:
     @property
     def _scheme(self) -> "_Scheme":
         """With connections of this very process, not of the one that it was forked from."""
-        process, scheme = self._opened
-        if process != os.getpid():
-            scheme = _open_scheme(self._name, self._settings)
-            self._opened = os.getpid(), scheme
-        return scheme
+        if self._process != os.getpid():
+            self._open()
+        return self._opened
 
     def persist(self, url: Url, attempt: Callable[[], T]) -> T:
         """Do something with a file again and again, until it is done.

@@ -132,11 +132,18 @@ class Heartbeat:
         try:
             yield
         except RuntimeError:
+            self._wait_if_refused()
             lost = self._lost(3 * BEAT_S) if self._ranks > 1 else []
             if not lost:
                 raise
             self._say(f"ends, for {' and '.join(lost)}")
             raise SystemExit(STATUS) from None
+
+    def _wait_if_refused(self) -> None:
+        """Let the thread end this process if another one has said what the user must mend."""
+        with suppress(DistError, OSError):
+            if self._ranks > 1 and self._store.check([REFUSAL]):
+                sleep(2 * LINGER_S)
 
     def _watch(self) -> None:
         """In the thread."""
@@ -201,6 +208,8 @@ class Heartbeat:
         if self._rank == 0:
             self._say(f"ends, for {self._store.get(REFUSAL).decode()}")
             sleep(LINGER_S)  # the others read it in this rank's store
+        else:
+            sleep(2 * BEAT_S)  # a launcher ends all when the first leaves; the line comes before
         os._exit(REFUSED)
 
     def _give_up(self, why: str, stacks: bool = False) -> None:

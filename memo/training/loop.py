@@ -36,10 +36,16 @@ from memo.training.monitor import (
 )
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
-from memo.training.saving import Saver, folders_by_step, go_back_to, write_checkpoint
+from memo.training.saving import (
+    Saver,
+    folder_of,
+    folders_by_step,
+    go_back_to,
+    write_checkpoint,
+)
 from memo.training.setup import Makers, step_size
 from memo.training.signals import StopSignals
-from memo.training.spikes import step_before
+from memo.training.spikes import LossRecord, step_before
 
 FULL = 1000
 """Stands for "too many bad samples" where the ranks agree on a signal's number."""
@@ -245,13 +251,16 @@ class _Training:
         found = None
         if self.run.ranks.first:
             self._saver.wait()
-            found = step_before(_saved(self.run), progress.step, progress.losses.high)
+            saved = folders_by_step(self.run.folder / "checkpoints")
+            found = step_before(saved, progress.step, progress.losses.high)
         found = self.run.ranks.gather(found)[0]
         if found is None:
             self._display.say(
                 f"step {progress.step}: the loss has risen, and there is no checkpoint from before"
             )
-            calm = replace(progress, losses=replace(progress.losses, high=0))
+            calm = replace(
+                progress, losses=LossRecord()
+            )  # the new level is the course from here on
             self.run = replace(self.run, progress=calm)
         return found
 
@@ -259,15 +268,15 @@ class _Training:
         """Take up a checkpoint, and go on with the data that come next."""
         run, now = self.run, self.run.progress
         with run.ranks.together():
-            folder = _saved(run)[step]
-            checkpoint = open_checkpoint(folder)
+            root = run.folder / "checkpoints"
+            checkpoint = open_checkpoint(folder_of(root, step))
             state = checkpoint.state()
             if run.ranks.first:
-                go_back_to(folder.parent, step)
+                go_back_to(root, step)
         run.engine.go_back(state)
         number = now.roll_backs + 1
         then = replace(checkpoint.progress, stream=now.stream, roll_backs=number)
-        self.run = replace(run, progress=then)
+        self.run, self._bad_steps = replace(run, progress=then), 0
         self._display.say(
             f"step {now.step}: the loss has risen; back to step {step} (roll-back {number}), "
             "without the data since"
@@ -320,11 +329,6 @@ def _advance(
         losses = losses.after(result.loss if result.applied else math.nan, config.roll_back)
     tokens = progress.tokens + result.tokens
     return Progress(progress.step + 1, tokens, step.state_after, losses, progress.roll_backs)
-
-
-def _saved(run: Run) -> dict[int, Path]:
-    """Step -> folder of each checkpoint of the run."""
-    return folders_by_step(run.folder / "checkpoints")
 
 
 def _save(run: Run, saver: Saver) -> None:

@@ -137,7 +137,7 @@ def write_checkpoint(
             are.
     """
     _refuse_non_finite(state.model)
-    folder = root / f"step-{progress.step:08d}"
+    folder = folder_of(root, progress.step)
     temporary = folder.with_suffix(".tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -253,6 +253,11 @@ def _prune(root: Path, config: PretrainConfig, newest: int) -> None:
         for old in own[: -config.keep_checkpoints]:
             if config.keep_every is None or old % config.keep_every:
                 shutil.rmtree(steps[old])
+
+
+def folder_of(root: Path, step: int) -> Path:
+    """Where a run's `checkpoints` has that of a step."""
+    return root / f"step-{step:08d}"
 
 
 def folders_by_step(root: Path) -> dict[int, Path]:

@@ -1,11 +1,14 @@
 """Processes that work for this one: order, tensors, errors, and that none is left behind."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,8 @@ def test_tasks_are_taken_ahead_but_not_all(three: Workers[int, tuple[int, int]])
 
     results = three.map(tasks())
     next(results)
+    assert len(taken) == 6
+    next(results)
     assert len(taken) == 7
 
 
@@ -85,9 +90,8 @@ def test_large_tensors_leave_no_descriptor_open() -> None:
 
     workers = Workers(filled, 2)
     before = len(os.listdir("/proc/self/fd"))
-    for task, found in enumerate(workers.map(iter(range(40)))):
-        assert bool((found == task).all())
-    del found
+    kept = list(workers.map(iter(range(40))))
+    assert all(bool((found == task).all()) for task, found in enumerate(kept))
     assert len(os.listdir("/proc/self/fd")) == before
     workers.close()
 
@@ -102,7 +106,9 @@ def test_errors_are_raised_here() -> None:
     workers = Workers(fail, 1)
     with pytest.raises(UserError, match=r"^no such shard$"):
         list(workers.map(iter(["user"])))
-    with pytest.raises(RuntimeError, match=r"in fail\n(.*\n)*ValueError: a defect"):
+    with pytest.raises(
+        RuntimeError, match=r"^in a loader process: ValueError\('a defect'\)\n(.*\n)*.* in fail"
+    ):
         list(workers.map(iter(["else"])))
     workers.close()
 
@@ -131,6 +137,21 @@ def test_what_asks_a_run_to_stop_does_not_end_its_processes() -> None:
     workers.close()
 
 
+def test_too_many_processes_are_refused_and_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = ForkProcess.start, list[ForkProcess]()
+
+    def fails(process: ForkProcess) -> None:
+        if len(started) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(ForkProcess, "start", fails)
+    with pytest.raises(UserError, match=r"only 2 of 3 .* \(Resource temp.*lower data\.workers"):
+        Workers(described, 3)
+    assert not any(one.is_alive() for one in started)
+
+
 def test_closing_does_not_wait_for_what_hangs() -> None:
     def hang(task: int, number: int) -> None:
         time.sleep(task + number)
@@ -143,14 +164,15 @@ def test_closing_does_not_wait_for_what_hangs() -> None:
 
 
 def owner(place: Path) -> None:
-    """In a process of its own: its workers' numbers, then it is killed."""
+    """In a process of its own: its workers' numbers, then it is killed while they are at work."""
 
     def who(task: int, number: int) -> int:
-        del task, number
+        if task >= 2:
+            time.sleep(600 + number)
         return os.getpid()
 
     workers = Workers(who, 2)
-    place.write_text(" ".join(map(str, workers.map(iter(range(2))))))
+    place.write_text(" ".join(map(str, islice(workers.map(iter(range(4))), 2))))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

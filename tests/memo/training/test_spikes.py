@@ -206,7 +206,7 @@ def test_without_a_checkpoint_from_before_the_run_goes_on_and_says_so(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pretrain(config_of(folder, "plain"), "auto")
-    tell_a_spike(monkeypatch, 3, 4)
+    tell_a_spike(monkeypatch, 3, 4, 5, 6)  # a new level, and a checkpoint on it
     pretrain(config_of(folder, "nothing-saved", "checkpoint_every=4"), "auto")
     assert "step 4: the loss has risen, and there is no checkpoint" in capsys.readouterr().out
     assert weights(folder / "nothing-saved") == weights(folder / "plain")

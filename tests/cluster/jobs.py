@@ -66,15 +66,22 @@ def wait_for(done: Callable[[], object], limit_s: float = 240) -> None:
 
 
 def wait_for_state(cluster: Cluster, job: str, state: str) -> None:
-    """Until the job is so; that it has ended otherwise is a failure."""
-    ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"} - {state}
+    """Until the job is so; that it has ended otherwise is a failure, told with its output."""
+    ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"} - {state}
 
     def there() -> bool:
         now = cluster.state(job)
-        assert now not in ends, now
+        assert now not in ends, f"{now}, not {state}: {output(cluster, job)}"
         return now == state
 
     wait_for(there)
+
+
+def output(cluster: Cluster, job: str) -> str:
+    """The end of what it has written."""
+    found = re.search(r"StdOut=(.+)", cluster.say("scontrol", "show", "job", job))
+    path = Path(found[1]) if found else Path()
+    return path.read_text("utf8")[-4000:] if path.is_file() else "no output"
 
 
 def restarts(cluster: Cluster, job: str) -> int:

@@ -33,9 +33,10 @@ def test_an_array_of_folds_is_the_run_of_all(cluster: Cluster, tmp_path: Path) -
     words = ["finetune", f"run_dir={run}", *changes]
     array, summary = submit(cluster, ROOT, tmp_path, variables, *words)
     second = f"{array}_1"
-    wait_for(lambda: "StepId" in cluster.say("scontrol", "show", "step", f"{second}.0"))
+    # Not by `scontrol show step`, which of a task of an array shows the script's own step as well.
+    wait_for(lambda: f"{second}.0" in cluster.say("squeue", "-s", "-h", "-o", "%i").split())
     cluster.say("scancel", "--batch", "--signal=USR1", second)
-    wait_for(lambda: cluster.state(second) == "PENDING")
+    wait_for_state(cluster, second, "PENDING")
     assert cluster.state(summary) == "PENDING"
     assert finetune(tuning_config(task, backbone, plain, "adapter")) == 0
     wait_for_state(cluster, summary, "COMPLETED")

@@ -10,6 +10,7 @@ A batch is of one task, or unlabelled text of it, which enters the two adversari
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import torch
@@ -88,7 +89,7 @@ class AspNetwork(nn.Module):
         encoders = [one for one in (self.shared, *self.private[:1]) if one is not None]
         width = sum(cast("Encoder", one).width for one in encoders)
         self.dropout = Dropout(dropout)
-        self.outputs = nn.ModuleList(nn.Linear(width, count) for count in classes)
+        self.outputs = _output_layers(width, classes)
         if sharing == "asp":
             self.discriminator = Discriminator(cast("Encoder", self.shared).width, len(classes))
 
@@ -164,6 +165,12 @@ class AspNetwork(nn.Module):
         found = [self._private_alone(rows, nothing, other) for other in others]
         sums = [self.logits(one, other).sum() for one, other in zip(found, others, strict=True)]
         return torch.stack([*sums, texts.cu_seqlens.new_zeros((), dtype=torch.float32)]).sum()
+
+
+def _output_layers(width: int, classes: Sequence[int]) -> nn.ModuleList:
+    """Those of as many classes begin alike, so that they pull a shared encoder in one direction."""
+    first = {count: nn.Linear(width, count) for count in dict.fromkeys(classes)}
+    return nn.ModuleList(deepcopy(first[count]) for count in classes)
 
 
 class Transfer(nn.Module):

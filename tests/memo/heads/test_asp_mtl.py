@@ -63,6 +63,13 @@ def test_a_batch_trains_the_shared_and_its_own_parts(sharing: Sharing) -> None:
     assert set(found) == {"label"} | ({"adversary", "difference"} if sharing == "asp" else set())
 
 
+def test_tasks_of_as_many_classes_begin_alike_and_part() -> None:
+    first, second, third = network("fs").outputs
+    assert torch.equal(first.weight, second.weight)
+    assert first.weight is not second.weight
+    assert len(third.weight) == 3
+
+
 def test_the_label_loss_is_that_of_both_states() -> None:
     model = network("sp")
     shared, private = model.shared_states(texts()), private_states(model, 2)

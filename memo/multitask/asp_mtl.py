@@ -32,6 +32,7 @@ from memo.multitask.setup import (
 from memo.multitask.texts import TokenStates
 from memo.multitask.transfer import CHANNELS, Learner, TransferSystem
 from memo.objectives.base import LossSum
+from memo.tuning.base import stays_pretrained
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.setup import pretrained_parts
 
@@ -103,13 +104,8 @@ class AspMtl(Recipe):
                 "distribution.activation_checkpointing does not go with changing adapters"
             )
         settings = setup.config.asp_mtl
-        if setup.backbone is not None and setup.config.adapter.kind != "houlsby":
-            raise UserError("asp_mtl: a backbone's adapters are adapter.kind=houlsby")
-        if setup.backbone is not None and (settings.upper_layers or 0) > setup.backbone.spec.layers:
-            raise UserError(
-                f"asp_mtl.upper_layers={settings.upper_layers}: the backbone has "
-                f"{setup.backbone.spec.layers}"
-            )
+        if setup.backbone is not None:
+            _check_layers(setup.config, setup.backbone.spec.layers)
         if settings.unlabelled and settings.sharing != "asp":
             raise UserError("asp_mtl.unlabelled needs the adversary of asp_mtl.sharing=asp")
         if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
@@ -145,7 +141,7 @@ class AspMtl(Recipe):
         )
         system = AspSystem(blueprint.kinds, network, settings)
         if not words:
-            _freeze_backbone(system, config.mode)
+            _freeze_backbone(system, config)
         return system
 
     def first(self, setup: SystemSetup) -> SystemSetup:
@@ -189,6 +185,17 @@ class AspMtl(Recipe):
         return config.asp_mtl.unlabelled
 
 
+def _check_layers(config: FinetuneConfig, layers: int) -> None:
+    """Adapters stand in layers that the backbone has, above those that stay as they are."""
+    if config.adapter.kind != "houlsby":
+        raise UserError("asp_mtl: a backbone's adapters are adapter.kind=houlsby")
+    upper, frozen = config.asp_mtl.upper_layers or layers, config.frozen_layers
+    if upper + frozen > layers:
+        raise UserError(
+            f"asp_mtl.upper_layers={upper} and frozen_layers={frozen}: the backbone has {layers}"
+        )
+
+
 def _left_out(setup: SystemSetup) -> int | None:
     """Number of the task that is left out."""
     name = setup.config.asp_mtl.leave_out
@@ -213,10 +220,12 @@ def _adapter_encoders(blueprint: Blueprint) -> tuple[nn.Module, Callable[[], nn.
     return TokenStates(body, cls_id), lambda: AdapterEncoder(upper, next(numbers))
 
 
-def _freeze_backbone(system: AspSystem, mode: str) -> None:
+def _freeze_backbone(system: AspSystem, config: FinetuneConfig) -> None:
     """`full` trains all, `adapter` adapters and the LayerNorms beside them, `linear` neither."""
+    mode = config.mode
     for name, parameter in system.named_parameters():
         below, upper = ".reader." in name, ".upper." in name
         added = upper and (".adapters." in name or "norm." in name)
         trained = mode == "full" or (mode == "adapter" and added)
-        parameter.requires_grad_(trained or not (below or upper))
+        frozen = stays_pretrained(name.partition(".reader.")[2], config.frozen_layers)
+        parameter.requires_grad_(not frozen and (trained or not (below or upper)))

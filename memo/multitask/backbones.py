@@ -7,7 +7,7 @@ import torch
 from memo.multitask.base import System
 from memo.multitask.setup import Blueprint, SystemFold
 from memo.multitask.texts import TextStates, TokenStates, WordStates
-from memo.tuning.base import Parts, TuningMode, parse_mode
+from memo.tuning.base import Parts, TuningMode, parse_mode, stays_pretrained
 from memo.tuning.setup import pretrained_parts
 from memo.words.encoders import WordEmbedding
 from memo.words.vectors import train_vectors, vector_table
@@ -48,15 +48,17 @@ def token_states(blueprint: Blueprint) -> tuple[TokenStates, Sequence[TuningMode
     return TokenStates(body, backbone.tokenizer.cls_id), modes
 
 
-def freeze(system: System, prefix: str, modes: Sequence[TuningMode]) -> None:
+def freeze(system: System, prefix: str, modes: Sequence[TuningMode], frozen_layers: int) -> None:
     """Freeze what the modes do not train of a backbone; everything else is trained.
 
     Args:
         system: the model.
         prefix: of the names of the backbone's parameters, with the dot.
         modes: say what is trained.
+        frozen_layers: see `stays_pretrained`.
     """
     for name, parameter in system.named_parameters():
         if name.startswith(prefix):
             inside = f"backbone.{name.removeprefix(prefix)}"
-            parameter.requires_grad_(any(mode.trains(inside) for mode in modes))
+            trained = any(mode.trains(inside) for mode in modes)
+            parameter.requires_grad_(trained and not stays_pretrained(inside, frozen_layers))

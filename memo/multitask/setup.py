@@ -365,7 +365,8 @@ _SINGLE = (
 )  # fmt: skip
 _SYSTEMS = ("sog", "asp_mtl", "trimodal")
 _BACKBONE = (
-    "mode", "direct", "adapter", "asp_mtl.upper_layers", "sog.layer", "sog.kept_gib",
+    "mode", "direct", "frozen_layers", "adapter", "asp_mtl.upper_layers", "sog.layer",
+    "sog.kept_gib",
 )  # fmt: skip
 
 

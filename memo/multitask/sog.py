@@ -193,7 +193,7 @@ class Sog(Recipe):
         if blueprint.config.mode == "linear":
             tokens = FrozenTokenStates(tokens, settings.layer, blueprint.store)
         system = SogSystem(kinds, tokens, settings, (1,))
-        freeze(system, "texts.backbone.", modes)
+        freeze(system, "texts.backbone.", modes, blueprint.config.frozen_layers)
         return system
 
     def sampling(self, config: FinetuneConfig) -> Sampling:

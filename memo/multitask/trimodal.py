@@ -218,7 +218,7 @@ class Trimodal(Recipe):
             tokens, modes = token_states(blueprint)
             clips = ClipEncoder(tokens.backbone, settings.width)
             system = TrimodalSystem(kinds, clips, CLIP, settings)
-            freeze(system, "encoder.backbone.", modes)
+            freeze(system, "encoder.backbone.", modes, blueprint.config.frozen_layers)
             return system
         images = ImageNetwork(settings.image)
         posts = PostEncoder(

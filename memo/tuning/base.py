@@ -7,6 +7,7 @@ as it is can be combined: `prompt+adapter`.
 import difflib
 import importlib
 import pkgutil
+import re
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,19 @@ class TuningMode(ABC):
         del name
         return False
 
+
+def stays_pretrained(name: str, frozen_layers: int) -> bool:
+    """Whether a parameter of a backbone belongs to its embeddings or its lowest layers.
+
+    Args:
+        name: as in `TaskModel`.
+        frozen_layers: that count as the lowest; with 0 the embeddings do not count either.
+    """
+    found = _LAYER.match(name)
+    return frozen_layers > 0 and found is not None and int(found[1] or 0) < frozen_layers
+
+
+_LAYER = re.compile(r"backbone\.(?:text|face|speech|encoder\.layers\.(\d+))\.")
 
 _REGISTRY: dict[str, type[TuningMode]] = {}
 

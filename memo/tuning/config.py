@@ -95,6 +95,10 @@ class ContinualSettings(Settings):
     replay_clips: int = Field(10, ge=1)
 
 
+_WHOLE_MODES = ("full", *SEQUENCE_MODES)
+"""Those that train every layer."""
+
+
 class FinetuneConfig(Settings):
     """All settings of a tuning run.
 
@@ -106,6 +110,8 @@ class FinetuneConfig(Settings):
         backbone: what a system of several tasks reads texts with: the pretrained model (`memo`), or
             words with vectors as in the `original`, which needs no `pretrained`.
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
+        frozen_layers: leave the pretrained embeddings and this many of the lowest layers as they
+            are, where the mode would train them.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
         members: tasks of a system that are learned; null takes all.
@@ -123,6 +129,7 @@ class FinetuneConfig(Settings):
     mode: str = "full"
     backbone: Literal["memo", "original"] = "memo"
     pretrained: Path | None = None
+    frozen_layers: int = Field(0, ge=0)
     direct: bool = False
     members: tuple[str, ...] | None = Field(None, min_length=1)
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
@@ -157,6 +164,12 @@ class FinetuneConfig(Settings):
     def _something_to_start_from(self) -> Self:
         if self.backbone == "memo" and self.pretrained is None:
             raise ValueError("--pretrained: give a checkpoint or run of pretraining")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_freeze(self) -> Self:
+        if self.frozen_layers and self.mode not in _WHOLE_MODES:
+            raise ValueError(f"frozen_layers is for --mode {', '.join(_WHOLE_MODES)}")
         return self
 
     @property

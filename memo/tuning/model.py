@@ -12,7 +12,7 @@ from memo.heads.base import LABEL, Head
 from memo.heads.classifier import Classifier
 from memo.model.memobert import MemoBert
 from memo.objectives.base import LossSum
-from memo.tuning.base import Parts, TuningMode
+from memo.tuning.base import Parts, TuningMode, stays_pretrained
 
 Penalty: TypeAlias = Callable[[nn.Module], Tensor]
 """Model -> scalar."""
@@ -89,8 +89,10 @@ def build_task_model(modes: Sequence[TuningMode], parts: Parts, class_weights: T
     for mode in modes:
         mode.extend(parts)
     model = TaskModel(parts.backbone, head, class_weights)
+    frozen = parts.config.frozen_layers
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(mode.trains(name) for mode in modes))
+        trained = any(mode.trains(name) for mode in modes)
+        parameter.requires_grad_(trained and not stays_pretrained(name, frozen))
     return model
 
 

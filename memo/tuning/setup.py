@@ -172,10 +172,15 @@ def open_backbone(config: FinetuneConfig) -> Backbone:
     """The checkpoint that tuning starts from.
 
     Raises:
-        UserError: there is none, or it is damaged.
+        UserError: there is none, it is damaged, or has fewer layers than shall be frozen.
     """
     assert config.pretrained is not None, "the settings have checked it"
     checkpoint = open_checkpoint(config.pretrained)
+    if config.frozen_layers > checkpoint.spec.layers:
+        raise UserError(
+            f"frozen_layers={config.frozen_layers}: {config.pretrained} has "
+            f"{checkpoint.spec.layers} layers"
+        )
     return Backbone(
         checkpoint=checkpoint,
         spec=checkpoint.spec,

@@ -106,6 +106,17 @@ def test_what_each_mode_trains(task: Path, backbone: Path, tmp_path: Path) -> No
     assert heads
 
 
+def test_the_lowest_layers_can_stay_as_they_are(task: Path, backbone: Path, tmp_path: Path) -> None:
+    model = model_of(setup_of(task, backbone, tmp_path, "full", "frozen_layers=1"))
+    everything = {name for name, _ in model.named_parameters()}
+    below = ("backbone.text.", "backbone.face.", "backbone.speech.", "backbone.encoder.layers.0.")
+    assert trained(model) == {name for name in everything if not name.startswith(below)}
+    with pytest.raises(UserError, match=r"frozen_layers=9: .* has 1 layers"):
+        setup_of(task, backbone, tmp_path, "full", "frozen_layers=9")
+    with pytest.raises(UserError, match="frozen_layers is for --mode full"):
+        setup_of(task, backbone, tmp_path, "adapter", "frozen_layers=1")
+
+
 def test_soft_prompts_train_their_vectors_alone(task: Path, backbone: Path, tmp_path: Path) -> None:
     setup = setup_of(task, backbone, tmp_path, "prompt", "prompt.soft=3")
     model = model_of(setup)

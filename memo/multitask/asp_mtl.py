@@ -14,7 +14,7 @@ from data_pipeline.packing import PackedBatch
 from memo.heads.adversary import reversal_weight
 from memo.heads.asp_mtl import AspNetwork
 from memo.heads.base import LABEL
-from memo.multitask.backbones import word_states
+from memo.multitask.backbones import upper_states, word_states
 from memo.multitask.base import System, TaskKind, TextSystem
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import AspSettings
@@ -32,7 +32,6 @@ from memo.multitask.setup import (
 from memo.multitask.texts import TokenStates
 from memo.multitask.transfer import CHANNELS, Learner, TransferSystem
 from memo.objectives.base import LossSum
-from memo.tuning.base import stays_pretrained
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.setup import pretrained_parts
 
@@ -141,7 +140,7 @@ class AspMtl(Recipe):
         )
         system = AspSystem(blueprint.kinds, network, settings)
         if not words:
-            _freeze_backbone(system, config)
+            _freeze_backbone(system, config.mode)
         return system
 
     def first(self, setup: SystemSetup) -> SystemSetup:
@@ -216,16 +215,15 @@ def _adapter_encoders(blueprint: Blueprint) -> tuple[nn.Module, Callable[[], nn.
     sets = (settings.sharing != "alone") + (settings.sharing != "fs") * len(blueprint.kinds)
     layers = settings.upper_layers or body.spec.layers
     upper = UpperLayers(body, layers, cls_id, sets, config.adapter.size)
-    numbers = count()
-    return TokenStates(body, cls_id), lambda: AdapterEncoder(upper, next(numbers))
+    tokens, numbers = upper_states(TokenStates(body, cls_id), blueprint), count()
+    return tokens, lambda: AdapterEncoder(upper, next(numbers))
 
 
-def _freeze_backbone(system: AspSystem, config: FinetuneConfig) -> None:
+def _freeze_backbone(system: AspSystem, mode: str) -> None:
     """`full` trains all, `adapter` adapters and the LayerNorms beside them, `linear` neither."""
-    mode = config.mode
     for name, parameter in system.named_parameters():
         below, upper = ".reader." in name, ".upper." in name
         added = upper and (".adapters." in name or "norm." in name)
         trained = mode == "full" or (mode == "adapter" and added)
-        frozen = stays_pretrained(name.partition(".reader.")[2], config.frozen_layers)
+        frozen = ".reader.below." in name
         parameter.requires_grad_(not frozen and (trained or not (below or upper)))

@@ -6,7 +6,7 @@ import torch
 
 from memo.multitask.base import System
 from memo.multitask.setup import Blueprint, SystemFold
-from memo.multitask.texts import TextStates, TokenStates, WordStates
+from memo.multitask.texts import TextStates, TokenStates, UpperTokenStates, WordStates
 from memo.tuning.base import Parts, TuningMode, parse_mode, stays_pretrained
 from memo.tuning.setup import pretrained_parts
 from memo.words.encoders import WordEmbedding
@@ -36,6 +36,16 @@ def word_states(blueprint: Blueprint) -> TextStates:
     return WordStates(WordEmbedding(blueprint.table, blueprint.config.words.frozen))
 
 
+def upper_states(tokens: TokenStates, blueprint: Blueprint) -> TokenStates | UpperTokenStates:
+    """The same states; layers that shall stay as they are read a text once, if there is room."""
+    frozen = blueprint.config.frozen_layers
+    if not frozen:
+        return tokens
+    found = UpperTokenStates(tokens, frozen, blueprint.store)
+    found.below.requires_grad_(requires_grad=False)
+    return found
+
+
 def token_states(blueprint: Blueprint) -> tuple[TokenStates, Sequence[TuningMode]]:
     """A backbone's tokens, and how it is trained."""
     config, backbone = blueprint.config, blueprint.backbone
@@ -48,7 +58,9 @@ def token_states(blueprint: Blueprint) -> tuple[TokenStates, Sequence[TuningMode
     return TokenStates(body, backbone.tokenizer.cls_id), modes
 
 
-def freeze(system: System, prefix: str, modes: Sequence[TuningMode], frozen_layers: int) -> None:
+def freeze(
+    system: System, prefix: str, modes: Sequence[TuningMode], frozen_layers: int = 0
+) -> None:
     """Freeze what the modes do not train of a backbone; everything else is trained.
 
     Args:

@@ -62,8 +62,6 @@ class SogSettings(Settings):
         dropout: of the dense vector.
         pooling: of the convolutions over the text; `max` in the paper.
         layer: of a frozen backbone, whose states are read, 0 its embeddings; null: the last.
-        kept_gib: of a frozen backbone's states that are kept in memory, so that it reads a text
-            once for all epochs and folds.
     """
 
     gate: GateName | Literal["none"] = "sog"
@@ -76,7 +74,6 @@ class SogSettings(Settings):
     dropout: float = Field(0.5, ge=0, lt=1)
     pooling: Literal["max", "mean"] = "max"
     layer: int | None = Field(None, ge=0)
-    kept_gib: float = Field(2.0, ge=0)
 
 
 class AspSettings(Settings):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from data_pipeline.packing import PackedBatch
 from memo.model.memobert import MemoBert
 from memo.multitask.config import AspSettings
-from memo.multitask.texts import filled, in_windows
+from memo.multitask.texts import filled, through_layers
 from memo.tuning.adapter import Bottleneck
 from memo.words.encoders import MeanWords, PooledCnn, WordLstm, pool_words
 
@@ -106,10 +106,7 @@ class UpperLayers(nn.Module):
         """(L, D), S texts -> (S, D), through one set of adapters."""
         for one in self.many:
             one.chosen = number
-        windows = in_windows(texts, self._cls_id)
-        for layer in self.layers:
-            rows = layer(rows, windows.cu_seqlens, windows.seqlens)
-        states = filled(rows, texts)
+        states = filled(through_layers(self.layers, rows, texts, self._cls_id), texts)
         return pool_words(states.vectors, states.lengths, "mean")[: len(texts.seqlens)]
 
 

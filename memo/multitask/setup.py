@@ -101,11 +101,12 @@ class SystemSetup:
 
     @cached_property
     def store(self) -> StateStore | None:
-        """Keeps what a frozen backbone has read, for all folds."""
+        """Keeps what frozen layers have read, for all folds and seeds."""
         config = self.config
         # At stage 3 every forward pass is one of all ranks, whatever each has kept.
-        kept = config.mode == "linear" and config.distribution.zero_stage < 3
-        return StateStore(int(config.sog.kept_gib * 2**30)) if kept else None
+        frozen = config.mode == "linear" or config.frozen_layers > 0
+        kept = frozen and config.distribution.zero_stage < 3
+        return StateStore(int(config.kept_gib * 2**30)) if kept else None
 
     @cached_property
     def views(self) -> list[View]:
@@ -365,8 +366,7 @@ _SINGLE = (
 )  # fmt: skip
 _SYSTEMS = ("sog", "asp_mtl", "trimodal")
 _BACKBONE = (
-    "mode", "direct", "frozen_layers", "adapter", "asp_mtl.upper_layers", "sog.layer",
-    "sog.kept_gib",
+    "mode", "direct", "frozen_layers", "kept_gib", "adapter", "asp_mtl.upper_layers", "sog.layer",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from memo.heads.maml import maml_loss
 from memo.heads.sog import SogNetwork, SogOutput
-from memo.multitask.backbones import freeze, token_states, word_states
+from memo.multitask.backbones import freeze, token_states, upper_states, word_states
 from memo.multitask.base import System, TaskKind, TextSystem, task_loss
 from memo.multitask.batches import Sampling, TaskBatch
 from memo.multitask.config import MamlSettings, SogSettings
@@ -192,8 +192,8 @@ class Sog(Recipe):
         tokens, modes = token_states(blueprint)
         if blueprint.config.mode == "linear":
             tokens = FrozenTokenStates(tokens, settings.layer, blueprint.store)
-        system = SogSystem(kinds, tokens, settings, (1,))
-        freeze(system, "texts.backbone.", modes, blueprint.config.frozen_layers)
+        system = SogSystem(kinds, upper_states(tokens, blueprint), settings, (1,))
+        freeze(system, "texts.backbone.", modes)
         return system
 
     def sampling(self, config: FinetuneConfig) -> Sampling:

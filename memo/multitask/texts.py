@@ -236,6 +236,34 @@ class FrozenTokenStates(TokenStates):
         return states.to(next(self.backbone.parameters()).dtype)
 
 
+class UpperTokenStates(TextStates):
+    """Hidden states of a backbone whose embeddings and lowest layers stay as they are.
+
+    Args:
+        tokens: of the backbone, whose lowest layers it keeps.
+        frozen_layers: how many.
+        store: keeps what they have read; None keeps nothing.
+    """
+
+    def __init__(self, tokens: TokenStates, frozen_layers: int, store: StateStore | None) -> None:
+        super().__init__()
+        self.layers = tokens.backbone.encoder.layers[frozen_layers:]
+        self.below = FrozenTokenStates(tokens, frozen_layers, store)
+        self.width = self.below.width
+
+    def rows(self, batch: PackedBatch) -> Tensor:
+        """See the base class."""
+        return through_layers(self.layers, self.below.rows(batch), batch, self.below.cls_id)
+
+
+def through_layers(layers: nn.ModuleList, rows: Tensor, batch: PackedBatch, cls_id: int) -> Tensor:
+    """Rows (L, D) of packed texts through some layers of a backbone, each window by itself."""
+    windows = in_windows(batch, cls_id)
+    for layer in layers:
+        rows = layer(rows, windows.cu_seqlens, windows.seqlens)
+    return rows
+
+
 def in_windows(batch: PackedBatch, cls_id: int) -> PackedBatch:
     """The same tokens; a sequence begins at every [CLS].
 

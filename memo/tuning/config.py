@@ -112,6 +112,8 @@ class FinetuneConfig(Settings):
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
         frozen_layers: leave the pretrained embeddings and this many of the lowest layers as they
             are, where the mode would train them.
+        kept_gib: of frozen layers' states that a system of several tasks keeps in memory, so that
+            they read a text once for all epochs, folds and seeds.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
         members: tasks of a system that are learned; null takes all.
@@ -130,6 +132,7 @@ class FinetuneConfig(Settings):
     backbone: Literal["memo", "original"] = "memo"
     pretrained: Path | None = None
     frozen_layers: int = Field(0, ge=0)
+    kept_gib: float = Field(2.0, ge=0)
     direct: bool = False
     members: tuple[str, ...] | None = Field(None, min_length=1)
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)

@@ -129,7 +129,7 @@ def check_single(config: FinetuneConfig) -> None:
         UserError: names one.
     """
     default = FinetuneConfig(task="any", pretrained=Path())
-    for name in ("backbone", "members", "words", "sog", "asp_mtl", "trimodal"):
+    for name in ("backbone", "members", "kept_gib", "words", "sog", "asp_mtl", "trimodal"):
         if getattr(config, name) != getattr(default, name):
             value = f"={config.backbone}" if name == "backbone" else ""
             raise UserError(f"{name}{value} is for systems of several tasks, as sog or asp_mtl")

@@ -1,6 +1,7 @@
 """Whole runs of systems: what they learn, what they leave, other ranks, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,25 @@ def test_asp_learns_every_session(changes: tuple[str, ...], asp: Path, tmp_path:
 
 
 @pytest.mark.parametrize("system", ["sog", "asp"])
+def test_lower_layers_stay_as_they_are(
+    system: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    deep = write_backbone(write_corpus(tmp_path / "demo"), tmp_path / "deep", "model.layers=3")
+    changes = ["backbone=memo", f"pretrained={deep}", "frozen_layers=1", "training.epochs=1"]
+    changes += ["asp_mtl.upper_layers=1"] if system == "asp" else []
+    read, kept = (tmp_path / "read", "kept_gib=0"), (tmp_path / "kept", "kept_gib=1")
+    tuned = []
+    for run, room in (read, kept):
+        task = request.getfixturevalue(system)
+        assert finetune(system_config(task, run, *changes, room)) == 0
+        tuned.append(load_file(fold_folder(run, 0, 1) / "system" / "system.safetensors"))
+    found = [re.match(r".*\.layers\.\d", name) for name in tuned[0]]
+    assert len({one[0] for one in found if one}) == 2
+    assert not [name for name in tuned[0] if ".below." in name or ".text." in name]
+    assert all(torch.equal(tuned[1][name], value) for name, value in tuned[0].items())
+
+
+@pytest.mark.parametrize("system", ["sog", "asp"])
 @pytest.mark.parametrize("mode", ["full", "adapter", "linear"])
 def test_a_backbone_can_be_below(
     system: str, mode: str, backbone: Path, request: pytest.FixtureRequest, tmp_path: Path
@@ -132,7 +152,7 @@ def test_what_is_kept_of_a_frozen_backbone_changes_nothing(
     found = []
     for kept in (0, 1e-5, 1):
         run = tmp_path / str(kept)
-        finetune(system_config(sog, run, *changes, f"sog.kept_gib={kept}"))
+        finetune(system_config(sog, run, *changes, f"kept_gib={kept}"))
         found.append(load_file(fold_folder(run, 0, 1) / "system" / "system.safetensors"))
     for name, value in found[0].items():
         assert all(torch.equal(one[name], value) for one in found), name

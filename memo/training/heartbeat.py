@@ -22,6 +22,7 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: i
 
 from data_pipeline.errors import AgreedError
 from memo.training.distributed import Ranks
+from memo.training.memory import is_shortage
 
 BEAT_S = 1.0
 LOST_S = 60.0
@@ -31,6 +32,7 @@ LINGER_S = 5.0
 """The others hang as well; the store must not end with the first rank before they have said so."""
 
 ENDED = "has ended"
+SMALLER = "a smaller batch.token_budget needs less memory"
 FAILURE = "failure"
 """Key in the store under which a rank says why it cannot go on."""
 
@@ -98,7 +100,7 @@ class Heartbeat:
         self.does(ENDED)
         with suppress(DistError, OSError):
             if error is not None and not isinstance(error, AgreedError | SystemExit):
-                self._tell_failure(str(error))
+                self._tell_failure(_first_line(error))
             self._beat()
 
     def does(self, what: str) -> None:
@@ -124,14 +126,17 @@ class Heartbeat:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """An error that came of the loss of a rank ends the process with a line that names it.
+        """What is no defect ends the process with a line: the loss of a rank, too little memory.
 
         Raises:
-            SystemExit: with `STATUS`.
+            SystemExit: with `STATUS`; a rank was lost.
+            AgreedError: memory ran out on this one.
         """
         try:
             yield
-        except RuntimeError:
+        except (RuntimeError, MemoryError) as error:
+            if is_shortage(error):
+                self.refuse(f"{self._doing[0]}: {_first_line(error)}; {SMALLER}")
             self._wait_if_refused()
             lost = self._lost(3 * BEAT_S) if self._ranks > 1 else []
             if not lost:
@@ -199,10 +204,9 @@ class Heartbeat:
 
     def _tell_failure(self, why: str) -> None:
         """Let all other ranks know that this one cannot go on; the first to say so is heard."""
-        line = why.partition("\n")[0]
         if not self._store.check([FAILURE]):
             who = f"rank {self._rank} on {socket.gethostname()}"
-            self._store.set(FAILURE, f"{who} has failed: {line}")
+            self._store.set(FAILURE, f"{who} has failed: {why}")
 
     def _end_refused(self) -> None:
         if self._rank == 0:
@@ -234,6 +238,10 @@ def watched(ranks: Ranks, hang_s: float) -> Iterator[Ranks]:
     heart = Heartbeat(ranks.rank, ranks.count, hang_s)
     with heart, heart.explained():
         yield replace(ranks, does=heart.does, refuse=heart.refuse)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or "out of memory"
 
 
 def _obituary(rank: int, beat: Beat | None) -> str:

@@ -12,8 +12,10 @@ from threading import Event
 from unittest.mock import patch
 
 import pytest
+import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from data_pipeline.errors import AgreedError
 from data_pipeline.packing import PackedBatch
 from memo.training import heartbeat as module
 from memo.training.distributed import join
@@ -38,10 +40,27 @@ def test_an_error_without_a_loss_is_left_as_it_is(monkeypatch: pytest.MonkeyPatc
     with (
         Heartbeat(0, 2, 60, store) as one,
         Heartbeat(1, 2, 60, store),
-        pytest.raises(RuntimeError, match="out of memory"),
+        pytest.raises(RuntimeError, match="a defect"),
         one.explained(),
     ):
-        raise RuntimeError("out of memory")
+        raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ..."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+)
+def test_too_little_memory_is_the_users_to_mend(error: Exception) -> None:
+    heart = Heartbeat(0, 1, 60, HashStore())
+    heart.does("step 7")
+    with pytest.raises(AgreedError) as refused, heart, heart.explained():
+        raise error
+    said = str(error).partition("\n")[0] or "out of memory"
+    assert str(refused.value) == f"step 7: {said}; a smaller batch.token_budget needs less memory"
 
 
 def test_who_is_lost_is_named_with_what_it_did(

@@ -41,7 +41,8 @@ from rich.table import Table
 from benchmarks.jobs import DEMO
 from benchmarks.pieces import Pieces, open_pieces
 from data_pipeline.stream import Step
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.checkpoint import find_checkpoint, open_checkpoint, verify_files
 from memo.training.distributed import join
 from memo.training.engine import Engine

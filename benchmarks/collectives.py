@@ -151,7 +151,8 @@ def rank_main(folder: Path, cases: list[Case]) -> None:
 def measure(case: Case, folder: Path, ranks: Any, counting: Counting) -> dict[str, Any]:  # noqa: ANN401
     """Three steps as the training loop takes them; what the third has sent."""
     from data_pipeline.stream import TrainStream  # noqa: PLC0415
-    from memo.config import PretrainConfig, load_config  # noqa: PLC0415
+    from memo.config import PretrainConfig  # noqa: PLC0415
+    from memo.settings import load_config  # noqa: PLC0415
     from memo.training import setup  # noqa: PLC0415
     from memo.training.admission import refuse_other_data  # noqa: PLC0415
     from memo.training.engine import Engine  # noqa: PLC0415

@@ -24,7 +24,8 @@ from unittest.mock import patch
 
 from benchmarks.jobs import torchrun
 from data_pipeline.packing import PackedBatch
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.engine import Engine, StepResult
 from memo.training.pretrain import REQUEUE, pretrain
 

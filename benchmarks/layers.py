@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.stream import eval_batches
-from memo.config import load_config
 from memo.evaluation.scores import rows_scores
 from memo.heads.classifier import mean_of_sequences
 from memo.model.memobert import MemoBert
+from memo.settings import load_config
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.fold import FoldRun

@@ -37,8 +37,9 @@ from data_pipeline.order import StreamState
 from data_pipeline.packing import Example, pack
 from data_pipeline.shards.reader import Split, open_dataset
 from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
 from memo.objectives.transform import PretrainTransform
+from memo.settings import load_config
 from memo.training.setup import (
     Data,
     batch_makers,

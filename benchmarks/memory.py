@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.distributed import join
 from memo.training.footprint import Footprint, passing_bytes
 from memo.training.memory import GIB, ROOT, entry_bytes

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from data_pipeline.plan import divide, fill
 from data_pipeline.stream import BatchMaker, Placement
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.setup import batch_makers, build_model, build_transform, model_spec, open_data
 
 RANKS = (1, 2, 8, 64)

@@ -25,7 +25,8 @@ from pathlib import Path
 from benchmarks.jobs import DEMO, torchrun
 from benchmarks.pieces import Pieces, open_pieces
 from data_pipeline.stream import Step
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.checkpoint import Progress, open_checkpoint
 from memo.training.distributed import join
 from memo.training.engine import Engine

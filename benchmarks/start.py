@@ -32,7 +32,8 @@ from data_pipeline.shards.index import index_path
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import Placement, StepSize, TrainStream
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training.setup import batch_makers, build_model, build_transform, model_spec, open_data
 

@@ -39,7 +39,8 @@ from benchmarks.jobs import DEMO
 from benchmarks.pieces import Pieces, open_pieces
 from data_pipeline.packing import PackedBatch
 from data_pipeline.stream import Step
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.distributed import join
 from memo.training.engine import Engine
 from memo.training.optimizer import decay_groups, seed_step

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from data_pipeline.errors import AgreedError, UserError
-from memo.config import load_config
+from memo.settings import load_config
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from data_pipeline.errors import AgreedError, UserError
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
 

@@ -20,7 +20,8 @@ from itertools import count
 from pathlib import Path
 
 from data_pipeline.errors import UserError
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.training.setup import run_folder
 from memo.tuning.config import FinetuneConfig
 

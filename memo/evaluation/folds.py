@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from data_pipeline.errors import UserError
-from memo.config import Settings
+from memo.settings import Settings
 
 FOLD_SEED = 12
 """Deals groups into folds, and draws the validation groups; that of the ETRI baseline."""

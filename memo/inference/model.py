@@ -26,10 +26,11 @@ from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
-from memo.config import ModelSpec, ObjectiveSettings, parse_config
+from memo.config import ModelSpec, ObjectiveSettings
 from memo.model.memobert import MemoBert
 from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
+from memo.settings import parse_config
 from memo.tokenizer import Tokenizer, load_tokenizer
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig

@@ -24,12 +24,12 @@ from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch, pack
 from data_pipeline.shards.index import file_sha256
-from memo.config import parse_config
 from memo.multitask.asp_mtl import AspSystem
 from memo.multitask.base import System, TaskKind
 from memo.multitask.members import Member
 from memo.multitask.setup import Blueprint, SystemFold, find_recipe, window
 from memo.multitask.texts import Cut, TextTransform, cut_pieces, cut_words, label_specs
+from memo.settings import parse_config
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Artifact
 from memo.tuning.setup import open_backbone

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from memo.config import Settings
 from memo.heads.gates import GateName
 from memo.heads.sog import Place
+from memo.settings import Settings
 
 
 class WordSettings(Settings):

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.remote import FETCH, RemoteSettings
-from memo.config import Numbers, Settings, load_config
+from memo.config import Numbers
 from memo.evaluation.folds import Fold
+from memo.settings import Settings, load_config
 from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
 
 UNLABELLED = "unlabelled"

@@ -29,10 +29,11 @@ from data_pipeline.order import StreamState
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.place import Place
-from memo.config import ModelSpec, PretrainConfig, parse_config
+from memo.config import ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.registry import build_objectives
+from memo.settings import parse_config
 from memo.tokenizer import Tokenizer, load_tokenizer
 from memo.training.spikes import LossRecord
 from memo.training.state import TrainingState

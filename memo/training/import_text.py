@@ -7,11 +7,12 @@ import torch
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
 from data_pipeline.shards.dataset import FeatureSchema
-from memo.config import ModelSpec, PretrainConfig, load_config
+from memo.config import ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
 from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
+from memo.settings import load_config
 from memo.tokenizer import load_tokenizer
 from memo.training.checkpoint import Progress
 from memo.training.saving import write_checkpoint

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
-from memo.config import parse_config
+from memo.settings import parse_config
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Artifact
 from memo.tuning.model import load_trained

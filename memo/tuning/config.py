@@ -6,9 +6,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from data_pipeline.shards.remote import RemoteSettings
-from memo.config import Batch, Distribution, Limits, Numbers, Optimizer, Settings
+from memo.config import Batch, Distribution, Limits, Numbers, Optimizer
 from memo.multitask.config import AspSettings, SogSettings, TrimodalSettings, WordSettings
 from memo.objectives.base import Modality
+from memo.settings import Settings
 
 
 class PromptSettings(Settings):

@@ -11,9 +11,9 @@ import yaml
 from rich.console import Console
 
 from data_pipeline.errors import UserError
-from memo.config import parse_config
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
+from memo.settings import parse_config
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
 from memo.training.heartbeat import watched

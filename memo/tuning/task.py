@@ -22,9 +22,10 @@ from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.reader import Split, open_dataset
 from data_pipeline.shards.remote import FETCH, RemoteSettings
 from data_pipeline.stream import Samples
-from memo.config import DatasetPlace, Numbers, Settings, load_config
+from memo.config import DatasetPlace, Numbers
 from memo.evaluation.folds import Fold, FoldSettings, Groups, make_folds
 from memo.objectives.base import Modality
+from memo.settings import Settings, load_config
 
 TASKS = Path(__file__).parents[2] / "configs" / "tasks"
 

@@ -11,7 +11,8 @@ from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.reader import open_dataset
 from memo.cli import main
-from memo.config import PretrainConfig, load_config, parse_config
+from memo.config import PretrainConfig
+from memo.settings import load_config, parse_config
 from memo.tokenizer import load_tokenizer
 from memo.training.setup import first_state, open_data
 from memo.tuning.task import load_task, open_task

@@ -11,9 +11,9 @@ from data_pipeline.clip import Clip
 from data_pipeline.packing import Example, PackedBatch, Targets, pack
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.writer import ShardWriter
-from memo.config import load_config
 from memo.heads.base import LABEL
 from memo.multitask.texts import label_specs
+from memo.settings import load_config
 from memo.tuning.config import FinetuneConfig
 
 

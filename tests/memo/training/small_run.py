@@ -6,7 +6,8 @@ from typing import Any
 
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.shards.reader import open_dataset
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 
 SAMPLES, GLOBAL_BATCH, STEPS = 12, 8, 5

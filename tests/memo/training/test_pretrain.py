@@ -16,9 +16,10 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from data_pipeline.shards.reader import open_dataset
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
 from memo.evaluation.validate import validate
 from memo.objectives.base import LossSum
+from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training import loop as loop_module
 from memo.training import pretrain as pretrain_module

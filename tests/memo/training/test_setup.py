@@ -13,7 +13,8 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.mixture import Mixture
 from data_pipeline.shards.reader import open_dataset
-from memo.config import PretrainConfig, load_config
+from memo.config import PretrainConfig
+from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training import setup
 from memo.training.checkpoint import Checkpoint, Progress

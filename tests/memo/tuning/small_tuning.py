@@ -6,7 +6,7 @@ import yaml
 
 from data_pipeline.corpora.demo import EMOTIONS, write_demo
 from data_pipeline.shards.reader import open_dataset
-from memo.config import load_config
+from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training.checkpoint import Progress
 from memo.training.saving import write_checkpoint

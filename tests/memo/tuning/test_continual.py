@@ -12,9 +12,9 @@ import yaml
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
-from memo.config import load_config
 from memo.evaluation.transfer import transfer
 from memo.heads.base import LABEL
+from memo.settings import load_config
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.ewc import ElasticPenalty, Memory, diagonal_fisher

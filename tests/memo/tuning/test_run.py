@@ -13,8 +13,8 @@ import yaml
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import UserError
 from data_pipeline.quarantine import Quarantine
-from memo.config import load_config
 from memo.evaluation.scores import score
+from memo.settings import load_config
 from memo.training.distributed import Ranks
 from memo.tuning import fold as tuning_fold
 from memo.tuning import results as tuning_results

@@ -1,0 +1,64 @@
+"""Reading settings: what wins over what, and one line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.errors import UserError
+from memo.config import PretrainConfig
+from memo.settings import load_config
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("steps: 7\noptimizer:\n  lr: 0.5\n  warmup_steps: 3\n")
+    config = load_config(PretrainConfig, path, ["optimizer.lr=1e-4", "objectives.wwmlm.ratio=3"])
+    assert (config.steps, config.optimizer.warmup_steps) == (7, 3)
+    assert {name: one.ratio for name, one in config.objectives.items()} == {
+        "wwmlm": 3,
+        "span_mvfr": 1,
+        "span_mvfc_kl": 1,
+        "span_mafr": 1,
+    }
+    assert config.optimizer.lr == pytest.approx(1e-4)
+    assert config.optimizer.betas == (0.9, 0.98)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.lr=1", "unknown key 'optimiser'; did you mean 'optimizer'"),
+        ("optimizer.learning=1", r"unknown key 'optimizer\.learning'.*known here: betas, clip"),
+        ("optimizer.warmup_step=1", "did you mean 'warmup_steps'"),
+        ("objectives.wwmlm.weigth=1", "did you mean 'weight'"),
+        ("batch.token_budget=0", r"batch\.token_budget=0: .*must be 1 or more, or auto"),
+        ("batch={token_budget: auto, micro_batches: 2}", "keeps global_batch"),
+        ("optimizer.lr=-1", r"optimizer\.lr=-1: .*greater than 0"),
+        ("model.size=tiny", r"model\.size='tiny'"),
+        ("name=${x}", "'x' not found"),
+        ("objectives=[1]", r"objectives=\[1\]: .*incompatible"),
+        ("optimizer.betas=[0.9,1.5]", r"optimizer\.betas\.1=1\.5: .*less than 1"),
+        ("optimizer.lr=.inf", r"optimizer\.lr=inf: .*finite"),
+        ("model.heads=0", r"model\.heads=0"),
+        ("steps", "write key=value"),
+        ("=3", "write key=value"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(PretrainConfig, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"bad\.yaml") as caught:
+        load_config(PretrainConfig, path, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no config file"):
+        load_config(PretrainConfig, tmp_path / "absent.yaml", [])

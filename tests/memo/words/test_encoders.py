@@ -91,6 +91,21 @@ def test_both_directions_are_those_of_torch_on_packed_texts() -> None:
     assert lstm.width == 10
 
 
+def test_forget_gates_begin_open() -> None:
+    """On words of zeros a cell keeps sigmoid(1) of its state at every step."""
+    lstm = WordLstm(6, 5).directions[0]
+    assert isinstance(lstm, nn.LSTM)
+    weights = [one for name, one in lstm.named_parameters() if "weight" in name]
+    with torch.no_grad():
+        for one in weights:
+            one.zero_()
+        start = torch.zeros(1, 1, 5), torch.ones(1, 1, 5)
+        _, (_, cells) = lstm(torch.zeros(1, 3, 6), start)
+    torch.testing.assert_close(
+        cells, torch.full((1, 1, 5), torch.tensor(1.0).sigmoid().item() ** 3)
+    )
+
+
 def test_frozen_vectors_stay() -> None:
     for frozen in (True, False):
         table = WordEmbedding(torch.randn(4, 3), frozen)

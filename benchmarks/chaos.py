@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.jobs import DEMO, RANKS, Job, children, disturb_often
 
-LONGEST_S = 20.0
+LONGEST_S = 30.0
 """A kill comes so long after the start at the latest."""
 BOUND_S = 60.0
 """A run that has lost a rank must have ended by then."""

@@ -1,4 +1,4 @@
-"""A trained system, saved; one of texts can be used: for answers, and for its shared states.
+"""A trained system in a folder: saved, and built again; `trained.py` uses it.
 
 ```
 system/
@@ -14,25 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
-from data_pipeline.packing import PackedBatch, pack
 from data_pipeline.shards.index import file_sha256
-from memo.multitask.asp_mtl import AspSystem
 from memo.multitask.base import System, TaskKind
 from memo.multitask.members import Member
 from memo.multitask.setup import Blueprint, SystemFold, find_recipe, window
-from memo.multitask.texts import Cut, TextTransform, cut_pieces, cut_words, label_specs
+from memo.multitask.texts import Cut, cut_pieces, cut_words
 from memo.settings import parse_config
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Artifact
-from memo.tuning.setup import open_backbone
+from memo.tuning.setup import Backbone, open_backbone
 from memo.words.vocabulary import Vocabulary
 
 TENSORS = "system.safetensors"
@@ -93,99 +89,79 @@ def _tasks(members: Sequence[Member]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class TrainedSystem:
-    """A system of texts, ready for use.
+class Saved:
+    """A system as it was saved.
 
     Attributes:
+        config: of its run.
         model: with its trained values.
-        answers: task -> names of its classes or traits.
-        cuts: of each task, how its texts are cut.
-        dims: columns of face and speech rows, of which there are none.
+        tasks: of each its name, the names of its answers, whether a text may have several of them,
+            and the most words or pieces of a text.
+        tags: those that it knows.
+        vocabulary: of an original backbone's words, or None.
+        backbone: what was tuned, or None.
     """
 
+    config: FinetuneConfig
     model: System
-    answers: Mapping[str, Sequence[str]]
-    cuts: Sequence[Cut]
-    dims: tuple[int, int]
+    tasks: Sequence[Mapping[str, Any]]
+    tags: Vocabulary
+    vocabulary: Vocabulary | None
+    backbone: Backbone | None
 
-    @torch.no_grad()
-    def predict(self, texts: Sequence[str], task: str) -> list[dict[str, float]]:
-        """Probabilities of the classes, or of each trait, of some texts.
+    @property
+    def dims(self) -> tuple[int, int]:
+        """Columns of face and speech rows."""
+        spec = self.backbone.spec if self.backbone else None
+        return (spec.face_dim, spec.speech_dim) if spec else (0, 0)
 
-        Raises:
-            UserError: there is no such task.
-            BadSampleError: a text is empty.
-        """
-        number = self._number(task)
-        (found,) = self.model.answers(self._batch(texts, number), number).values()
-        names = self.answers[task]
-        return [dict(zip(names, row, strict=True)) for row in found.tolist()]
+    @property
+    def answers(self) -> dict[str, Sequence[str]]:
+        """Task -> names of its classes or traits."""
+        return {one["name"]: one["answers"] for one in self.tasks}
 
-    @torch.no_grad()
-    def shared_states(self, texts: Sequence[str], task: str) -> Tensor:
-        """What the shared encoder of an ASP-MTL network says of some texts, (n, d): features.
-
-        Raises:
-            UserError: there is no such task, or nothing is shared.
-            BadSampleError: a text is empty.
-        """
-        if not isinstance(self.model, AspSystem) or self.model.network.shared is None:
-            raise UserError("this system has no shared encoder")
-        return self.model.network.shared_states(self._batch(texts, self._number(task)))
-
-    def _number(self, task: str) -> int:
-        if task not in self.answers:
-            raise UserError(f"there is no task {task!r}; known are: {', '.join(self.answers)}")
-        return list(self.answers).index(task)
-
-    def _batch(self, texts: Sequence[str], task: int) -> PackedBatch:
-        transform = TextTransform(
-            self.cuts[task], np.zeros((len(texts), 1), dtype=np.int64), *self.dims
-        )
-        clips = [Clip(str(at), text=text) for at, text in enumerate(texts)]
-        examples = [transform(clip, at, 0) for at, clip in enumerate(clips)]
-        return pack(examples, label_specs(1), *self.dims)
+    def cut(self, task: int) -> Cut:
+        """How texts of a task are cut."""
+        longest = self.tasks[task]["longest"]
+        if self.backbone is not None:
+            return cut_pieces(self.backbone.tokenizer, longest, window(self.backbone))
+        assert self.vocabulary is not None, "there are words or a backbone"
+        return cut_words(self.vocabulary, longest)
 
 
-def open_system(folder: Path, pretrained: Path | None = None) -> TrainedSystem:
-    """Read a system of texts that a run has left in `folds/*/system`.
+def read_system(folder: Path, pretrained: Path | None = None) -> Saved:
+    """Read a system that a run has left in `folds/*/system`.
 
     Args:
         folder: of the system.
         pretrained: the backbone's checkpoint, where it is not where it was.
 
     Raises:
-        UserError: there is none, it was altered, is of posts, or the backbone is another.
+        UserError: there is none, it was altered, or the backbone is another.
     """
     record, tensors = _read(folder)
     config = parse_config(FinetuneConfig, record["config"], str(folder / RECORD))
-    if record["system"] == "trimodal":
-        raise UserError(f"{folder} is a system of posts or clips, not of texts")
     if pretrained is not None:
         config = config.model_copy(update={"pretrained": pretrained})
-    kinds = [
-        TaskKind(one["name"], len(one["answers"]), one["multi_label"]) for one in record["tasks"]
-    ]
     backbone = open_backbone(config) if config.backbone == "memo" else None
     if backbone is not None and backbone.sha256 != record["backbone_sha256"]:
         raise UserError(
             f"{folder} was trained on the backbone with sha256 {record['backbone_sha256'][:16]}…, "
             f"{backbone.checkpoint.folder} has {backbone.sha256[:16]}…"
         )
+    kinds = [
+        TaskKind(one["name"], len(one["answers"]), one["multi_label"]) for one in record["tasks"]
+    ]
     table = next((one.float() for name, one in tensors.items() if name.endswith(TABLE)), None)
-    blueprint = Blueprint(config, kinds, backbone, table, len(record["tags"]))
+    tags = Vocabulary(record["tags"])
+    blueprint = Blueprint(config, kinds, backbone, table, len(tags))
     torch.manual_seed(record["seed"])
     model = find_recipe(record["system"]).build(blueprint).eval()
     _load(model, tensors)
-    longest = [one["longest"] for one in record["tasks"]]
+    vocabulary = None
     if backbone is None:
         vocabulary = Vocabulary((folder / WORDS).read_text("utf8").split("\n"))
-        cuts = [cut_words(vocabulary, one) for one in longest]
-    else:
-        cuts = [cut_pieces(backbone.tokenizer, one, window(backbone)) for one in longest]
-    dims = (backbone.spec.face_dim, backbone.spec.speech_dim) if backbone else (0, 0)
-    answers = {one["name"]: one["answers"] for one in record["tasks"]}
-    return TrainedSystem(model, answers, cuts, dims)
+    return Saved(config, model, record["tasks"], tags, vocabulary, backbone)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

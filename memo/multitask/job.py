@@ -78,6 +78,9 @@ class SystemJob(Job):
                 name: one.half() if name.endswith(TABLE) else one
                 for name, one in result.kept.items()
             }
+        else:
+            buffers = [name for name, _ in result.model.named_buffers() if "backbone." not in name]
+            tensors |= {name: result.kept[name] for name in buffers}
         first = replace(opened, setup=self.setup.recipe.first(self.setup))
         return _record(opened, result), [SystemArtifact("system", first, tensors)]
 

@@ -24,7 +24,7 @@ from memo.heads.trimodal import TrimodalNetwork
 from memo.multitask.backbones import freeze, token_states, word_states
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import TaskBatch
-from memo.multitask.config import TrimodalSettings
+from memo.multitask.config import ImageSettings, TrimodalSettings
 from memo.multitask.images import ImageNetwork, image_rows
 from memo.multitask.members import Member
 from memo.multitask.posts import (
@@ -198,18 +198,16 @@ class Trimodal(Recipe):
             transform = ClipTransform(fold.cut(member), limits, spec, labels, modalities, losing)
             return transform, clip_specs()
         rows, image = None, settings.image
-        form = TargetSpec(torch.uint8, (3, image.size, image.size))
         if image.frozen:
             with fold.ranks.together():  # the first one writes what the others read
                 if fold.ranks.first:
                     image_rows(member.corpus.split, image)
             rows = image_rows(member.corpus.split, image)
-            form = TargetSpec(torch.float32, (rows.shape[1],))
             rows = rows[part]
         posts = PostTransform(
             fold.cut(member), fold.tags, settings.longest_tags, labels, rows, image.size, losing
         )
-        return posts, post_specs(form)
+        return posts, post_specs(image_form(image, rows))
 
     def build(self, blueprint: Blueprint) -> System:
         """See the base class."""
@@ -232,6 +230,13 @@ class Trimodal(Recipe):
             dropout=settings.dropout,
         )
         return TrimodalSystem(kinds, posts, POST, settings)
+
+
+def image_form(settings: ImageSettings, rows: NDArray[np.float32] | None) -> TargetSpec:
+    """What stands beside a post: its image, or a row (n, D) of a frozen network's."""
+    if rows is None:
+        return TargetSpec(torch.uint8, (3, settings.size, settings.size))
+    return TargetSpec(torch.float32, (rows.shape[1],))
 
 
 def _check_posts(member: Member) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from data_pipeline.errors import UserError
 from data_pipeline.shards.reader import open_dataset
 from memo.evaluation.compare import compare_runs
-from memo.multitask.artifact import open_system
+from memo.multitask.trained import open_texts
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks
@@ -321,7 +321,7 @@ def test_maml_through_a_backbone_is_of_first_order(
 def test_the_vectors_are_saved_at_every_stage(asp: Path, tmp_path: Path) -> None:
     run_ranks(frozen_words, f"{asp}|{tmp_path / 'run'}", 1)
     saved = fold_folder(tmp_path / "run", 0, 1) / "system"
-    (answer,) = open_system(saved).predict(["the sunny cat"], "books")
+    (answer,) = open_texts(saved).predict(["the sunny cat"], "books")
     assert sum(answer.values()) == pytest.approx(1)
 
 
@@ -339,7 +339,7 @@ def test_a_saved_system_answers_as_it_did(
     memo = ["backbone=memo", f"pretrained={backbone}", "mode=adapter", "adapter.size=4"]
     changes = ["words.frozen=true"] if below == "words" else [*memo, "direct=true"]
     finetune(system_config(request.getfixturevalue(system), tmp_path / "run", *changes))
-    found = open_system(fold_folder(tmp_path / "run", 0, 1) / "system")
+    found = open_texts(fold_folder(tmp_path / "run", 0, 1) / "system")
     for name, of_task in record(tmp_path / "run")["tasks"].items():
         answers = of_task["answers"]
         data = {"people": "people_data", "moods": "moods_data"}.get(name, "reviews_data")
@@ -367,7 +367,7 @@ def test_a_left_out_task_is_learned_on_what_the_others_share(
     for one in found.values():
         assert all("films" in key for key in one["answers"]["keys"])
         assert below == "backbone" or one["scores"]["wa"] > 0.8
-    saved = open_system(fold_folder(tmp_path / "run", 0, 1) / "system")
+    saved = open_texts(fold_folder(tmp_path / "run", 0, 1) / "system")
     assert list(saved.answers) == ["books", "music"]
 
 

@@ -12,11 +12,13 @@ import yaml
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
+from data_pipeline.shards.reader import open_dataset
 from memo.config import Limits
 from memo.model.memobert import MemoBert
 from memo.multitask.config import ImageSettings
 from memo.multitask.images import ImageNetwork
 from memo.multitask.posts import CLIP, ClipTransform, Losing, clip_specs, only
+from memo.multitask.trained import open_texts, open_trimodal
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.memo.model.packed import random_batch, small_spec
@@ -36,6 +38,12 @@ PATTERNS = [
 @pytest.fixture(scope="module")
 def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trimodal(tmp_path_factory.mktemp("posts"))
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("backbone")
+    return write_backbone(write_corpus(folder / "demo"), folder / "run")
 
 
 def record(run: Path) -> dict[str, Any]:
@@ -89,6 +97,32 @@ def test_a_frozen_network_reads_every_image_once(
     assert len(table) == 90
     missing = [at for at in range(90) if at % 15 == 14]
     assert np.flatnonzero(np.isnan(table).any(axis=1)).tolist() == missing
+    check_saved(tmp_path / "run", posts.parent / "posts_data")
+
+
+def check_saved(run: Path, data: Path) -> None:
+    """What was saved answers samples of a run's test part as the run did."""
+    saved = open_trimodal(fold_folder(run, 0, 1) / "system")
+    split = open_dataset(data).whole()
+    numbers = {split.location(at)[1]: at for at in range(len(split))}
+    whole = next(iter(record(run)["tasks"].values()))["answers"]
+    told = saved.predict([split.read(numbers[key]) for key in whole["keys"]])
+    rows = [list(one.values()) for one in told]
+    np.testing.assert_allclose(rows, whole["probabilities"], atol=2e-5)
+
+
+def test_a_saved_system_answers_as_it_did(posts: Path, backbone: Path, tmp_path: Path) -> None:
+    short = ["trimodal.fusion=mean", "training.epochs=1"]
+    finetune(system_config(posts, tmp_path / "posts", *short))
+    check_saved(tmp_path / "posts", posts.parent / "posts_data")
+    corpus = backbone.parent / "demo"
+    task = write_task(tmp_path / "small.yaml", corpus)
+    system = write_system(tmp_path / "clips.yaml", "trimodal", task)
+    memo = ["backbone=memo", f"pretrained={backbone}", *short]
+    finetune(system_config(system, tmp_path / "clips", *memo))
+    check_saved(tmp_path / "clips", corpus)
+    with pytest.raises(UserError, match="posts or clips, not of texts"):
+        open_texts(fold_folder(tmp_path / "clips", 0, 1) / "system")
 
 
 def test_a_modality_of_the_backbone_is_read_alone() -> None:

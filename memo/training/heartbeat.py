@@ -1,7 +1,8 @@
 """Lost and hanging ranks: noticed within a bounded time, and named.
 
 Every rank has a thread that writes into the rendezvous' store, every second, that it lives and what
-it does. So it can be told who is missing when a collective operation fails or never ends.
+it does. So it can be told who is missing when a collective operation fails or never ends. Another
+thread never waits for anyone: it keeps the time, in which the store must have answered as well.
 """
 
 import faulthandler
@@ -27,6 +28,10 @@ from memo.training.memory import is_shortage
 BEAT_S = 1.0
 LOST_S = 60.0
 """A rank that has not beaten for so long is lost."""
+
+STOPPED_S = 5.0
+"""What is longer between two looks at the clock has been a time in which this process was stopped,
+e.g. by a scheduler, and does not count."""
 
 LINGER_S = 5.0
 """The others hang as well; the store must not end with the first rank before they have said so."""
@@ -65,7 +70,8 @@ class Heartbeat:
 
     If this rank does not get on for `hang_s`, the stacks of its threads are written to stderr and
     the process ends; all ranks do this when one hangs, for they wait for each other. If the next
-    rank is lost, this one ends as well, and if any says that it has failed.
+    rank is lost, this one tells the others and ends; so does each if any says that it has failed,
+    or if the first one, which keeps the store, does not answer.
 
     Args:
         rank: this one.
@@ -79,14 +85,18 @@ class Heartbeat:
         self._ranks = ranks
         self._hang_s = hang_s
         self._store = store or _open_store()
-        self._doing = ("beginning", monotonic())
+        self._now = 0.0  # seconds that this process has run
+        self._answered = 0.0
+        self._doing = ("beginning", 0.0)
         self._count = 0
-        self._stop = Event()
-        self._thread = Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._stop, self._over = Event(), Event()
+        self._watcher = Thread(target=self._watch, name="heartbeat", daemon=True)
+        self._clock = Thread(target=self._keep_time, name="clock", daemon=True)
 
     def __enter__(self) -> Self:
+        self._clock.start()
         self._beat()
-        self._thread.start()
+        self._watcher.start()
         return self
 
     def __exit__(
@@ -96,16 +106,19 @@ class Heartbeat:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._watcher.join()
         self.does(ENDED)
         with suppress(DistError, OSError):
             if error is not None and not isinstance(error, AgreedError | SystemExit):
-                self._tell_failure(_first_line(error))
+                who = f"rank {self._rank} on {socket.gethostname()}"
+                self._tell(f"{who} has failed: {_first_line(error)}")
             self._beat()
+        self._over.set()
+        self._clock.join()
 
     def does(self, what: str) -> None:
         """Say what this rank does now."""
-        self._doing = (what, monotonic())
+        self._doing = (what, self._now)
 
     def refuse(self, why: str) -> NoReturn:
         """End all ranks for a user's mistake that the others do not know of.
@@ -150,28 +163,41 @@ class Heartbeat:
             if self._ranks > 1 and self._store.check([REFUSAL]):
                 sleep(2 * LINGER_S)
 
+    def _keep_time(self) -> None:
+        """In the thread that waits for nobody: the clock, and what is too long by it."""
+        before = monotonic()
+        while not self._over.wait(BEAT_S):
+            self._now += min(monotonic() - before, STOPPED_S)
+            before = monotonic()
+            what, since = self._doing
+            if self._now - since > self._hang_s:
+                self._give_up(f"has been at this for {self._hang_s:.0f} s: {what}", stacks=True)
+            if self._now - self._answered > LOST_S:
+                self._give_up(
+                    "ends, for the first rank, which keeps the store of the rendezvous, has not "
+                    f"answered for {LOST_S:.0f} s"
+                )
+
     def _watch(self) -> None:
-        """In the thread."""
+        """In the thread that talks to the store, which may keep it waiting for ever."""
         neighbour = (self._rank + 1) % self._ranks
-        last, seen = None, monotonic()
+        last, seen = None, self._now
         while not self._stop.wait(BEAT_S):
             try:
                 self._beat()
                 beat = self._read(neighbour)
+                if beat != last or beat is None or beat.doing == ENDED:
+                    last, seen = beat, self._now
                 if self._store.check([REFUSAL]):
                     self._end_refused()
+                if self._now - seen > LOST_S:
+                    self._tell(_obituary(neighbour, beat))
                 if self._store.check([FAILURE]):
                     self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
             except (DistError, OSError):
                 self._give_up("ends, for the first rank is gone, with the store of the rendezvous")
                 return
-            if beat != last or beat is None or beat.doing == ENDED:
-                last, seen = beat, monotonic()
-            if monotonic() - seen > LOST_S:
-                self._give_up(f"ends, for {_obituary(neighbour, beat)}")
-            what, since = self._doing
-            if monotonic() - since > self._hang_s:
-                self._give_up(f"has been at this for {self._hang_s:.0f} s: {what}", stacks=True)
+            self._answered = self._now
 
     def _beat(self) -> None:
         self._count += 1
@@ -202,11 +228,10 @@ class Heartbeat:
     def _say(self, what: str) -> None:
         print(f"rank {self._rank} of {self._ranks} {what}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def _tell_failure(self, why: str) -> None:
-        """Let all other ranks know that this one cannot go on; the first to say so is heard."""
+    def _tell(self, why: str) -> None:
+        """Let all ranks know why they cannot go on; the first to say so is heard."""
         if not self._store.check([FAILURE]):
-            who = f"rank {self._rank} on {socket.gethostname()}"
-            self._store.set(FAILURE, f"{who} has failed: {why}")
+            self._store.set(FAILURE, why)
 
     def _end_refused(self) -> None:
         if self._rank == 0:

@@ -8,12 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
+from typing import cast
 from unittest.mock import patch
 
 import pytest
 import torch
-from torch.distributed import HashStore  # type: ignore[attr-defined]
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from data_pipeline.errors import AgreedError
 from data_pipeline.packing import PackedBatch
@@ -100,6 +101,60 @@ def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said[0].endswith("has failed: a defect")
 
 
+def test_all_name_the_rank_that_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first of three watches over the second alone, which watches over the lost one."""
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    monkeypatch.setattr(module, "LOST_S", 1.0)
+    ended = given_up(monkeypatch, 2)
+    store = HashStore()
+    store.set("rank-2", "6\tnode7\tstep 9")
+    with Heartbeat(0, 3, 60, store), Heartbeat(1, 3, 60, store):
+        ended.wait(10)
+    lost = "ends, for rank 2 on node7 is gone; the last that was heard of it: step 9"
+    said = set(capsys.readouterr().err.splitlines())
+    assert said == {f"rank 0 of 3 {lost}", f"rank 1 of 3 {lost}"}
+
+
+def test_a_first_rank_that_does_not_answer_is_lost(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    monkeypatch.setattr(module, "LOST_S", 1.0)
+    ended, answers = given_up(monkeypatch, 1), Event()
+
+    class Frozen:
+        def set(self, key: str, value: str) -> None:
+            """As the first rank did before it was frozen."""
+
+        def check(self, keys: list[str]) -> bool:
+            answers.wait(20)
+            return not keys
+
+    with Heartbeat(1, 2, 60, cast("Store", Frozen())):
+        ended.wait(10)
+        answers.set()
+    silent = "rank 1 of 2 ends, for the first rank, which keeps the store of the rendezvous, has "
+    assert capsys.readouterr().err.startswith(f"{silent}not answered for 1 s")
+
+
+def given_up(monkeypatch: pytest.MonkeyPatch, count: int) -> Barrier:
+    """Let heartbeats say why they give up without ending this process; met by as many, and one."""
+    ended = Barrier(count + 1)
+    told = set[Heartbeat]()
+
+    def give_up(heart: Heartbeat, why: str, stacks: bool = False) -> None:
+        assert not stacks
+        if heart not in told:
+            told.add(heart)
+            heart._say(why)
+            ended.wait(10)
+
+    monkeypatch.setattr(Heartbeat, "_give_up", give_up)
+    return ended
+
+
 def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BEAT_S", 0.05)
     said = list[str]()
@@ -117,16 +172,16 @@ def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyP
     assert not said
 
 
-def train_until_something_happens(place: str, kind: str, happens: str) -> None:
-    """As one rank; the second one meets with something in its third step."""
-    module.LOST_S = 2.0
-    folder, changes = Path(place), ["distribution.hang_s=10"] if happens == "hangs" else []
+def train_until_something_happens(place: str, kind: str, happens: str, whom: str) -> None:
+    """As one rank; one of the two meets with something in its third step."""
+    module.LOST_S = 5.0
+    folder, changes = Path(place), ["distribution.hang_s=20"] if happens == "hangs" else []
     step = Engine.step
 
     def hindered(
         self: Engine, batches: Sequence[PackedBatch], number: int, lr: float
     ) -> StepResult:
-        if number == 2 and self.ranks.rank == 1:
+        if number == 2 and self.ranks.rank == int(whom):
             if happens == "hangs":
                 time.sleep(100)
             os.kill(os.getpid(), signal.SIGKILL if happens == "is killed" else signal.SIGSTOP)
@@ -142,16 +197,17 @@ def train_until_something_happens(place: str, kind: str, happens: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "happens"),
+    ("kind", "happens", "whom"),
     [
-        ("pretraining", "is killed"),
-        ("pretraining", "is stopped"),
-        ("pretraining", "hangs"),
-        ("tuning", "is killed"),
+        ("pretraining", "is killed", 1),
+        ("pretraining", "is stopped", 1),
+        ("pretraining", "is stopped", 0),
+        ("pretraining", "hangs", 1),
+        ("tuning", "is killed", 1),
     ],
 )
 def test_when_a_rank_is_lost_the_other_ends_and_says_so(
-    tmp_path: Path, kind: str, happens: str
+    tmp_path: Path, kind: str, happens: str, whom: int
 ) -> None:
     if kind == "tuning":
         write_task(tmp_path / "task.yaml", write_corpus(tmp_path / "data"))
@@ -165,7 +221,7 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
     command = [sys.executable, "-m", "tests.memo.training.test_heartbeat"]
     ranks = [
         subprocess.Popen(
-            [*command, str(tmp_path), kind, happens],
+            [*command, str(tmp_path), kind, happens, str(whom)],
             cwd=ROOT,
             env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
@@ -174,18 +230,20 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
         for rank in ("0", "1")
     ]
     try:
-        said = ranks[0].communicate(timeout=120)[1]
-        assert ranks[0].returncode == 1
+        other = 1 - whom
+        said = ranks[other].communicate(timeout=120)[1]
+        assert ranks[other].returncode == 1
         if happens == "hangs":
             also = ranks[1].communicate(timeout=120)[1]
-            assert "rank 0 of 2 has been at this for 10 s: step 3" in said
-            assert "rank 1 of 2 has been at this for 10 s: step 3" in also
+            assert "rank 0 of 2 has been at this for 20 s: step 3" in said
+            assert "rank 1 of 2 has been at this for 20 s: step 3" in also
             assert "in hindered" in also
             assert "Traceback" not in said
         else:
             last = said.splitlines()[-1]
-            assert last.startswith("rank 0 of 2 ends, for rank 1 on "), said
-            assert "is gone; the last that was heard of it: " in last
+            gone = "the first rank, which keeps the store" if whom == 0 else "rank 1 on "
+            assert last.startswith(f"rank {other} of 2 ends, for {gone}"), said
+            assert whom == 0 or "is gone; the last that was heard of it: " in last
     finally:
         for rank in ranks:
             rank.kill()

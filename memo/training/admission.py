@@ -1,6 +1,7 @@
 """Who may train into a run's folder: one run at a time, and only ranks that agree."""
 
 import fcntl
+import hashlib
 import logging
 import os
 import platform
@@ -12,22 +13,39 @@ from pathlib import Path
 
 import torch
 
+import data_pipeline
+import memo
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.stream import Step
-from memo.config import PretrainConfig
+from memo.settings import Settings
 from memo.training.distributed import Ranks
 
 LOCK = "lock"
-PACKAGES = ("memo", "torch", "deepspeed", "numpy")
+PACKAGES = ("torch", "deepspeed", "numpy")
 
 _log = logging.getLogger(__name__)
 
 
-def launch_facts(config: PretrainConfig) -> dict[str, object]:
-    """What must be the same on every rank before anything is opened: settings and versions."""
+def launch_facts(config: Settings) -> dict[str, object]:
+    """What must be the same on every rank before anything is opened: settings, versions, code."""
     settings = {name: str(value) for name, value in _flat(config.model_dump(mode="json"))}
     versions = {f"version of {name}": _version(name) for name in PACKAGES}
-    return {**settings, **versions, "version of python": platform.python_version()}
+    packages = (memo, data_pipeline)
+    code = {f"code of {one.__name__}": _code_hash(Path(one.__path__[0])) for one in packages}
+    return {**settings, **versions, **code, "version of python": platform.python_version()}
+
+
+def brief(content: str) -> str:
+    """A fact that is too long for a message."""
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _code_hash(package: Path) -> str:
+    """Of all modules below a folder; two checkouts may have the same version."""
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(f"{path.relative_to(package)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
 
 
 def refuse_different(ranks: Ranks, facts: Mapping[str, object]) -> None:

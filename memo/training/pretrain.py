@@ -13,7 +13,7 @@ from memo.config import AUTO, PretrainConfig
 from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
 from memo.objectives.pretraining_model import PretrainingModel
-from memo.training.admission import launch_facts, refuse_different, sole_run
+from memo.training.admission import brief, launch_facts, refuse_different, sole_run
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
@@ -117,6 +117,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         check_ranks(makers.train, step_size(config))
     progress = checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data))
     facts = {"data": data.train.fingerprint, "tokenizer": data.tokenizer.fingerprint}
+    facts["features"] = brief(data.features.model_dump_json())
     facts |= {f"validation data of {name}": one.fingerprint for name, one in data.valid.items()}
     refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():

@@ -14,6 +14,7 @@ from data_pipeline.errors import UserError
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
 from memo.settings import parse_config
+from memo.training.admission import brief, launch_facts, refuse_different
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
 from memo.training.heartbeat import watched
@@ -42,13 +43,16 @@ def finetune(config: FinetuneConfig) -> int:
 
 def _finetune(config: FinetuneConfig, ranks: Ranks) -> int:
     """The same on ranks that are watched over."""
+    refuse_different(ranks, launch_facts(config))
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
         job = open_job(config)
         _check_folder(job)
+        origin = job.origin()
+    refuse_different(ranks, {name: brief(json.dumps(one)) for name, one in origin.items()})
     with ranks.together():
         if ranks.first:
-            _write_atomically(config.folder / ORIGIN, json.dumps(job.origin(), indent=1))
+            _write_atomically(config.folder / ORIGIN, json.dumps(origin, indent=1))
             _write_atomically(config.folder / CONFIG, _dumped(config))
     for fold in job.folds:
         for seed in job.seeds:

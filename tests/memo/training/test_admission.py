@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import data_pipeline
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.order import StreamState
 from data_pipeline.stream import Step
@@ -56,6 +57,16 @@ def test_the_first_difference_is_named_with_both_values(
         check(monkeypatch, facts, facts, {**facts, name: value})
     assert f"rank 2 on node2 has {name}={value}, rank 0 on " in str(caught.value)
     assert f" {facts.get(name, 'nothing')};" in str(caught.value)
+
+
+def test_other_code_of_the_same_version_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = launch_facts(PretrainConfig())
+    (tmp_path / "order.py").write_text("changed")
+    monkeypatch.setattr(data_pipeline, "__path__", [str(tmp_path)])
+    after = launch_facts(PretrainConfig())
+    assert {name for name in after if after[name] != before[name]} == {"code of data_pipeline"}
 
 
 def test_a_setting_that_another_rank_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

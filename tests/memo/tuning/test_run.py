@@ -1,6 +1,7 @@
 """Whole tuning runs: results, resuming, other numbers of ranks, and what is refused."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 from data_pipeline.corpora.demo import EMOTIONS
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.quarantine import Quarantine
 from memo.evaluation.scores import score
 from memo.settings import load_config
@@ -255,6 +256,22 @@ def test_two_ranks_give_what_one_gives(
     for pattern in others:
         for a, b in zip(ours[pattern]["predictions"], others[pattern]["predictions"], strict=True):
             assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-4)
+
+
+def test_ranks_with_other_settings_are_refused(task: Path, backbone: Path, tmp_path: Path) -> None:
+    for rank, lr in enumerate((1e-3, 2e-3)):
+        config = tuning_config(task, backbone, tmp_path / "run", "linear", f"optimizer.lr={lr}")
+        path = tmp_path / f"{rank}.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    run_ranks(differing_ranks, str(tmp_path), 2)
+    assert not (tmp_path / "run").exists()
+
+
+def differing_ranks(folder: str) -> None:
+    """On each of two ranks: the run of its own settings."""
+    config = load_config(FinetuneConfig, Path(folder) / f"{os.environ['RANK']}.yaml", [])
+    with pytest.raises(AgreedError, match=r"rank 1 on .* has optimizer.lr=0.002, rank 0 on "):
+        finetune(config)
 
 
 def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:

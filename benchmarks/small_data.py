@@ -11,7 +11,9 @@ from data_pipeline.order import StreamState
 from data_pipeline.packing import Example
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.dataset import FaceSchema, FeatureSchema, SpeechSchema
+from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import open_dataset
+from data_pipeline.shards.remote import FETCH, RemoteSettings
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream, eval_batches
 
@@ -86,13 +88,15 @@ def content(clip: Clip) -> bytes:
     return b"".join(content for _, content in clip_members(clip))
 
 
-def run_stream(folder: Path, quarantine: Quarantine) -> dict[str, bytes]:
+def run_stream(
+    place: Place, quarantine: Quarantine, remote: RemoteSettings = FETCH
+) -> dict[str, bytes]:
     """Take a step with every sample, as training does; key -> what was read of it.
 
     Raises:
         UserError: the dataset cannot be opened, or too many samples are bad.
     """
-    maker, found = _maker(folder, quarantine)
+    maker, found = _maker(place, quarantine, remote)
     start = StreamState.start(0, maker.split.fingerprint)
     with TrainStream(maker, start, StepSize(len(maker.split)), prefetch=1) as stream:
         next(stream)
@@ -102,16 +106,18 @@ def run_stream(folder: Path, quarantine: Quarantine) -> dict[str, bytes]:
 
 def run_evaluation(folder: Path, quarantine: Quarantine) -> dict[str, bytes]:
     """The same as evaluation does: in order, without a thread."""
-    maker, found = _maker(folder, quarantine)
+    maker, found = _maker(folder, quarantine, FETCH)
     for _ in eval_batches(maker):
         pass
     quarantine.check()
     return found
 
 
-def _maker(folder: Path, quarantine: Quarantine) -> tuple[BatchMaker, dict[str, bytes]]:
+def _maker(
+    place: Place, quarantine: Quarantine, remote: RemoteSettings
+) -> tuple[BatchMaker, dict[str, bytes]]:
     """What makes batches, and where what is read is noted."""
-    split = open_dataset(folder).split("train")
+    split = open_dataset(place, remote).split("train")
     found: dict[str, bytes] = {}
 
     def transform(clip: Clip, sample: int, epoch: int) -> Example:

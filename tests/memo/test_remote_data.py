@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.http_server import FileServer
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.reader import open_dataset
@@ -16,7 +17,6 @@ from memo.settings import load_config, parse_config
 from memo.tokenizer import load_tokenizer
 from memo.training.setup import first_state, open_data
 from memo.tuning.task import load_task, open_task
-from tests.data_pipeline.shards.http_server import FileServer
 from tests.memo.training.small_run import small_config, write_small_dataset
 from tests.memo.tuning.small_tuning import write_task
 

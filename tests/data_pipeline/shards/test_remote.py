@@ -8,12 +8,12 @@ from time import perf_counter
 
 import pytest
 
+from benchmarks.http_server import FileServer
 from data_pipeline.errors import UserError
 from data_pipeline.shards import remote as remote_module
 from data_pipeline.shards.dataset import ShardInfo
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.remote import Remote, RemoteSettings, Traffic, UnavailableError
-from tests.data_pipeline.shards.http_server import FileServer
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'memo[remote]'")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.http_server import FileServer
 from data_pipeline.clip import BadSampleError, Fault
 from data_pipeline.errors import UserError
 from data_pipeline.lengths import LengthLimits, TokenLengths
@@ -28,7 +29,6 @@ from data_pipeline.shards.remote import FETCH, RANGES, RemoteSettings
 from data_pipeline.shards.repair import repair_dataset
 from data_pipeline.shards.store import GIB, RemoteStore
 from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream
-from tests.data_pipeline.shards.http_server import FileServer
 from tests.data_pipeline.shards.read_url import digest
 from tests.data_pipeline.shards.samples import make_clips, same, write_clips
 from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split

@@ -105,6 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault != "endless":
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self._send(body, fault)
+
+    def _send(self, body: bytes, fault: str) -> None:
         half = len(body) // 2
         if fault == "late":
             self.server.done.wait(0.5)

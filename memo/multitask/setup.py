@@ -101,10 +101,10 @@ class SystemSetup:
 
     @cached_property
     def store(self) -> StateStore | None:
-        """Keeps what frozen layers have read, for all folds and seeds."""
+        """Keeps what frozen layers have read, if all folds and seeds have the same ones."""
         config = self.config
         # At stage 3 every forward pass is one of all ranks, whatever each has kept.
-        frozen = config.mode == "linear" or config.frozen_layers > 0
+        frozen = (config.mode == "linear" or config.frozen_layers > 0) and not config.direct
         kept = frozen and config.distribution.zero_stage < 3
         return StateStore(int(config.kept_gib * 2**30)) if kept else None
 

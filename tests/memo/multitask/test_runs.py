@@ -144,16 +144,18 @@ def test_a_backbone_can_be_below(
     assert bool(adapters) == (mode == "adapter" or (system == "asp" and mode == "full"))
 
 
+@pytest.mark.parametrize("direct", ["false", "true"])
 def test_what_is_kept_of_a_frozen_backbone_changes_nothing(
-    sog: Path, backbone: Path, tmp_path: Path
+    direct: str, sog: Path, backbone: Path, tmp_path: Path
 ) -> None:
+    """Of weights that every seed draws anew, nothing may be kept."""
     changes = ["backbone=memo", f"pretrained={backbone}", "mode=linear", "training.epochs=2"]
-    changes += ["sog.pooling=mean", "sog.layer=1"]
+    changes += ["sog.pooling=mean", "sog.layer=1", f"direct={direct}", "seeds=[1,2]", "folds=[0]"]
     found = []
     for kept in (0, 1e-5, 1):
         run = tmp_path / str(kept)
         finetune(system_config(sog, run, *changes, f"kept_gib={kept}"))
-        found.append(load_file(fold_folder(run, 0, 1) / "system" / "system.safetensors"))
+        found.append(load_file(fold_folder(run, 0, 2) / "system" / "system.safetensors"))
     for name, value in found[0].items():
         assert all(torch.equal(one[name], value) for one in found), name
 

@@ -23,6 +23,7 @@ from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
+from memo.training.saving import refuse_unwritable
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -121,6 +122,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
     refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():
         if ranks.first:
+            refuse_unwritable(run_folder(config) / "checkpoints")
             lock.enter_context(sole_run(run_folder(config)))
     engine = _build_engine(config, model, ranks)
     if checkpoint is not None:

@@ -69,6 +69,8 @@ def _pretrain(run: Run) -> int:
     with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
         if run.progress.step >= config.steps and not owes_validation(run):
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
+            if ranks.first and _owes_report(run.folder):
+                display.say(f"wrote {write_report(run.folder)}")
             return 0
         with watched(ranks, config.distribution.hang_s) as heard:
             run = settle_budget(replace(run, ranks=heard))
@@ -83,6 +85,14 @@ def _pretrain(run: Run) -> int:
             return 0
     ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
     return INTERRUPTED if stopped_by == signal.SIGINT else REQUEUE
+
+
+def _owes_report(folder: Path) -> bool:
+    """Whether a run was killed between its last step and its report; an older one is none."""
+    log, page = folder / "metrics.jsonl", folder / "report.html"
+    if not log.exists():  # these steps were taken in another folder
+        return False
+    return not page.exists() or page.stat().st_mtime < log.stat().st_mtime
 
 
 def _train(run: Run, display: Display) -> int | None:

@@ -171,7 +171,7 @@ class _Training:
         self._display.step(done)
         self._bad_steps = 0 if result.applied else self._bad_steps + 1
         if not result.applied:
-            _report_bad_step(self.run, step, self._display, self._bad_steps)
+            _report_bad_step(self.run, step, self._display, self._monitor, self._bad_steps)
         if done % config.log_every == 0 or done == config.steps:
             row = _columns(self.run, step, result, lr, seconds, waited_s) | self._supply.columns()
             self._display.log(row)
@@ -190,6 +190,8 @@ class _Training:
         stopped_by = interrupted or _agree_to_stop(self.run, self._signals)
         ends = stopped_by or done == config.steps
         if ends or done % config.checkpoint_every == 0:
+            if self._monitor is not None:
+                self._monitor.sync()
             _save(self.run, self._saver)
         if not ends:
             return None
@@ -340,15 +342,20 @@ def _save(run: Run, saver: Saver) -> None:
         saver.begin(partial(write_checkpoint, root, state, *about))
 
 
-def _report_bad_step(run: Run, step: Step, display: Display, in_a_row: int) -> None:
-    """Say which samples made a step non-finite; stop the run after too many.
+def _report_bad_step(
+    run: Run, step: Step, display: Display, monitor: Monitor | None, in_a_row: int
+) -> None:
+    """Say and log which samples made a step non-finite; stop the run after too many.
 
     Raises:
         AgreedError: `max_bad_steps` in a row.
     """
     here = [key for batch in step.micro_batches for key in batch.keys]
-    keys = ", ".join(key for keys in run.ranks.gather(here) for key in keys)
-    display.say(f"step {run.progress.step} skipped: a loss or gradient is not finite; {keys}")
+    keys = [key for keys in run.ranks.gather(here) for key in keys]
+    named = ", ".join(keys)
+    display.say(f"step {run.progress.step} skipped: a loss or gradient is not finite; {named}")
+    if monitor is not None:
+        monitor.skip(run.progress.step, in_a_row, keys)
     if in_a_row >= run.config.max_bad_steps:
         raise AgreedError(
             f"{in_a_row} non-finite steps in a row up to step {run.progress.step}; lower "

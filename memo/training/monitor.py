@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -22,7 +23,7 @@ ROLL_BACKS = "roll_backs"
 
 
 class Monitor:
-    """Appends to `metrics.jsonl` and to TensorBoard's events; a context manager.
+    """Appends to `metrics.jsonl`, `skipped.jsonl` and TensorBoard's events; a context manager.
 
     Args:
         run: the run's folder.
@@ -33,8 +34,13 @@ class Monitor:
     def __init__(self, run: Path, step: int, roll_backs: int) -> None:
         self._run = run
         self._path = run / "metrics.jsonl"
-        cut_back(self._path, step, roll_backs)
+        self._skipped = run / "skipped.jsonl"
+        self._cut_back(step, roll_backs)
         self._board = self._open_board(step)
+
+    def _cut_back(self, step: int, roll_backs: int) -> None:
+        for path in (self._path, self._skipped):
+            cut_back(path, step, roll_backs)
 
     def _open_board(self, step: int) -> SummaryWriter:
         return SummaryWriter(str(self._run / "tensorboard"), purge_step=step + 1)
@@ -52,7 +58,7 @@ class Monitor:
 
     def go_back(self, step: int, row: Mapping[str, float]) -> None:
         """Cut off the rows after a step, and say in a row why; see `write`."""
-        cut_back(self._path, step, int(row[ROLL_BACKS]) - 1)
+        self._cut_back(step, int(row[ROLL_BACKS]) - 1)
         self._board.close()
         self._board = self._open_board(step)
         self.write(row)
@@ -64,14 +70,35 @@ class Monitor:
             UserError: the disk is full, or the folder read-only.
         """
         known = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        try:
-            with self._path.open("a", encoding="utf8") as file:
-                file.write(json.dumps(known) + "\n")
-        except OSError as error:
-            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
+        _append(self._path, known)
         for key, value in known.items():
             if key != "step" and value is not None:
                 self._board.add_scalar(key, value, int(row["step"]))
+
+    def skip(self, step: int, in_a_row: int, keys: Sequence[str]) -> None:
+        """A row about a step that was not finite, and in `skipped.jsonl` whose samples it had.
+
+        Args:
+            step: its number.
+            in_a_row: so many have not been finite, up to this one.
+            keys: of its samples on all ranks.
+
+        Raises:
+            UserError: see `write`.
+        """
+        _append(self._skipped, {"step": step, "keys": list(keys)})
+        self.write({"step": step, "skipped": 1, "skipped_in_a_row": in_a_row})
+
+    def sync(self) -> None:
+        """Have every row on disk; a checkpoint that is saved then has all rows up to its step.
+
+        Raises:
+            UserError: see `write`.
+        """
+        for path in (self._path, self._skipped):
+            if path.exists():
+                with _told(path), path.open("a") as file:
+                    os.fsync(file.fileno())
 
 
 class Supply:
@@ -116,8 +143,25 @@ def cut_back(path: Path, step: int, roll_backs: int) -> None:
         if row["step"] <= step and row.get(ROLL_BACKS, 0) <= roll_backs
     ]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf8")
+    with temporary.open("w", encoding="utf8") as file:
+        file.write("".join(kept))
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _append(path: Path, row: Mapping[str, object]) -> None:
+    with _told(path), path.open("a", encoding="utf8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A file that cannot be written is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def lacks_validation(run: Path, step: int) -> bool:

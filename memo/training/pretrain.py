@@ -23,6 +23,7 @@ from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
+from memo.training.saving import refuse_unwritable
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -68,6 +69,8 @@ def _pretrain(run: Run) -> int:
     with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
         if run.progress.step >= config.steps and not owes_validation(run):
             display.say(f"{run.folder} has taken all of its {config.steps} steps")
+            if ranks.first and _owes_report(run.folder):
+                display.say(f"wrote {write_report(run.folder)}")
             return 0
         with watched(ranks, config.distribution.hang_s) as heard:
             run = settle_budget(replace(run, ranks=heard))
@@ -82,6 +85,14 @@ def _pretrain(run: Run) -> int:
             return 0
     ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
     return INTERRUPTED if stopped_by == signal.SIGINT else REQUEUE
+
+
+def _owes_report(folder: Path) -> bool:
+    """Whether a run was killed between its last step and its report; an older one is none."""
+    log, page = folder / "metrics.jsonl", folder / "report.html"
+    if not log.exists():  # these steps were taken in another folder
+        return False
+    return not page.exists() or page.stat().st_mtime < log.stat().st_mtime
 
 
 def _train(run: Run, display: Display) -> int | None:
@@ -122,6 +133,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
     refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():
         if ranks.first:
+            refuse_unwritable(run_folder(config) / "checkpoints")
             lock.enter_context(sole_run(run_folder(config)))
     engine = _build_engine(config, model, ranks)
     if checkpoint is not None:

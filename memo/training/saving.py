@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -105,6 +106,26 @@ class Saver:
             self._thread = None
 
 
+def refuse_unwritable(root: Path) -> None:
+    """Stop a run that could save nothing before its first step.
+
+    Args:
+        root: the run's `checkpoints`, which need not exist.
+
+    Raises:
+        UserError: it is no folder, or nothing can be put there.
+    """
+    if not root.exists():
+        return
+    try:
+        with TemporaryDirectory(dir=root):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{root}: no checkpoint can be written there ({error.strerror}); set run_dir"
+        ) from None
+
+
 def write_checkpoint(
     root: Path,
     state: TrainingState,
@@ -134,7 +155,7 @@ def write_checkpoint(
 
     Raises:
         UserError: a weight is not finite, or the disk is full; the older checkpoints stay as they
-            are.
+            are, and nothing is left of this one.
     """
     _refuse_non_finite(state.model)
     folder = folder_of(root, progress.step)
@@ -146,6 +167,7 @@ def write_checkpoint(
         _put_in_place(temporary, folder)
         point_latest(root, folder.name)
     except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # a part of it would keep a full disk full
         raise UserError(f"{temporary} cannot be written: {error}") from None
     try:
         _prune(root, config, progress.step)

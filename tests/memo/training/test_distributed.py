@@ -1,21 +1,31 @@
 """Who a process is under each launcher, and what two ranks decide together."""
 
+import json
 import os
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 
 from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.shards.reader import open_dataset
 from memo.config import Optimizer
 from memo.training.distributed import Ranks, choose_gpu, describe_process, join
 from memo.training.optimizer import learning_rate
 from memo.training.pretrain import REQUEUE, pretrain
 from tests.distributed import run_ranks
-from tests.memo.training.small_run import checkpoint, small_config, write_small_dataset
+from tests.memo.training.small_run import (
+    GLOBAL_BATCH,
+    checkpoint,
+    logged,
+    small_config,
+    write_small_dataset,
+)
 
 SLURM = {
     "SLURM_JOB_ID": "70",
@@ -127,7 +137,7 @@ def stop_by_a_signal_to_one(folder: Path) -> None:
 
 def stop_after_bad_steps(folder: Path) -> None:
     """A learning rate that drives the loss to infinity in the second step."""
-    changes = ("optimizer.lr=1e30", "max_bad_steps=2")
+    changes = ("optimizer.lr=1e30", "max_bad_steps=2", "log_every=100")
     with pytest.raises(AgreedError, match="2 non-finite steps in a row up to step 3") as caught:
         pretrain(small_config(folder / "dataset", folder / "wild", *changes), "never")
     assert "\n" not in str(caught.value)
@@ -159,3 +169,16 @@ def test_two_ranks_decide_alike(tmp_path: Path) -> None:
     assert checkpoint(tmp_path / "told", 2).exists()
     assert not checkpoint(tmp_path / "told", 3).exists()
     assert not checkpoint(tmp_path / "wild", 4).exists()
+    assert logged(tmp_path / "wild") == [
+        {"step": step, "skipped": 1, "skipped_in_a_row": step - 1} for step in (2, 3)
+    ]
+    split = open_dataset(tmp_path / "dataset").split("train")
+    for line, step in zip(skipped(tmp_path / "wild"), (2, 3), strict=True):
+        seen = np.arange(GLOBAL_BATCH) + (step - 1) * GLOBAL_BATCH
+        samples = split.order(small_config(tmp_path, tmp_path).seed).visits(seen).samples
+        assert line["step"] == step
+        assert sorted(line["keys"]) == sorted(split.location(int(one))[1] for one in samples)
+
+
+def skipped(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]

@@ -3,12 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
+from memo.config import PretrainConfig
+from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.dry_run import dry_run
-from memo.training.setup import build_model, model_spec, open_data
-from tests.memo.training.small_run import small_config, write_small_dataset
+from memo.training.setup import Data, build_model, build_transform, model_spec, open_data
+from tests.memo.training.small_run import GLOBAL_BATCH, small_config, write_small_dataset
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +33,7 @@ def test_the_plan_is_shown_and_nothing_written(
     model = build_model(config, model_spec(config, data), data)
     figures = {
         "parameters": f"{sum(one.numel() for one in model.parameters()):,}",
+        "training FLOPs per token": f"{flops_per_token(config, data, model):.3g}",
         "samples": "12 to train, 4 to validate",
         "steps per epoch": "1.5",  # 12 samples in batches of 8
         "epochs": "3.3",  # 5 steps of 8
@@ -49,6 +53,31 @@ def test_the_plan_is_shown_and_nothing_written(
     sizes = [int(one.replace(",", "")) for one in budgets]
     assert sizes == sorted(sizes)
     assert not list(tmp_path.iterdir())
+
+
+def flops_per_token(config: PretrainConfig, data: Data, model: PretrainingModel) -> float:
+    """By hand, of the clips of the first step; a backward pass costs twice a forward pass."""
+    spec = model.backbone.spec
+    d, f = spec.hidden, spec.ffn
+    widths = {
+        "wwmlm": spec.vocab_size,
+        "span_mvfr": spec.face_dim,
+        "span_mvfc_kl": spec.face_classes,
+        "span_mafr": spec.speech_dim,
+    }
+    transform = build_transform(config, model, data.tokenizer)
+    visits = data.train.order(config.seed).visits(np.arange(GLOBAL_BATCH))
+    products = tokens = 0
+    for sample, epoch in zip(visits.samples.tolist(), visits.epochs.tolist(), strict=True):
+        clip = transform(data.train.read(sample), sample, epoch)
+        n = len(clip.text_ids) + len(clip.face) + len(clip.speech)
+        layer = n * 3 * d * d + n * d * d + 2 * n * d * f + 2 * n * n * d
+        products += spec.layers * layer  # queries, keys, values; output; two linear; attention
+        products += len(clip.face) * spec.face_dim * d + len(clip.speech) * spec.speech_dim * d
+        for name, targets in clip.targets.items():
+            products += len(targets.positions) * (d * d + d * widths[name])
+        tokens += n
+    return 3 * 2 * products / tokens
 
 
 def test_what_would_stop_the_run_is_said(dataset: Path, tmp_path: Path) -> None:

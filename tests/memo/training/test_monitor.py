@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -42,6 +43,46 @@ def test_going_back_cuts_the_rows_since_and_says_why(tmp_path: Path) -> None:
         {"step": 1, "roll_backs": 1, "from_step": 3},
         {"step": 2, "loss": 2},
     ]
+
+
+def test_skipped_steps_are_told_until_they_are_taken_again(tmp_path: Path) -> None:
+    with Monitor(tmp_path, 0, 0) as monitor:
+        monitor.skip(2, 1, ["a", "b"])
+        monitor.write({"step": 3, "loss": 1})
+        monitor.skip(4, 1, ["c"])
+        monitor.skip(5, 2, ["d"])
+        monitor.go_back(4, {"step": 4, "roll_backs": 1, "from_step": 5})
+    log, skipped = tmp_path / "metrics.jsonl", tmp_path / "skipped.jsonl"
+    assert [json.loads(line) for line in skipped.read_text().splitlines()] == [
+        {"step": 2, "keys": ["a", "b"]},
+        {"step": 4, "keys": ["c"]},
+    ]
+    first, *_ = log.read_text().splitlines()
+    assert json.loads(first) == {"step": 2, "skipped": 1, "skipped_in_a_row": 1}
+    with Monitor(tmp_path, 3, 0):
+        pass
+    assert steps_in(log) == [2, 3]
+    assert steps_in(skipped) == [2]
+
+
+def test_what_is_synced_is_all_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_disk: dict[int, int] = {}
+
+    def sync(descriptor: int) -> None:
+        stat = os.fstat(descriptor)
+        on_disk[stat.st_ino] = stat.st_size
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with Monitor(tmp_path, 0, 0) as monitor:
+        monitor.sync()
+        assert on_disk == {}
+        monitor.write({"step": 1, "loss": 1})
+        monitor.skip(2, 1, ["a"])
+        monitor.sync()
+    files = [tmp_path / name for name in ("metrics.jsonl", "skipped.jsonl")]
+    assert on_disk == {file.stat().st_ino: file.stat().st_size for file in files}
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
 from memo.training import loop as loop_module
 from memo.training import pretrain as pretrain_module
+from memo.training.checkpoint import Progress
 from memo.training.engine import StepResult
 from memo.training.loop import Run, train
 from memo.training.monitor import Monitor
 from memo.training.pretrain import pretrain
 from memo.training.progress import Display
+from memo.training.saving import write_checkpoint
+from memo.training.state import TrainingState
 from tests.distributed import run_ranks
 
 SAMPLES, BATCH, STEPS = 50, 20, 10
@@ -225,6 +228,54 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(
     assert pretrain(config(folder, name, steps), "auto") == 0
     assert rows(left) == rows(folder / f"{name}-whole")
     assert (left / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_report_makes_up_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(folder, "unreported", ["steps=2"])
+    page = folder / "unreported" / "report.html"
+
+    def killed(run: Path) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pretrain_module, "write_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(settings, "auto")
+    assert not page.exists()
+    monkeypatch.undo()
+    assert pretrain(settings, "auto") == 0
+    written = page.read_bytes()
+    page.write_text("mine")
+    assert pretrain(settings, "auto") == 0
+    assert page.read_text() == "mine"  # it is there, so nothing is owed
+    os.utime(page, (0, 0))  # as one from before the run was told to take more steps
+    assert pretrain(settings, "auto") == 0
+    assert page.read_bytes() == written
+    elsewhere = config(folder, "elsewhere", ["steps=2"])
+    assert pretrain(elsewhere, str(folder / "unreported")) == 0
+    assert not (folder / "elsewhere" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_log_is_on_disk_before_a_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder / "synced"
+    on_disk: list[dict[str, Any]] = []
+
+    def sync(monitor: Monitor) -> None:
+        on_disk[:] = rows(run)
+
+    def write(root: Path, state: TrainingState, progress: Progress, *about: Any) -> Path:  # noqa: ANN401
+        assert [row["step"] for row in on_disk][: progress.step] == [1, 2, 3, 4][: progress.step]
+        return write_checkpoint(root, state, progress, *about)
+
+    monkeypatch.setattr(Monitor, "sync", sync)
+    monkeypatch.setattr(loop_module, "write_checkpoint", write)
+    assert pretrain(config(folder, "synced", ["steps=4", "checkpoint_every=2"]), "auto") == 0
+    assert (run / "checkpoints" / "latest").read_text() == "step-00000004\n"
 
 
 @pytest.mark.slow

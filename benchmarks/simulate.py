@@ -37,6 +37,7 @@ from data_pipeline.shards.dataset import ShardInfo, parse_info
 from data_pipeline.shards.index import ShardIndex, parse_index
 from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream
+from data_pipeline.watch import Task
 from memo.config import Limits
 
 RANKS, A_NODE = 4096, 8
@@ -66,6 +67,7 @@ class Corpus:
     """
 
     name, fingerprint, readers, is_remote = "simulated", "0", 1, False
+    oldest_work: Task | None = None
 
     def __init__(self, tokens: NDArray[np.int64], shards: int) -> None:
         self.tokens = tokens

@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -152,6 +156,64 @@ def test_full_micro_batches_are_the_same_on_any_ranks_from_any_step(
     tokens = [batch.tokens for step in whole for batch in step.micro_batches]
     assert max(tokens) <= BUDGET
     assert np.mean(tokens) > 0.75 * BUDGET  # of 40; samples have up to 24
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Split, Path]]:
+    """A split for many examples, whose clips are read once, and a folder of theirs."""
+    place = tmp_path_factory.mktemp("lasting")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMO_CACHE", str(place / "cache"))
+        split = write_split(place / "data", SAMPLES)
+        patch.setattr(split, "read", cache(split.read))
+        yield split, place
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    seed=st.integers(0, 2**32),
+    before=st.integers(1, 4),
+    after=st.integers(1, 4),
+    cut=st.integers(0, 2),
+    amount=st.integers(1, 2 * SAMPLES),
+    in_micro_batches=st.booleans(),
+)
+def test_wherever_it_is_cut_other_ranks_go_on_with_what_one_would_have_seen(
+    lasting: tuple[Split, Path],
+    seed: int,
+    before: int,
+    after: int,
+    cut: int,
+    amount: int,
+    in_micro_batches: bool,
+) -> None:
+    split, place = lasting
+    size = StepSize(max(amount, before, after))
+    if in_micro_batches:
+        size = StepSize(1, math.lcm(before, after) * (1 + amount % 2))
+
+    def steps(ranks: int, state: StreamState, count: int) -> list[tuple[object, ...]]:
+        """Of each step what all ranks see, where the stream then stands, and the digest."""
+        shares = []
+        for rank in range(ranks):
+            with TrainStream(_maker(split, place, rank, ranks), state, size, 1) as stream:
+                shares.append(list(islice(stream, count)))
+        found = []
+        for step in zip(*shares, strict=True):
+            contents = _contents(batch for share in step for batch in share.micro_batches)
+            (state,), (digest,) = ({x.state_after for x in step}, {x.digest for x in step})
+            found.append((contents, state, digest))
+        return found
+
+    start = StreamState.start(seed, split.fingerprint)
+    whole = steps(1, start, cut + 2)
+    first = steps(before, start, cut)
+    assert first == whole[:cut]
+    state = first[-1][1] if cut else start
+    assert isinstance(state, StreamState)
+    assert steps(after, state, 2) == whole[cut:]
 
 
 def test_a_split_of_broken_samples_alone_ends_the_look_ahead(tmp_path: Path) -> None:

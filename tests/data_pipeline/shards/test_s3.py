@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -74,15 +73,16 @@ def test_a_server_that_fails_for_a_while_is_asked_again(
 ) -> None:
     """It fails at the first request for each object, whose answer then comes."""
     from moto.s3.responses import S3Response
+    from werkzeug import Request
 
     expected, failed = digest(open_dataset(folder).split("train")), set[str]()
     answer = S3Response.key_response
 
-    def failing(self: S3Response, request: Any, full_url: str, headers: Any) -> Any:
+    def failing(self: S3Response, request: Request, *more: object) -> object:
         if request.path not in failed:
             failed.add(request.path)
             return status, {}, "<Error><Code>SlowDown</Code><Message>Later.</Message></Error>"
-        return answer(self, request, full_url, headers)
+        return answer(self, request, *more)
 
     monkeypatch.setattr(S3Response, "key_response", failing)
     there = open_bucket(settings).split("train")

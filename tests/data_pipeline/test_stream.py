@@ -196,11 +196,11 @@ def test_wherever_it_is_cut_other_ranks_go_on_with_what_one_would_have_seen(
 
     def steps(ranks: int, state: StreamState, count: int) -> list[tuple[object, StreamState, int]]:
         """Of each step what all ranks see, where the stream then stands, and the digest."""
-        shares = []
+        shares: list[list[Step]] = []
         for rank in range(ranks):
             with TrainStream(_maker(split, place, rank, ranks), state, size, 1) as stream:
                 shares.append(list(islice(stream, count)))
-        found = []
+        found: list[tuple[object, StreamState, int]] = []
         for step in zip(*shares, strict=True):
             contents = _contents(batch for share in step for batch in share.micro_batches)
             (state,), (digest,) = ({x.state_after for x in step}, {x.digest for x in step})

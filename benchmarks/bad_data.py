@@ -3,7 +3,7 @@
     python -m benchmarks.bad_data
 
 A small dataset is damaged in one place at a time, read as in training, checked and repaired. Prints
-a Markdown table of what really happened.
+a Markdown table of what really happened, and its sums.
 """
 
 import json
@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -126,8 +126,23 @@ def _row(name: str, what: str, outcome: Outcome) -> str:
     return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"
 
 
+def _sums(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Over all faults; each sample counts once for each of them."""
+    kept = zip(*(outcome.kept for outcome in outcomes), strict=True)
+    return {
+        "faults": len(outcomes),
+        "samples": len(outcomes) * len(KEYS),
+        "read": sum(len(outcome.read) for outcome in outcomes),
+        "quarantined": sum(len(outcome.quarantined) for outcome in outcomes),
+        "repaired whole": sum(not sum(outcome.kept[1:]) for outcome in outcomes),
+        **dict(zip(WORDS, map(sum, kept), strict=True)),
+        "seconds": sum(outcome.seconds for outcome in outcomes),
+    }
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table and the result."""
+    outcomes = []
     with tempfile.TemporaryDirectory() as place:
         os.environ["MEMO_CACHE"] = f"{place}/cache"
         whole, scratch = write_small(Path(place) / "whole"), Path(place) / "scratch"
@@ -136,13 +151,16 @@ def main() -> None:
         for fault in faults(TINY, HUGE):
             folder = shutil.copytree(whole, scratch / "data")
             damage(folder, fault)
-            print(_row(fault.name, fault.what, try_out(folder, scratch)), flush=True)
+            outcomes.append(try_out(folder, scratch))
+            print(_row(fault.name, fault.what, outcomes[-1]), flush=True)
             shutil.rmtree(scratch)
         for name, change in EVIL_INDEXES.items():
             folder = shutil.copytree(whole, scratch / "data")
             put_index(folder, change)
-            print(_row("evil index", name, try_out(folder, scratch)), flush=True)
+            outcomes.append(try_out(folder, scratch))
+            print(_row("evil index", name, outcomes[-1]), flush=True)
             shutil.rmtree(scratch)
+    print("RESULT", json.dumps({"bad_data": _sums(outcomes)}))
 
 
 if __name__ == "__main__":

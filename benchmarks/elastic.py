@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from unittest.mock import patch
 
 from benchmarks.jobs import torchrun
@@ -116,7 +117,7 @@ def take_steps(config: Path, until: int, settings: Sequence[str]) -> int:
 def _compare(out: Path, steps: int) -> dict[str, float]:
     """How the runs in `whole` and `elastic` differ."""
     whole, elastic = (_batches(out / name) for name in ("whole", "elastic"))
-    expected, losses = (_losses(out / name) for name in ("whole", "elastic"))
+    expected, losses = (_column(out / name, "loss") for name in ("whole", "elastic"))
     every = set(range(1, steps + 1))
     assert set(whole) == set(elastic) == set(expected) == set(losses) == every
     return {
@@ -126,6 +127,7 @@ def _compare(out: Path, steps: int) -> dict[str, float]:
         "largest relative difference of a loss": max(
             abs(losses[at] / expected[at] - 1) for at in every
         ),
+        "data_wait": mean(_column(out / "elastic", "data_wait").values()),
     }
 
 
@@ -139,10 +141,10 @@ def _batches(folder: Path) -> dict[int, Counter[str]]:
     return keys
 
 
-def _losses(folder: Path) -> dict[int, float]:
-    """Step -> its loss."""
+def _column(folder: Path, name: str) -> dict[int, float]:
+    """Step -> what the log says of it."""
     rows = map(json.loads, (folder / "metrics.jsonl").read_text("utf8").splitlines())
-    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+    return {row["step"]: row[name] for row in rows if name in row}
 
 
 if __name__ == "__main__":

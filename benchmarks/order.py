@@ -1,14 +1,16 @@
 """The order of 10^6 to 10^9 samples on 4,096 ranks: CPU time and memory until a rank has its share.
 
-`python -m benchmarks.order`. Each size runs in a process of its own, which makes the order of
-shards of about 10,000 samples, the first global batch and its plan, and then the same at a step far
-ahead. No tar is read: the lengths are drawn.
+`python -m benchmarks.order`. Each size runs in a process of its own, which opens a `dataset.json`
+of shards of about 10,000 samples, makes their order, the first global batch and its plan, and then
+the same at a step far ahead. No tar is read: the lengths are drawn.
 """
 
 import json
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
@@ -18,6 +20,7 @@ from rich.table import Table
 
 from data_pipeline.order import Order
 from data_pipeline.plan import divide, fill
+from data_pipeline.shards.dataset import FILE, SMALLEST, read_info
 
 SIZES = (10**6, 10**7, 10**8, 10**9)
 A_SHARD = 10_000
@@ -50,9 +53,12 @@ def _in_a_process(samples: int) -> dict[str, float]:
 
 def measure(samples: int) -> dict[str, float]:
     """CPU seconds of each part, and the process's largest memory in MiB."""
-    begin = process_time()
-    rng = np.random.default_rng(0)
-    sizes = np.full(samples // A_SHARD, A_SHARD) + rng.integers(-100, 101, samples // A_SHARD)
+    with tempfile.TemporaryDirectory() as place:
+        _write_info(Path(place), samples // A_SHARD)
+        before, begin = _memory(), process_time()
+        info = read_info(Path(place))
+    opened, opened_mib = process_time(), _memory() - before
+    sizes = np.array([shard.samples for shard in info.shards])
     order, batch = Order(1234, sizes), RANKS * A_RANK
     first = order.visits(np.arange(batch)).samples
     ordered = process_time()
@@ -62,16 +68,41 @@ def measure(samples: int) -> dict[str, float]:
     jumped = process_time()
     fill(_lengths(far), RANKS, RANKS, BUDGET // 4)
     filled = process_time()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_A_MIB
     return {
         "samples": samples,
         "shards": len(sizes),
-        "first batch, s": ordered - begin,
+        "opened, s": opened - begin,
+        "opened, MiB": opened_mib,
+        "first batch, s": ordered - opened,
         "divided, s": divided - ordered,
         f"{FAR:,} steps on, s": jumped - divided,
         "filled, s": filled - jumped,
-        "MiB": memory,
+        "MiB": _memory(),
     }
+
+
+def _write_info(folder: Path, shards: int) -> None:
+    """A `dataset.json`, written shard by shard so that the process stays small."""
+    rng = np.random.default_rng(0)
+    head = {"name": "n", "corpus": "c", "licence": "l", "features": {}}
+    with (folder / FILE).open("w") as file:
+        print(json.dumps(head)[:-1], ', "shards": [', file=file)
+        for number in range(shards):
+            samples = A_SHARD + int(rng.integers(-100, 101))
+            shard = {
+                "name": f"train-{number:06d}.tar",
+                "split": "train",
+                "samples": samples,
+                "bytes": samples * SMALLEST,
+                "sha256": rng.bytes(32).hex(),
+            }
+            print("," if number else "", json.dumps(shard), file=file)
+        print("]}", file=file)
+
+
+def _memory() -> float:
+    """MiB of this process at its largest."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_A_MIB
 
 
 def _lengths(samples: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 from time import process_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from data_pipeline.shards.dataset import ShardInfo, parse_info
 from data_pipeline.shards.index import ShardIndex, parse_index
 from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream
+from data_pipeline.watch import Task
 from memo.config import Limits
 
 RANKS, A_NODE = 4096, 8
@@ -66,6 +67,7 @@ class Corpus:
     """
 
     name, fingerprint, readers, is_remote = "simulated", "0", 1, False
+    oldest_work: Task | None = None
 
     def __init__(self, tokens: NDArray[np.int64], shards: int) -> None:
         self.tokens = tokens
@@ -359,7 +361,7 @@ def memory() -> float:
     return pages * resource.getpagesize() / MIB
 
 
-def shard_of(number: int, samples: int) -> dict[str, object]:
+def shard_of(number: int, samples: int) -> dict[str, Any]:
     """An entry of `dataset.json`."""
     name, sha256 = f"train-{number:06d}.tar", f"{number:064x}"
     return {"name": name, "split": "train", "samples": samples, "bytes": 1 << 40, "sha256": sha256}
@@ -375,7 +377,7 @@ def time_index(clips: int = A_SHARD, repeats: int = 20) -> float:
         lengths=np.ones((clips, 3), dtype=np.int32),
         crcs=np.ones(sizes.shape, dtype=np.uint32),
     )
-    shard = ShardInfo.model_validate(shard_of(0, clips))
+    shard = ShardInfo(**shard_of(0, clips))
     content = index.to_bytes(shard.sha256)
     begin = process_time()
     for _ in range(repeats):

@@ -16,6 +16,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -89,7 +90,7 @@ def link_shards(source: Path, out: Path, count: int) -> None:
     for old, new in [(shard.name, name) for name in copies] + [(other.name, other.name)]:
         os.link(source / old, out / new)
         os.link(index_path(source / old), index_path(out / new))
-    shards = (*(shard.model_copy(update={"name": name}) for name in copies), other)
+    shards = (*(replace(shard, name=name) for name in copies), other)
     (out / FILE).write_text(info.model_copy(update={"shards": shards}).model_dump_json())
 
 

@@ -135,10 +135,11 @@ class TokenLengths:
             asked = np.zeros_like(unknown)
             asked[rows] = True
             unknown &= asked
-        for row in np.flatnonzero(unknown).tolist():
-            pieces = self._count_sample(first + row)
-            known.pieces[row] = pieces or 0
-            known.readable &= pieces is not None
+        with self._split.work.on(f"counting the texts of {self._split.shards[shard].name}"):
+            for row in np.flatnonzero(unknown).tolist():
+                pieces = self._count_sample(first + row)
+                known.pieces[row] = pieces or 0
+                known.readable &= pieces is not None
         known.set_tokens(self._limits.text)
         # A broken tar may be mended, and has the same hash then.
         if known.readable and not (known.pieces == UNKNOWN).any():

@@ -161,12 +161,17 @@ class Mixture(Joined):
         return MixedOrder(seed, orders, self._sizes, self._places)
 
     def progress(self, seed: int, position: int) -> dict[str, float]:
-        """What was seen before a position: of each dataset its share, and its epochs."""
+        """Of each dataset the share so far, the share that is wanted, and the epochs so far.
+
+        They count what is planned before a position: a bad sample counts, though it is in no batch;
+        how many there were on all ranks, none of them knows.
+        """
         counts = self.order(seed).counts(position)
         shares, epochs = counts / max(position, 1), counts / self._sizes
         found: dict[str, float] = {}
         for number, name in enumerate(self.names):
             found[f"share/{name}"] = float(shares[number])
+            found[f"share_wanted/{name}"] = float(self.shares[number])
             found[f"epochs/{name}"] = float(epochs[number])
         return found
 

@@ -28,11 +28,14 @@ from data_pipeline.prefetch import Prefetch
 from data_pipeline.quarantine import BadSample, Notes, Quarantine
 from data_pipeline.scout import Scout
 from data_pipeline.shards.remote import Traffic
-from data_pipeline.watch import Activity, NotedActivity
+from data_pipeline.watch import Activity, NotedActivity, Task
 from data_pipeline.workers import Workers
 
 STALL_S = 30.0
 """Seconds of waiting for a step after which a warning says what the loader is doing."""
+
+EVAL_AHEAD = 2
+"""Micro-batches of an evaluation that are made ahead."""
 
 DIGEST = 2**20 - 1
 """Bits of a step's digest, few enough for the sum of its squares over many ranks to be exact."""
@@ -65,6 +68,10 @@ class Samples(Protocol):
     @property
     def traffic(self) -> Traffic:
         """What reading them has cost so far, where they lie on a server."""
+
+    @property
+    def oldest_work(self) -> Task | None:
+        """What fetching or opening a shard, or counting its texts, has gone on for longest."""
 
     def __len__(self) -> int: ...
 
@@ -147,6 +154,7 @@ class BatchMaker:
 
         All ranks get the same number of micro-batches, whatever they can read.
         """
+        self.activity.begins("planning a batch")
         plan = divide(self.lengths.of(visits.samples), self.placement.ranks, self.token_budget)
         return self.packed(visits, plan[self.placement.rank])
 
@@ -157,6 +165,7 @@ class BatchMaker:
 
     def make(self, visits: Visits) -> PackedBatch:
         """The micro-batch of these samples, without the bad ones."""
+        self.activity.begins("making a micro-batch")
         numbers = visits.samples.tolist()
         clips = zip(self._read(numbers), numbers, visits.epochs.tolist(), strict=True)
         examples = [self._example(clip, sample, epoch) for clip, sample, epoch in clips]
@@ -173,11 +182,14 @@ class BatchMaker:
             yield from pool.map(self._read_one, samples)
 
     def _read_one(self, sample: int) -> Clip | BadSampleError:
-        self.activity.begins("reading", sample)
         try:
-            return self.split.read(sample)
+            with self.activity.on(f"reading {self._named(sample)}"):
+                return self.split.read(sample)
         except BadSampleError as error:
             return error
+
+    def _named(self, sample: int) -> str:
+        return f"sample {sample} of {self.split.shard_of(sample)}"
 
     def _example(self, clip: Clip | BadSampleError, sample: int, epoch: int) -> Example | None:
         """One example; None, and a line in the quarantine, if the sample is bad."""
@@ -185,8 +197,8 @@ class BatchMaker:
             if isinstance(clip, BadSampleError):
                 raise clip
             self.activity.bytes_read += clip.nbytes
-            self.activity.begins("transforming", sample)
-            example = self.transform(clip, sample, epoch)
+            with self.activity.on(f"transforming {self._named(sample)}"):
+                example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
         except BadSampleError as error:
@@ -292,7 +304,7 @@ class TrainStream:
 
 def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
     """Warn of a loader that stalls; by its parts, so that the stream itself can be forgotten."""
-    doing = activity.describe(split.shard_of)
+    doing = activity.describe(split.oldest_work)
     _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
 
 
@@ -323,7 +335,7 @@ def _plans(
     while True:
         first = state.position(total)
         if scout is not None:
-            maker.activity.begins("fetching shards")
+            maker.activity.begins("waiting for shards")
             scout.wait_for(first + 1)
         maker.activity.begins("planning a step")
         visits, lengths, share = take(maker, order, first, size)
@@ -427,12 +439,18 @@ def _filled(maker: BatchMaker, order: SampleOrder, first: int, size: StepSize) -
 
 
 def eval_batches(maker: BatchMaker, block: int = 64) -> Iterator[PackedBatch]:
-    """Every sample of the split once over all ranks, in order, in epoch 0.
+    """Every sample of the split once over all ranks, in order, in epoch 0; some ahead in a thread.
 
     Args:
         maker: makes this rank's micro-batches; all ranks get the same number of them.
         block: samples planned together for each rank.
     """
+    stalled = partial(_say_where, maker.activity, maker.split)
+    yield from Prefetch(_eval_batches(maker, block), EVAL_AHEAD, STALL_S, stalled)
+
+
+def _eval_batches(maker: BatchMaker, block: int) -> Iterator[PackedBatch]:
+    """See `eval_batches`."""
     step = block * maker.placement.ranks
     for first in range(0, len(maker.split), step):
         samples = np.arange(first, min(first + step, len(maker.split)))

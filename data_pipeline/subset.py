@@ -10,6 +10,7 @@ from data_pipeline.clip import Clip
 from data_pipeline.order import Order, SampleOrder
 from data_pipeline.shards.remote import Traffic
 from data_pipeline.stream import SampleLengths, Samples
+from data_pipeline.watch import Task
 
 
 class Subset:
@@ -30,6 +31,11 @@ class Subset:
         self.is_remote = whole.is_remote
         self.traffic = whole.traffic
         self._whole = whole
+
+    @property
+    def oldest_work(self) -> Task | None:
+        """What has gone on for longest at the shards that the samples are in."""
+        return self._whole.oldest_work
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -103,6 +109,12 @@ class Joined:
     def traffic(self) -> Traffic:
         """What reading all of them has cost so far."""
         return sum((part.traffic for part in self._parts), Traffic())
+
+    @property
+    def oldest_work(self) -> Task | None:
+        """What has gone on for longest at a shard of any part."""
+        tasks = [part.oldest_work for part in self._parts]
+        return min((task for task in tasks if task), key=lambda task: task.since, default=None)
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -20,6 +20,7 @@ from data_pipeline.shards.place import Place
 from data_pipeline.shards.remote import FETCH, RemoteSettings
 from data_pipeline.shards.shard import Shard
 from data_pipeline.shards.store import Store, open_store
+from data_pipeline.watch import Task, Work
 
 MOST_OPEN = 256
 """Tars of a split that are kept open; each holds a file descriptor, of which 1,024 is usual."""
@@ -61,6 +62,7 @@ class Split:
         readers: how many threads read best.
         is_remote: whether the shards lie on a server.
         traffic: what reading the dataset has cost so far.
+        work: what its threads are at that may take long.
 
     Raises:
         UserError: there is no such split, it is empty, or a shard is missing.
@@ -79,6 +81,7 @@ class Split:
         self.readers = store.readers
         self.is_remote = store.is_remote
         self.traffic = store.traffic
+        self.work = Work()
         self._store = store
         self._features = info.features
         self._ends: list[int] = np.cumsum(self.shard_sizes).tolist()
@@ -86,6 +89,11 @@ class Split:
         self._fetched: set[int] = set()
         self._lock = threading.Lock()
         store.check(self.shards)
+
+    @property
+    def oldest_work(self) -> Task | None:
+        """Which of its work has gone on for longest."""
+        return self.work.oldest()
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -103,8 +111,13 @@ class Split:
         numbers = np.unique(np.searchsorted(self._ends, samples, side="right")).tolist()
         missing = [one for one in numbers if one not in self._fetched and one not in self._open]
         with ThreadPoolExecutor(FETCHES) as pool:
-            list(pool.map(lambda one: self._store.fetch(self.shards[one]), missing))
+            list(pool.map(self._fetch, missing))
         self._fetched.update(missing)
+
+    def _fetch(self, number: int) -> None:
+        shard = self.shards[number]
+        with self.work.on(f"fetching {shard.name}"):
+            self._store.fetch(shard)
 
     def read(self, sample: int) -> Clip:
         """The clip of this number; its arrays are views of the tar.
@@ -186,8 +199,10 @@ class Split:
         with self._lock:
             shard = self._open.pop(number, None)
             if shard is None:
-                self._close_for(self.shards[number])
-                shard = self._store.open(self.shards[number], self._features)
+                info = self.shards[number]
+                self._close_for(info)
+                with self.work.on(f"opening {info.name}"):
+                    shard = self._store.open(info, self._features)
                 self._fetched.discard(number)
             self._open[number] = shard  # the last one is the one used last
             return shard

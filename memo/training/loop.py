@@ -29,7 +29,9 @@ from memo.training.heartbeat import watched
 from memo.training.monitor import (
     ROLL_BACKS,
     Monitor,
+    Pace,
     Supply,
+    Taken,
     lacks_validation,
     objective_columns,
     step_columns,
@@ -129,7 +131,7 @@ class _Training:
         self.run = run
         self._monitor, self._display = monitor, display
         self._signals, self._saver = signals, saver
-        self._supply = Supply(run.makers.train)
+        self._supply, self._pace = Supply(run.makers.train), Pace(run.peak_flops)
         self._bad_steps = 0
 
     def until_it_ends(self) -> int | None:
@@ -168,12 +170,14 @@ class _Training:
         result = run.engine.step(step.micro_batches, number, lr)
         self.run = replace(run, progress=_advance(run.progress, step, result, config))
         seconds, done = perf_counter() - begin + waited_s, number + 1
+        did = len(step.samples), result.tokens, _flops(run, step)
+        self._pace.count(Taken(seconds, waited_s, *did))
         self._display.step(done)
         self._bad_steps = 0 if result.applied else self._bad_steps + 1
         if not result.applied:
             _report_bad_step(self.run, step, self._display, self._monitor, self._bad_steps)
         if done % config.log_every == 0 or done == config.steps:
-            row = _columns(self.run, step, result, lr, seconds, waited_s) | self._supply.columns()
+            row = _columns(self.run, result, lr) | self._pace.columns() | self._supply.columns()
             self._display.log(row)
             if self._monitor is not None:
                 self._monitor.write(row)
@@ -209,7 +213,7 @@ class _Training:
     def _validate(self) -> int:
         """Loss and metric of each objective on the validation splits, over all ranks.
 
-        Of a mixture also those of each dataset.
+        Of a mixture also those of each dataset that has such a split.
 
         Returns:
             The signal that came before all was done, so that nothing is logged; else 0.
@@ -224,7 +228,7 @@ class _Training:
             (stopped_by,) = interrupted.args
             return int(stopped_by)
         columns = _validation_columns(run, torch.stack(list(tables.values())).sum(dim=0))
-        if len(tables) > 1:
+        if isinstance(run.makers.train.split, Mixture):
             for name, table in tables.items():
                 of_dataset = _validation_columns(run, table)
                 columns |= {f"{name}/{key}": value for key, value in of_dataset.items()}
@@ -363,12 +367,14 @@ def _report_bad_step(
         )
 
 
-def _columns(
-    run: Run, step: Step, result: StepResult, lr: float, seconds: float, waited_s: float
-) -> dict[str, float]:
-    """Of a row of the log, what a step tells."""
+def _flops(run: Run, step: Step) -> float:
+    """Of this rank's micro-batches."""
     widths = head_widths(run.transform.specs, run.spec)
-    flops = sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
+    return sum(training_flops(run.spec, batch, widths) for batch in step.micro_batches)
+
+
+def _columns(run: Run, result: StepResult, lr: float) -> dict[str, float]:
+    """Of a row of the log, what its step tells."""
     split, seed = run.makers.train.split, run.config.seed
     samples = run.progress.stream.position(len(split))
     return {
@@ -378,11 +384,6 @@ def _columns(
         "tokens": run.progress.tokens,
         "lr": lr,
         **step_columns(result),
-        "samples_per_s": len(step.samples) / seconds,
-        "tokens_per_s": result.tokens / seconds,
-        "mfu": flops / seconds / run.peak_flops,
-        "data_wait": waited_s / seconds,
-        "step_s": seconds,
         **(split.progress(seed, samples) if isinstance(split, Mixture) else {}),
     }
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
@@ -131,6 +131,52 @@ class Supply:
         """Bytes of clips, bytes over the network, seconds."""
         traffic = self._maker.traffic
         return self._maker.activity.bytes_read, traffic.bytes_read, perf_counter()
+
+
+class Taken(NamedTuple):
+    """What a step took and did.
+
+    Attributes:
+        seconds: of it, with the waiting.
+        waited_s: for its data.
+        samples, tokens: over all ranks.
+        flops: of this rank.
+    """
+
+    seconds: float
+    waited_s: float
+    samples: int
+    tokens: int
+    flops: float
+
+
+class Pace:
+    """How fast the steps are, from one row of the log to the next: none of them goes unseen.
+
+    Args:
+        peak_flops: what this rank's device can do in a second.
+    """
+
+    def __init__(self, peak_flops: float) -> None:
+        self._peak_flops = peak_flops
+        self._taken: list[Taken] = []
+
+    def count(self, step: Taken) -> None:
+        """One more step."""
+        self._taken.append(step)
+
+    def columns(self) -> dict[str, float]:
+        """Of all steps since this was last asked, of which there is at least one; means of them."""
+        seconds, waited_s, samples, tokens, flops = map(sum, zip(*self._taken, strict=True))
+        steps = len(self._taken)
+        self._taken.clear()
+        return {
+            "samples_per_s": samples / seconds,
+            "tokens_per_s": tokens / seconds,
+            "mfu": flops / seconds / self._peak_flops,
+            "data_wait": waited_s / seconds,
+            "step_s": seconds / steps,
+        }
 
 
 def cut_back(path: Path, step: int, roll_backs: int) -> None:

@@ -117,8 +117,10 @@ def test_progress_says_what_was_seen(splits: list[Split]) -> None:
     small = int((samples >= 11).sum())
     expected = {
         "share/large": 1 - small / 40,
+        "share_wanted/large": 0.25,
         "epochs/large": (40 - small) / 11,
         "share/small": small / 40,
+        "share_wanted/small": 0.75,
         "epochs/small": small / 4,
     }
     assert both.progress(5, 40) == pytest.approx(expected)

@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,7 +26,9 @@ from data_pipeline.lengths import LengthLimits, TokenLengths
 from data_pipeline.order import Order, StreamState
 from data_pipeline.packing import Example, PackedBatch
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.dataset import FeatureSchema, ShardInfo
 from data_pipeline.shards.reader import Split
+from data_pipeline.shards.shard import Shard
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream, eval_batches
 from data_pipeline.watch import Activity
 from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split
@@ -152,6 +158,63 @@ def test_full_micro_batches_are_the_same_on_any_ranks_from_any_step(
     assert np.mean(tokens) > 0.75 * BUDGET  # of 40; samples have up to 24
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Split, Path]]:
+    """A split for many examples, whose clips are read once, and a folder of theirs."""
+    place = tmp_path_factory.mktemp("lasting")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMO_CACHE", str(place / "cache"))
+        split = write_split(place / "data", SAMPLES)
+        patch.setattr(split, "read", cache(split.read))
+        yield split, place
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    seed=st.integers(0, 2**32),
+    before=st.integers(1, 4),
+    after=st.integers(1, 4),
+    cut=st.integers(0, 2),
+    amount=st.integers(1, 2 * SAMPLES),
+    in_micro_batches=st.booleans(),
+)
+def test_wherever_it_is_cut_other_ranks_go_on_with_what_one_would_have_seen(
+    lasting: tuple[Split, Path],
+    seed: int,
+    before: int,
+    after: int,
+    cut: int,
+    amount: int,
+    in_micro_batches: bool,
+) -> None:
+    split, place = lasting
+    size = StepSize(max(amount, before, after))
+    if in_micro_batches:
+        size = StepSize(1, math.lcm(before, after) * (1 + amount % 2))
+
+    def steps(ranks: int, state: StreamState, count: int) -> list[tuple[object, StreamState, int]]:
+        """Of each step what all ranks see, where the stream then stands, and the digest."""
+        shares: list[list[Step]] = []
+        for rank in range(ranks):
+            with TrainStream(_maker(split, place, rank, ranks), state, size, 1) as stream:
+                shares.append(list(islice(stream, count)))
+        found: list[tuple[object, StreamState, int]] = []
+        for step in zip(*shares, strict=True):
+            contents = _contents(batch for share in step for batch in share.micro_batches)
+            (state,), (digest,) = ({x.state_after for x in step}, {x.digest for x in step})
+            found.append((contents, state, digest))
+        return found
+
+    start = StreamState.start(seed, split.fingerprint)
+    whole = steps(1, start, cut + 2)
+    first = steps(before, start, cut)
+    assert first == whole[:cut]
+    state = first[-1][1] if cut else start
+    assert steps(after, state, 2) == whole[cut:]
+
+
 def test_a_split_of_broken_samples_alone_ends_the_look_ahead(tmp_path: Path) -> None:
     """What cannot be read has no length and fills nothing."""
     split = write_split(tmp_path / "bad", 4, bad=(0, 1, 2, 3))
@@ -250,33 +313,122 @@ def test_what_a_process_meets_is_raised_to_the_trainer(split: Split, tmp_path: P
         next(stream)
 
 
-def test_a_loader_that_stalls_says_where(
-    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    go_on, stuck = threading.Event(), []
+class Stall:
+    """Stands in for something that takes long: it ends as soon as a warning says what it should."""
 
-    def stalls(clip: Clip, sample: int, epoch: int) -> Example:
-        stuck.append(sample)
-        go_on.wait()
+    def __init__(self) -> None:
+        self._pattern: re.Pattern[str] | None = None
+        self._go_on = threading.Event()
+        self.warnings: list[str] = []
+
+    def wait(self, pattern: str) -> None:
+        """Only once."""
+        if not self._go_on.is_set():
+            self._pattern = re.compile(pattern)
+            assert self._go_on.wait(10), f"none of {self.warnings} says {pattern}"
+
+    def told(self, record: logging.LogRecord) -> bool:
+        """As a filter of the log."""
+        self.warnings.append(record.getMessage())
+        if self._pattern is not None and self._pattern.search(record.getMessage()):
+            self._go_on.set()
+        return True
+
+
+@pytest.fixture
+def stall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stall]:
+    monkeypatch.setattr(stream_module, "STALL_S", 0.01)
+    one, log = Stall(), logging.getLogger(stream_module.__name__)
+    log.addFilter(one.told)
+    yield one
+    log.removeFilter(one.told)
+
+
+def _stalls_at(
+    stall: Stall, split: Split, wanted: int | None = None
+) -> Callable[[Clip, int, int], Example]:
+    """A transform that takes long at a sample, or at the first one."""
+
+    def transform(clip: Clip, sample: int, epoch: int) -> Example:
+        if wanted in (None, sample):
+            stall.wait(rf"is transforming sample {sample} of {split.shard_of(sample)} \(\d+ s")
         return plain(clip, sample, epoch)
 
-    class Told(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "transforming" in record.getMessage():
-                go_on.set()
+    return transform
 
-    monkeypatch.setattr(stream_module, "STALL_S", 0.01)
-    maker = replace(_maker(split, tmp_path), transform=stalls)
-    told = Told()
-    logging.getLogger(stream_module.__name__).addHandler(told)
-    try:
-        with TrainStream(maker, _start(split), StepSize(4)) as stream:
-            next(stream)
-    finally:
-        logging.getLogger(stream_module.__name__).removeHandler(told)
-    shard = split.location(stuck[0])[0]
-    where = f"the loader is transforming sample {stuck[0]} of {shard}"
-    assert re.search(rf"waited \d+ s for data of valid; {re.escape(where)}", caplog.text)
+
+def test_a_loader_that_stalls_says_where(split: Split, tmp_path: Path, stall: Stall) -> None:
+    maker = replace(_maker(split, tmp_path), transform=_stalls_at(stall, split))
+    with TrainStream(maker, _start(split), StepSize(4)) as stream:
+        next(stream)
+    assert re.match(r"waited \d+ s for data of valid; the loader is transf", stall.warnings[-1])
+
+
+def test_an_evaluation_that_stalls_says_where(split: Split, tmp_path: Path, stall: Stall) -> None:
+    maker = replace(_maker(split, tmp_path), transform=_stalls_at(stall, split, 7))
+    assert len(_contents(eval_batches(maker))) == SAMPLES
+    assert any("transforming sample 7 of valid-000001.tar" in one for one in stall.warnings)
+
+
+def test_a_stalled_fetch_says_the_shard(
+    split: Split, tmp_path: Path, stall: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(shard: ShardInfo) -> None:
+        if shard.name == "valid-000001.tar":
+            stall.wait(r"loader is waiting for shards \(\d+ s\); fetching valid-000001\.tar \(")
+
+    monkeypatch.setattr(split, "is_remote", True)
+    monkeypatch.setattr(split._store, "fetch", fetch)
+    _take(_maker(split, tmp_path), _start(split), 4, 1)
+
+
+def test_a_shard_whose_opening_stalls_is_said(
+    split: Split, tmp_path: Path, stall: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_shard = split._store.open
+
+    def slow(shard: ShardInfo, features: FeatureSchema) -> Shard:
+        stall.wait(rf"the loader is planning a step \(\d+ s\); opening {shard.name} \(")
+        return open_shard(shard, features)
+
+    monkeypatch.setattr(split._store, "open", slow)
+    _take(_maker(split, tmp_path), _start(split), 1, 1)
+
+
+def test_a_stalled_count_of_a_text_says_the_shard(
+    split: Split, tmp_path: Path, stall: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = split.read_text
+
+    def slow(sample: int) -> str | None:
+        if split.shard_of(sample) == "valid-000002.tar":
+            stall.wait(r"is planning a step \(\d+ s\); counting the texts of valid-000002\.tar")
+        return read(sample)
+
+    monkeypatch.setattr(split, "read_text", slow)
+    _take(_maker(split, tmp_path), _start(split), SAMPLES, 1)
+
+
+def test_of_several_readers_the_one_that_is_stuck_is_said(
+    split: Split, tmp_path: Path, stall: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others were begun after it, and are done."""
+    monkeypatch.setattr(split, "readers", 2)
+    read, others, done = split.read, list[int](), threading.Event()
+
+    def slow(sample: int) -> Clip:
+        if sample == 1:
+            assert done.wait(10)
+            stall.wait(r"is reading sample 1 of valid-000000\.tar \(")
+            return read(sample)
+        others.append(sample)
+        if len(others) == SAMPLES - 1:
+            done.set()
+        return read(sample)
+
+    monkeypatch.setattr(split, "read", slow)
+    (batch,) = eval_batches(replace(_maker(split, tmp_path), token_budget=32 * SAMPLES))
+    assert sorted(batch.samples.tolist()) == list(range(SAMPLES))
 
 
 @pytest.mark.parametrize("samples", [1, 5, 11])

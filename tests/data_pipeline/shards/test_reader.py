@@ -146,6 +146,28 @@ def test_a_shard_lies_in_the_folder(folder: Path, name: str) -> None:
         open_dataset(folder)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": -1},
+        {"samples": 1.5},
+        {"bytes": 0},
+        {"sha256": "0" * 63},
+        {"sha256": "F" * 64},
+        {"split": "../x"},
+        {"name": None},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_an_entry_of_another_form_is_refused(folder: Path, change: dict[str, object]) -> None:
+    shard = {"name": "a.tar", "split": "train", "samples": 1, "bytes": 10240, "sha256": "0" * 64}
+    for bad in ({**shard, **change}, list(shard.values()), {"name": "a.tar"}, None):
+        _edit(folder, shards=[shard, bad])
+        with pytest.raises(UserError, match=r"no memo-dataset/1: shards\.1"):
+            open_dataset(folder)
+
+
 def test_more_samples_than_a_tar_can_hold_are_refused(folder: Path) -> None:
     """Tables of this length would be made."""
     shard = {"name": "a.tar", "split": "train", "bytes": 10240, "sha256": "0" * 64}

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -176,7 +177,7 @@ def test_no_more_is_read_than_can_be_used(server: FileServer) -> None:
     (server.folder / NAME).write_bytes(block)
     server.faults[NAME] = ["endless"] * 5
     reader = Reader(server, SETTINGS.model_copy(update={"request_s": 60}))
-    shard = reader.shard.model_copy(update={"bytes": len(CONTENT)})
+    shard = replace(reader.shard, bytes=len(CONTENT))
     tracemalloc.start()
     assert reader.remote.read(reader.url, 5000) == block[:5001]
     with pytest.raises(UserError, match="ignores byte ranges"):

@@ -13,7 +13,7 @@ from data_pipeline.shards.store import RemoteStore
 from tests.data_pipeline.shards.read_url import digest
 from tests.data_pipeline.shards.samples import make_clips, write_clips
 
-WHY = "{0} is not installed: pip install 'memo[dev]'"
+WHY = "{0} is not installed: pip install 'memo[s3]'"
 for package in ("s3fs", "moto", "flask_cors"):
     pytest.importorskip(package, reason=WHY.format(package))
 
@@ -64,6 +64,30 @@ def test_s3_holds_the_same(folder: Path, settings: RemoteSettings) -> None:
     assert there.traffic.retries == 0
     # dataset.json; the shards, or their indexes and lengths and then the samples
     assert there.traffic.requests == (1 + 3 if settings.read == "fetch" else 1 + 3 + 3 + 10)
+
+
+@pytest.mark.parametrize("settings", [FETCH, RANGES], ids=lambda one: one.read)
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_server_that_fails_for_a_while_is_asked_again(
+    folder: Path, settings: RemoteSettings, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at the first request for each object, whose answer then comes."""
+    from moto.s3.responses import S3Response
+    from werkzeug import Request
+
+    expected, failed = digest(open_dataset(folder).split("train")), set[str]()
+    answer = S3Response.key_response
+
+    def failing(self: S3Response, request: Request, *more: object) -> object:
+        if request.path not in failed:
+            failed.add(request.path)
+            return status, {}, "<Error><Code>SlowDown</Code><Message>Later.</Message></Error>"
+        return answer(self, request, *more)
+
+    monkeypatch.setattr(S3Response, "key_response", failing)
+    there = open_bucket(settings).split("train")
+    assert digest(there) == expected
+    assert there.traffic.retries == len(failed) > 3
 
 
 @pytest.mark.parametrize("settings", [FETCH, RANGES], ids=lambda one: one.read)

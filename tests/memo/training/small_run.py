@@ -55,8 +55,12 @@ def small_config(dataset: Path, run: Path, *changes: str) -> PretrainConfig:
 
 def logged(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's log, without what time alone decides."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: one for key, one in row.items() if key not in TIMES} for row in rows]
+    return [{key: one for key, one in row.items() if key not in TIMES} for row in timed(run)]
+
+
+def timed(run: Path) -> list[dict[str, Any]]:
+    """The rows of a run's log."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def checkpoint(run: Path, step: int) -> Path:

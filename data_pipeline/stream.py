@@ -183,13 +183,10 @@ class BatchMaker:
 
     def _read_one(self, sample: int) -> Clip | BadSampleError:
         try:
-            with self.activity.on(f"reading {self._named(sample)}"):
+            with self.activity.on("reading", sample):
                 return self.split.read(sample)
         except BadSampleError as error:
             return error
-
-    def _named(self, sample: int) -> str:
-        return f"sample {sample} of {self.split.shard_of(sample)}"
 
     def _example(self, clip: Clip | BadSampleError, sample: int, epoch: int) -> Example | None:
         """One example; None, and a line in the quarantine, if the sample is bad."""
@@ -197,7 +194,7 @@ class BatchMaker:
             if isinstance(clip, BadSampleError):
                 raise clip
             self.activity.bytes_read += clip.nbytes
-            with self.activity.on(f"transforming {self._named(sample)}"):
+            with self.activity.on("transforming", sample):
                 example = self.transform(clip, sample, epoch)
             if not example.tokens:
                 raise BadSampleError("", "has no modality")
@@ -304,7 +301,7 @@ class TrainStream:
 
 def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:
     """Warn of a loader that stalls; by its parts, so that the stream itself can be forgotten."""
-    doing = activity.describe(split.oldest_work)
+    doing = activity.describe(split.shard_of, split.oldest_work)
     _log.warning("waited %.0f s for data of %s; the loader is %s", waited_s, split.name, doing)
 
 

@@ -311,9 +311,9 @@ def test_what_is_wrong_with_an_index_is_said(tmp_path: Path) -> None:
         with pytest.raises(BadIndexError, match=reason):
             read_index(path, info)
     with pytest.raises(BadIndexError, match="of another tar"):
-        parse_index(good, info.model_copy(update={"sha256": "0" * 64}))
+        parse_index(good, replace(info, sha256="0" * 64))
     with pytest.raises(BadIndexError, match="names members that its tar cannot hold"):
-        parse_index(good, info.model_copy(update={"bytes": 6 * 1024}))
+        parse_index(good, replace(info, bytes=6 * 1024))
     index_path(path).unlink()
     with pytest.raises(BadIndexError, match="is missing"):
         read_index(path, info)
@@ -345,5 +345,5 @@ def test_no_more_of_an_index_is_read_than_it_can_have(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
-    huge = _info(path).model_copy(update={"samples": 10**12, "bytes": 10**15})
+    huge = replace(_info(path), samples=10**12, bytes=10**16)
     assert most_index_bytes(huge) == 1 << 30

@@ -79,6 +79,9 @@ class TuningMode(ABC):
         return False
 
 
+_LAYER = re.compile(r"backbone\.(?:text|face|speech|encoder\.layers\.(\d+))\.")
+
+
 def stays_pretrained(name: str, frozen_layers: int) -> bool:
     """Whether a parameter of a backbone belongs to its embeddings or its lowest layers.
 
@@ -89,8 +92,6 @@ def stays_pretrained(name: str, frozen_layers: int) -> bool:
     found = _LAYER.match(name)
     return frozen_layers > 0 and found is not None and int(found[1] or 0) < frozen_layers
 
-
-_LAYER = re.compile(r"backbone\.(?:text|face|speech|encoder\.layers\.(\d+))\.")
 
 _REGISTRY: dict[str, type[TuningMode]] = {}
 

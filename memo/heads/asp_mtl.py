@@ -69,6 +69,8 @@ class AspNetwork(nn.Module):
         sharing: which network.
         normalised: form of the orthogonality (see `orthogonality`).
         dropout: of the states, before the output layer.
+        one_output: tasks of as many classes have one output layer for all of them (as in MAN,
+            Chen and Cardie, NAACL 2018) instead of one each.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class AspNetwork(nn.Module):
         sharing: Sharing,
         normalised: bool = False,
         dropout: float = 0.0,
+        one_output: bool = False,
     ) -> None:
         super().__init__()
         self.sharing = sharing
@@ -89,7 +92,9 @@ class AspNetwork(nn.Module):
         encoders = [one for one in (self.shared, *self.private[:1]) if one is not None]
         width = sum(cast("Encoder", one).width for one in encoders)
         self.dropout = Dropout(dropout)
-        self.outputs = _output_layers(width, classes)
+        kinds = list(dict.fromkeys(classes))
+        self._output_of = [kinds.index(one) if one_output else at for at, one in enumerate(classes)]
+        self.outputs = _output_layers(width, kinds if one_output else classes)
         if sharing == "asp":
             self.discriminator = Discriminator(cast("Encoder", self.shared).width, len(classes))
 
@@ -118,8 +123,12 @@ class AspNetwork(nn.Module):
     def logits(self, states: AspStates, task: int) -> Tensor:
         """(B, C_k)."""
         parts = [one for one in states if one is not None]
-        logits: Tensor = self.outputs[task](self.dropout(torch.cat(parts, dim=1)))
+        logits: Tensor = self.output(task)(self.dropout(torch.cat(parts, dim=1)))
         return logits.float()
+
+    def output(self, task: int) -> nn.Module:
+        """The output layer of a task: shared and private states end to end -> (B, C_k)."""
+        return self.outputs[self._output_of[task]]
 
     def forward(
         self, texts: PackedBatch, task: int, labels: Tensor | None, weight: float
@@ -161,7 +170,7 @@ class AspNetwork(nn.Module):
         """
         nothing = pack([], {}, texts.face.shape[1], texts.speech.shape[1]).to(texts.order.device)
         rows = cast("Reader", self.reader).rows(nothing)
-        others = [other for other in range(len(self.outputs)) if other != task]
+        others = [other for other in range(len(self._output_of)) if other != task]
         found = [self._private_alone(rows, nothing, other) for other in others]
         sums = [self.logits(one, other).sum() for one, other in zip(found, others, strict=True)]
         return torch.stack([*sums, texts.cu_seqlens.new_zeros((), dtype=torch.float32)]).sum()

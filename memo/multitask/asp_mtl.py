@@ -105,6 +105,8 @@ class AspMtl(Recipe):
         settings = setup.config.asp_mtl
         if setup.backbone is not None:
             _check_layers(setup.config, setup.backbone.spec.layers)
+        if settings.one_output and settings.sharing == "alone":
+            raise UserError("asp_mtl.one_output: nothing is shared with sharing=alone")
         if settings.unlabelled and settings.sharing != "asp":
             raise UserError("asp_mtl.unlabelled needs the adversary of asp_mtl.sharing=asp")
         if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
@@ -136,7 +138,13 @@ class AspMtl(Recipe):
         reader, encoder = _word_encoders(blueprint) if words else _adapter_encoders(blueprint)
         outputs = [one.outputs for one in blueprint.kinds]
         network = AspNetwork(
-            reader, encoder, outputs, settings.sharing, settings.normalised, settings.dropout
+            reader,
+            encoder,
+            outputs,
+            settings.sharing,
+            settings.normalised,
+            settings.dropout,
+            settings.one_output,
         )
         system = AspSystem(blueprint.kinds, network, settings)
         if not words:

@@ -95,6 +95,8 @@ class AspSettings(Settings):
             sizes; `all`: a step has a batch of each.
         weights: task -> alpha, factor of its loss; 1 where it is not named.
         dropout: before the output layer.
+        one_output: tasks of as many classes share one output layer (MAN, Chen and Cardie, 2018);
+            each has its own in the paper.
         leave_out: a task that the others are trained without; it is then learned on the frozen
             shared encoder, alone and with a private one beside it.
     """
@@ -111,6 +113,7 @@ class AspSettings(Settings):
     sampling: Literal["uniform", "proportional", "all"] = "uniform"
     weights: Mapping[str, float] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
+    one_output: bool = False
     leave_out: str | None = None
 
 

@@ -87,7 +87,7 @@ def _shares(
     first, found = 0, {}
     assert isinstance(network.reader, WordStates), "of words"
     rows = network.reader.rows(batch)  # (L, D)
-    output = network.outputs[task]
+    output = network.output(task)
     assert isinstance(output, nn.Linear), "an output layer"
     direction = output.weight[-1] - output.weight[0]  # (d,) or (2 d,)
     for label, encoder in encoders.items():

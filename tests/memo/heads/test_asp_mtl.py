@@ -70,6 +70,16 @@ def test_tasks_of_as_many_classes_begin_alike_and_part() -> None:
     assert len(third) == 3
 
 
+def test_one_output_layer_serves_tasks_of_as_many_classes() -> None:
+    model = AspNetwork(reader(), encoder, TASKS, "fs", one_output=True)
+    assert [len(one.state_dict()["weight"]) for one in model.outputs] == [2, 3]
+    states = model.encode(texts(), 0)
+    torch.testing.assert_close(model.logits(states, 0), model.logits(states, 1))
+    assert model.logits(states, 2).shape == (3, 3)
+    model(texts(), 1, LABELS, 0.0)["label"].sum.backward()
+    assert [reached(one) for one in model.outputs] == [True, False]
+
+
 def test_the_label_loss_is_that_of_both_states() -> None:
     model = network("sp")
     shared, private = model.shared_states(texts()), private_states(model, 2)

@@ -31,7 +31,13 @@ from memo.training.engine import Engine, StepResult
 from memo.training.pretrain import REQUEUE, pretrain
 
 TOLERANCE = 1e-5
-STEADY = ("model.dropout=0", "model.attention_dropout=0", "log_every=1", "threads=1")
+STEADY = (
+    "model.dropout=0",
+    "model.attention_dropout=0",
+    "distribution.precision=fp32",
+    "log_every=1",
+    "threads=1",
+)
 
 
 @dataclass(frozen=True)

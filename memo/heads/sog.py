@@ -29,11 +29,20 @@ class SogOutput(NamedTuple):
 
     Attributes:
         logits: of each task, (B, C_k).
-        cosines: place -> mean cosine similarity of each two branches behind it, if there are two.
+        behind: place -> levels -> the states of all branches behind it.
     """
 
     logits: list[Tensor]
-    cosines: dict[Place, Tensor]
+    behind: dict[Place, list[list[States]]]
+
+    def cosines(self) -> dict[Place, Tensor]:
+        """Place -> mean cosine similarity of each two branches behind it, if there are two."""
+        if len(self.logits) == 1:
+            return {}
+        return {
+            place: torch.stack([_similarity(states) for states in levels]).mean()
+            for place, levels in self.behind.items()
+        }
 
 
 class SogNetwork(nn.Module):
@@ -99,14 +108,7 @@ class SogNetwork(nn.Module):
             output(self.dropout(own.vectors[:, 0])).float()
             for output, own in zip(self.outputs, dense, strict=True)
         ]
-        if len(logits) == 1:
-            return SogOutput(logits, {})
-        cosines: dict[Place, Tensor] = {
-            "convolution": torch.stack([_similarity(level) for level in levels]).mean(),
-            "pooling": _similarity(pooled),
-            "dense": _similarity(dense),
-        }
-        return SogOutput(logits, cosines)
+        return SogOutput(logits, {"convolution": levels, "pooling": [pooled], "dense": [dense]})
 
     def _gated(self, place: Place, level: int, states: Sequence[States]) -> list[States]:
         """The states of all tasks behind a place; every gate sees what was before all of them."""

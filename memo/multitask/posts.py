@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from data_pipeline.clip import FACE, SPEECH, BadSampleError, Clip
 from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec
@@ -17,7 +16,7 @@ from memo.heads.trimodal import PooledTags, PooledText
 from memo.model.inputs import cut_rows
 from memo.model.memobert import MemoBert
 from memo.multitask.images import ImageNetwork, decode_image
-from memo.multitask.texts import Cut, TextStates
+from memo.multitask.texts import Cut, TextStates, fill_up
 from memo.objectives.masking import generator
 from memo.words.vocabulary import PAD, Vocabulary
 
@@ -265,8 +264,7 @@ class PostEncoder(nn.Module):
         samples = len(batch.seqlens)
         vectors = self.tag_vectors(batch.targets[TAGS].values)  # (M, D)
         counts = torch.bincount(owners(batch, TAGS), minlength=max(samples, 1))
-        filled = pad_sequence(list(vectors.split(counts.tolist())), batch_first=True)
-        filled = nn.functional.pad(filled, (0, 0, 0, 1))  # a tag at least
+        filled = fill_up(vectors, counts, int(counts.max()) + 1)  # a tag at least
         states: Tensor = self.tags(filled, counts.clamp(min=1))
         return states[:samples]
 

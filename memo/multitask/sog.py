@@ -96,7 +96,7 @@ class SogSystem(TextSystem):
     def traces(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
         """Cosine similarity of the branches behind each place."""
         del task
-        return {f"cosine/{place}": one for place, one in self.output(texts).cosines.items()}
+        return {f"cosine/{place}": one for place, one in self.output(texts).cosines().items()}
 
     def forward(self, batch: TaskBatch | Episode) -> dict[str, LossSum]:
         """See the base class; of an episode the MAML-like loss."""

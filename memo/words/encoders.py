@@ -59,11 +59,13 @@ class WordCnn(nn.Module):
         """
         length = vectors.shape[1]
         inside = torch.arange(length, device=vectors.device) < lengths[:, None]  # (B, T)
-        clean = vectors * inside[:, :, None]
+        behind = max(self.widths) - 1
+        clean = (vectors * inside[:, :, None]).transpose(1, 2)  # (B, D, T)
+        filled = nn.functional.pad(clean, (0, behind))
         maps = []
         for size, convolution in zip(self.widths, self.convolutions, strict=True):
-            filled = nn.functional.pad(clean.transpose(1, 2), (0, size - 1))  # (B, D, T + size - 1)
-            found = convolution(filled).relu().transpose(1, 2)  # (B, T, filters)
+            seen = filled[:, :, : length + size - 1]
+            found = convolution(seen).relu().transpose(1, 2)  # (B, T, filters)
             maps.append(found * inside[:, :, None])
         return maps
 

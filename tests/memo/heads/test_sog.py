@@ -92,7 +92,7 @@ def test_equal_branches_have_a_cosine_of_one() -> None:
     model.branches[1].load_state_dict(model.branches[0].state_dict())
     found = model([states(2, 6)] * 2)
     for place in PLACES:
-        assert found.cosines[place].item() == pytest.approx(1, abs=1e-5)
+        assert found.cosines()[place].item() == pytest.approx(1, abs=1e-5)
 
 
 def test_texts_of_different_length_meet() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.utils.rnn import pad_sequence
 
 from data_pipeline.clip import BadSampleError, Clip
 from memo.model.memobert import MemoBert
@@ -18,6 +19,7 @@ from memo.multitask.texts import (
     WordStates,
     cut_pieces,
     cut_words,
+    fill_up,
     in_windows,
 )
 from memo.tokenizer import train_sentencepiece
@@ -67,6 +69,20 @@ def test_a_text_in_windows_is_as_many_texts(tokenizer: Tokenizer) -> None:
     alone = torch.cat([texts(pack_texts([window], DIMS)).vectors[0] for window in windows])
     torch.testing.assert_close(states.vectors[0], alone, atol=1e-5, rtol=1e-5)
     assert not states.vectors[1, len(short) :].any()
+
+
+@given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=5), more=st.integers(0, 2))
+def test_rows_are_filled_up_as_torch_does(lengths: list[int], more: int) -> None:
+    rows = torch.randn(sum(lengths), 3, generator=torch.Generator().manual_seed(0))
+    rows.requires_grad_()
+    longest = max(lengths) + more
+    found = fill_up(rows, torch.tensor(lengths), longest)
+    expected = pad_sequence(list(rows.split(lengths)), batch_first=True)
+    expected = torch.nn.functional.pad(expected, (0, 0, 0, more))
+    assert torch.equal(found, expected)
+    weight = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [torch.autograd.grad((one * weight).sum(), rows)[0] for one in (found, expected)]
+    assert torch.equal(*gradients)
 
 
 def test_no_texts_are_one_empty_text(tokenizer: Tokenizer) -> None:

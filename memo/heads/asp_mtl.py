@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_pipeline.packing import PackedBatch, pack
+from data_pipeline.packing import PackedBatch
 from memo.heads.adversary import Discriminator, orthogonality
 from memo.model.dropout import Dropout
 from memo.objectives.base import LossSum
@@ -44,6 +44,10 @@ class Encoder(Protocol):
 
     def __call__(self, rows: Tensor, texts: PackedBatch) -> Tensor:
         """(L, D), B texts -> (B, d)."""
+        ...
+
+    def idle(self, rows: Tensor) -> Tensor:
+        """Zero, through all parameters that are the encoder's alone; `rows` is (0, D)."""
         ...
 
 
@@ -100,7 +104,9 @@ class AspNetwork(nn.Module):
 
     def encode(self, texts: PackedBatch, task: int) -> AspStates:
         """The states of texts of one task."""
-        rows = cast("Reader", self.reader).rows(texts)
+        return self._encode(cast("Reader", self.reader).rows(texts), texts, task)
+
+    def _encode(self, rows: Tensor, texts: PackedBatch, task: int) -> AspStates:
         shared = None if self.shared is None else self.shared(rows, texts)
         private = self.private[task](rows, texts) if len(self.private) else None
         return AspStates(shared, private)
@@ -111,19 +117,9 @@ class AspNetwork(nn.Module):
         states: Tensor = self.shared(cast("Reader", self.reader).rows(texts), texts)
         return states
 
-    def _private_alone(self, rows: Tensor, nothing: PackedBatch, task: int) -> AspStates:
-        """The states of no text; the shared encoder has been in use already."""
-        private = self.private[task](rows, nothing) if len(self.private) else None
-        if self.shared is None:
-            return AspStates(None, private)
-        width = cast("Encoder", self.shared).width
-        weight = next(self.outputs.parameters())
-        return AspStates(weight.new_zeros(0, width), private)
-
     def logits(self, states: AspStates, task: int) -> Tensor:
         """(B, C_k)."""
-        parts = [one for one in states if one is not None]
-        logits: Tensor = self.output(task)(self.dropout(torch.cat(parts, dim=1)))
+        logits: Tensor = self.output(task)(self.dropout(_end_to_end(states)))
         return logits.float()
 
     def output(self, task: int) -> nn.Module:
@@ -146,12 +142,13 @@ class AspNetwork(nn.Module):
             texts whose task is recognised, and `difference`, a sum over batches. `label` of
             unlabelled text is zero.
         """
-        states = self.encode(texts, task)
+        rows = cast("Reader", self.reader).rows(texts)
+        states = self._encode(rows, texts, task)
         logits = self.logits(states, task)
         if labels is None:
             logits, labels = logits[:0], texts.samples[:0]
         right = (logits.detach().argmax(dim=1) == labels).sum().float()
-        loss = F.cross_entropy(logits, labels, reduction="sum") + self._idle(texts, task)
+        loss = F.cross_entropy(logits, labels, reduction="sum") + self._idle(rows, states, task)
         losses = {"label": LossSum(loss, loss.new_tensor(float(len(labels))), right)}
         if self.sharing == "asp":
             assert states.shared is not None, "asp has a shared encoder"
@@ -162,18 +159,21 @@ class AspNetwork(nn.Module):
             losses["difference"] = LossSum(apart, apart.new_ones(()), apart.detach())
         return losses
 
-    def _idle(self, texts: PackedBatch, task: int) -> Tensor:
-        """Zero, through the parts of all other tasks, which read nothing.
+    def _idle(self, rows: Tensor, states: AspStates, task: int) -> Tensor:
+        """Zero, through what is of all other tasks alone.
 
         Every parameter thus gets a gradient from every batch: an optimizer that holds all of them
         in one flat tensor (ZeRO) and one that does not then do the same.
         """
-        nothing = pack([], {}, texts.face.shape[1], texts.speech.shape[1]).to(texts.order.device)
-        rows = cast("Reader", self.reader).rows(nothing)
-        others = [other for other in range(len(self._output_of)) if other != task]
-        found = [self._private_alone(rows, nothing, other) for other in others]
-        sums = [self.logits(one, other).sum() for one, other in zip(found, others, strict=True)]
-        return torch.stack([*sums, texts.cu_seqlens.new_zeros((), dtype=torch.float32)]).sum()
+        others = [at for at in range(len(self.private)) if at != task]
+        sums = [cast("Encoder", self.private[at]).idle(rows[:0]) for at in others]
+        sums += [output(_end_to_end(states)[:0]).sum() for output in self.outputs]
+        return torch.stack([one.float() for one in sums]).sum()
+
+
+def _end_to_end(states: AspStates) -> Tensor:
+    """(B, d) or (B, 2 d)."""
+    return torch.cat([one for one in states if one is not None], dim=1)
 
 
 def _output_layers(width: int, classes: Sequence[int]) -> nn.ModuleList:

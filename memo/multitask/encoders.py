@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 
+import torch
 from torch import Tensor, nn
 
 from data_pipeline.packing import PackedBatch
@@ -32,6 +33,12 @@ class WordEncoder(nn.Module):
         """(L, D), S texts -> (S, d)."""
         state: Tensor = self.encoder(*filled(rows, texts))
         return state[: len(texts.seqlens)]
+
+    def idle(self, rows: Tensor) -> Tensor:
+        """Zero, through all parameters; `rows` is (0, D)."""
+        word = rows.sum(dim=0)[None, None]  # (1, 1, D)
+        state: Tensor = self.encoder(word, torch.ones(1, dtype=torch.int64, device=rows.device))
+        return state[:0].sum()
 
     def fresh(self) -> "WordEncoder":
         """A new one of the same kind."""
@@ -128,6 +135,11 @@ class AdapterEncoder(nn.Module):
         """(L, D), S texts -> (S, D)."""
         state: Tensor = self.upper(rows, texts, self.number)
         return state
+
+    def idle(self, rows: Tensor) -> Tensor:
+        """Zero, through its adapters; `rows` is (0, D)."""
+        sums: list[Tensor] = [one.adapters[self.number](rows).sum() for one in self.upper.many]
+        return torch.stack(sums).sum()
 
     def fresh(self) -> "AdapterEncoder":
         """A copy of the layers, frozen, with new adapters."""

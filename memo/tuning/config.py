@@ -115,6 +115,8 @@ class FinetuneConfig(Settings):
             are, where the mode would train them.
         kept_gib: of frozen layers' states that a system of several tasks keeps in memory, so that
             they read a text once for all epochs, folds and seeds.
+        dropout, attention_dropout: of the pretrained model; null leaves them as in pretraining. The
+            fast attention of a GPU has none, and on a CPU it costs an eighth of a step.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
         members: tasks of a system that are learned; null takes all.
@@ -134,6 +136,8 @@ class FinetuneConfig(Settings):
     pretrained: Path | None = None
     frozen_layers: int = Field(0, ge=0)
     kept_gib: float = Field(2.0, ge=0)
+    dropout: float | None = Field(None, ge=0, lt=1)
+    attention_dropout: float | None = Field(None, ge=0, lt=1)
     direct: bool = False
     members: tuple[str, ...] | None = Field(None, min_length=1)
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)

@@ -243,7 +243,9 @@ def pretrained_parts(
 ) -> tuple[MemoBert, WholeWordMLM | None]:
     """The backbone and the MLM head, pretrained or, for `direct`, as pretraining began."""
     recompute = config.distribution.activation_checkpointing
-    body = MemoBert(backbone.spec, recompute=recompute)
+    chosen = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
+    changed = {name: value for name, value in chosen.items() if value is not None}
+    body = MemoBert(backbone.spec.model_copy(update=changed), recompute=recompute)
     before = backbone.checkpoint.config
     mlm = _mlm_head(backbone) if "wwmlm" in before.objectives else None
     if config.direct:

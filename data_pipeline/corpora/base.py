@@ -22,6 +22,10 @@ class Recording:
         split: the dataset split it belongs to.
         media: name of the video or sound file in the source; None for a text-only corpus.
         text, language, words, speaker, session, labels, tags: as in `Clip`.
+        span: begin and end of the utterance in the media, in seconds; None: all of it. The times of
+            `words` count from its begin.
+        region: where the speaker's picture is, (left, top, right, bottom) as shares of the
+            picture's width and height; None: anywhere.
         aligned_face: the media is the picture of one face, cut out and upright already.
         image: name of a JPEG file in the source that belongs to the clip as it is.
     """
@@ -36,6 +40,8 @@ class Recording:
     session: str = ""
     labels: dict[str, Label] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    span: tuple[float, float] | None = None
+    region: tuple[float, float, float, float] | None = None
     aligned_face: bool = False
     image: str | None = None
 

@@ -185,7 +185,7 @@ def test_ewc_on_two_ranks_at_zero_3_is_that_of_one(tasks: list[Path], tmp_path: 
     )
     one = sequence_config(tasks, plain, tmp_path / "one", "ewc", "head.dropout=0")
     finetune(one)
-    stage = {"zero_stage": 3}
+    stage = {"zero_stage": 3, "precision": "fp32"}
     two = replace_settings(one, run_dir=tmp_path / "two", distribution=stage)
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(two.model_dump(mode="json")))

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, Protocol, Self
 
 import torch
@@ -97,12 +99,11 @@ class Engine:
         self.adam = make_adam(model, optimizer, self.stage)
         self._weights = weights
         self._seed = seed
-        self.deepspeed: Any = deepspeed.initialize(
-            model=model,
-            optimizer=self.adam,
-            config=deepspeed_config(optimizer, distribution, precision),
-            dist_init_required=False,
-        )[0]
+        config = deepspeed_config(optimizer, distribution, precision)
+        with redirect_stdout(StringIO()):  # in bf16 it prints the memory, whatever its log level
+            self.deepspeed: Any = deepspeed.initialize(
+                model=model, optimizer=self.adam, config=config, dist_init_required=False
+            )[0]
         # From here on the engine holds all that it will ever hold between two steps.
         self._begin_moments(0)
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -124,8 +126,10 @@ def engine(stage: int, state: TrainingState | None = None, precision: str = "fp3
     with (
         patch("memo.training.engine.deepspeed_config", keep_nothing),
         patch("memo.training.engine.supports_bf16", lambda: True),
+        redirect_stdout(StringIO()) as printed,
     ):
         made = Engine(model, WEIGHTS, SETTINGS, distribution, join(1), seed=0)
+    assert not printed.getvalue()
     if state is not None:
         made.restore(state)
     return made

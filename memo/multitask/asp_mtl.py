@@ -185,7 +185,7 @@ class AspMtl(Recipe):
 
     def sampling(self, config: FinetuneConfig) -> Sampling:
         """See the base class."""
-        return config.asp_mtl.sampling
+        return config.asp_mtl.sampling or ("all" if config.asp_mtl.sharing == "asp" else "uniform")
 
     def reads_unlabelled(self, config: FinetuneConfig) -> bool:
         """See the base class."""

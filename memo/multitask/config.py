@@ -92,7 +92,8 @@ class AspSettings(Settings):
         steepness: of the reversal's growth; 0 has it whole from the beginning, as in the paper.
         unlabelled: let unlabelled texts enter the adversarial losses.
         sampling: `uniform`: a step is of one task, drawn; `proportional`: drawn by the tasks'
-            sizes; `all`: a step has a batch of each.
+            sizes; `all`: a step has a batch of each. Null: `all` for `asp`, whose discriminator
+            learns from steps of one task only which task came last; else `uniform`.
         weights: task -> alpha, factor of its loss; 1 where it is not named.
         dropout: before the output layer.
         one_output: tasks of as many classes share one output layer (MAN, Chen and Cardie, 2018);
@@ -110,7 +111,7 @@ class AspSettings(Settings):
     normalised: bool = False
     steepness: float = Field(0.0, ge=0)
     unlabelled: bool = False
-    sampling: Literal["uniform", "proportional", "all"] = "uniform"
+    sampling: Literal["uniform", "proportional", "all"] | None = None
     weights: Mapping[str, float] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
     one_output: bool = False

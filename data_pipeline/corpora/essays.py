@@ -1,7 +1,12 @@
 """Essays (Pennebaker and King, 1999): streams of consciousness and the Big Five of their writers.
 
-Layout: `essays.csv` with columns AUTHID, TEXT and cEXT, cNEU, cAGR, cCON, cOPN, each y or n (1 or
-0 in some copies).
+Layout: `essays.csv` with the columns AUTHID, TEXT and cEXT, cNEU, cAGR, cCON, cOPN, each y or n (1
+or 0 in some copies).
+
+Labels: `openness`, `conscientiousness`, `extraversion`, `agreeableness`, `neuroticism`, each yes or
+no.
+
+Speakers and sessions: the writers; no sessions, no official split. 2,468 texts.
 """
 
 from collections.abc import Sequence

@@ -1,15 +1,19 @@
 """FDU-MTL (Liu, Qiu and Huang, ACL 2017): reviews of 16 kinds, positive or negative.
 
 Layout: `<domain>.task.{train,test,unlabel}`, a review a line; labelled ones begin with 1 or 0 and a
-tab. The domain becomes the session. A review without words (there is one) is left out. Some
-reviews occur more than once, also in train and test of one domain; they are kept, for the
-published figures are of the files as they are.
+tab. A review without words (there is one) is left out. Some reviews occur more than once, also in
+train and test of one domain; they are kept, for the published figures are of the files as they are.
+
+Labels: `sentiment`, positive or negative.
+
+Speakers and sessions: speakers are not known; the session is the domain. Splits: train, test and
+unlabelled, as published.
 """
 
 from collections.abc import Iterator, Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import WINDOWS, Source
+from data_pipeline.corpora.source import Source, decode_western
 from data_pipeline.errors import UserError
 
 DOMAINS = (
@@ -49,7 +53,7 @@ def _reviews(source: Source, domain: str, suffix: str, split: str) -> Iterator[R
     except KeyError:
         raise UserError(f"FDU-MTL: the source has no {name}") from None
     for number, line in enumerate(lines, start=1):
-        label, tab, text = "", "", _decoded(line)
+        label, tab, text = "", "", decode_western(line)
         if suffix != "unlabel" and line:
             label, tab, text = text.partition("\t")
             if not tab or label not in SENTIMENTS:
@@ -64,11 +68,3 @@ def _reviews(source: Source, domain: str, suffix: str, split: str) -> Iterator[R
                 session=domain,
                 labels={"sentiment": SENTIMENTS[label]} if label else {},
             )
-
-
-def _decoded(line: bytes) -> str:
-    """UTF-8, or where it is not, what a Windows machine wrote."""
-    try:
-        return line.decode().translate(WINDOWS)
-    except UnicodeDecodeError:
-        return line.decode("latin-1").translate(WINDOWS)

@@ -2,6 +2,10 @@
 
 Layout: `isear.csv`, separated by `|`. A `|` inside an answer stood for the end of a line, as did
 `á`; quotation marks had become backslashes. An answer in square brackets says that there is none.
+
+Labels: `emotion`: joy, fear, anger, sadness, disgust, shame, guilt.
+
+Speakers and sessions: the students; no sessions, no official split. 7,467 answers.
 """
 
 from collections.abc import Sequence

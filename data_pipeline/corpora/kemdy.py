@@ -1,13 +1,16 @@
 """KEMDy19 and KEMDy20 (Noh and Jeong, ETRI): Korean dialogues, seven emotions; speech and text.
 
 Layout, as published: `annotation/*.csv` and, for every segment, a WAV and a TXT file of its name
-below `wav/`. A table has two header lines; its columns are found by name. Folds go by session:
-KEMDy19 has 20 of two actors each, KEMDy20 40 of two speakers each.
+below `wav/`. A table has two header lines; its columns are found by name.
 
+Labels: `emotion`, on which most raters agree: angry, disgust, fear, happy, neutral, sad, surprise.
 The cleaning is that of the ETRI competition's published baseline: segments with several emotions
 (`neutral;happy`) and those whose sound or transcript is missing are left out, `disqust` is spelt
 `disgust`, transcripts that are not UTF-8 are CP949. In KEMDy19 every segment is judged in the
 woman's and in the man's table; only the table of the segment's own speaker counts.
+
+Speakers and sessions: KEMDy19 has 20 sessions of two actors each (Sess01-F), KEMDy20 40 of two
+speakers each (User023F). No official split: folds go by session.
 """
 
 import csv

@@ -1,8 +1,12 @@
 """Korean speech: acted emotions of 15 speakers, and 16 voices of different personality.
 
-Layout: `<wav>` and `manifest.tsv` with the columns wav, part, speaker, emotion, dur_s, sr, text.
-The 300 clips of part `Emotional` carry the label; the 463 of part `Personality` do not and serve
-pretraining. All clips are in split `train`: folds go by speaker.
+Layout: `<wav>` and `manifest.tsv` with the columns wav, part, speaker, emotion, text.
+
+Labels: `emotion` of the 300 clips of part Emotional: neutral, joy, anger, sadness. The 463 of part
+Personality have none and serve pretraining.
+
+Speakers and sessions: the table's names; the session is the part. No official split: folds go by
+speaker.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,11 @@
 """MVSA-Single (Niu et al., MMM 2016): tweets with a picture, words and hashtags, three sentiments.
 
-Layout: `manifest.tsv` with columns id, label, text_no_tags, hashtags, image, and the pictures as
-JPEG files in `img/`.
+Layout: `manifest.tsv` with the columns id, label, text_no_tags, hashtags, image, and the pictures
+as JPEG files in `img/`.
+
+Labels: `sentiment`: positive, neutral, negative.
+
+Speakers and sessions: not known; no official split. 4,869 tweets.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,18 @@
 """RAVDESS speech (Livingstone and Russo, PLOS ONE 2018): 24 actors, 8 emotions, two sentences.
 
-Layout: `speech/<file>` and `manifest.tsv` with the columns file, dur_s, emotion, intensity, text,
-repetition, actor, sex. All clips are in split `train`: RAVDESS has no official split, its folds go
-by actor.
+Layout, as published: `Actor_01/01-01-03-02-01-01-01.mp4` and `Actor_01/03-01-....wav`, found by
+their names in whatever folders. In the name stand medium (01 picture and sound, 02 picture, 03
+sound), speech or song (01, 02), emotion, intensity, sentence, repetition and actor. A video is
+taken where there is one; pictures without sound and songs are left out. Or `manifest.tsv` with the
+columns file, emotion, intensity, text, actor, and the files that it names in `speech/`.
+
+Labels: `emotion` of eight, `intensity` normal or strong.
+
+Speakers and sessions: actor-01 to actor-24; no sessions, no official split: folds go by actor.
+1,440 takes.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -15,6 +23,18 @@ from data_pipeline.errors import UserError
 MANIFEST = "manifest.tsv"
 COLUMNS = ("file", "emotion", "intensity", "text", "actor")
 
+TAKE = re.compile(
+    r"(?P<medium>0[13])-01-"
+    r"(?P<take>0(?P<emotion>[1-8])-0(?P<intensity>[12])-0(?P<sentence>[12])-0[12]-(?P<actor>\d\d))"
+    r"\.(mp4|wav)"
+)
+"""A published name."""
+VIDEO = "01"
+
+EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+INTENSITIES = ("normal", "strong")
+SENTENCES = ("Kids are talking by the door", "Dogs are sitting by the door")
+
 
 @register
 class Ravdess(Corpus):
@@ -24,22 +44,54 @@ class Ravdess(Corpus):
     licence = "CC BY-NC-SA 4.0 (RAVDESS)"
 
     def recordings(self, source: Source) -> Sequence[Recording]:
-        """One recording a manifest line, in its order."""
-        rows = read_table(source, MANIFEST, "RAVDESS", COLUMNS)
-        sounds = {PurePosixPath(name).name: name for name in source.names()}
-        files = [PurePosixPath(row["file"]).name for row in rows]
-        missing = [file for file in files if file not in sounds]
-        if missing:
-            raise UserError(f"RAVDESS: no file {missing[0]} ({len(missing)} are missing)")
+        """One recording a take: by name, or in the manifest's order."""
+        names = source.names()
+        if MANIFEST in names:
+            return _from_manifest(source, names)
+        matches = {name: TAKE.fullmatch(PurePosixPath(name).name) for name in names}
+        takes = {name: match for name, match in matches.items() if match}
+        if not takes:
+            raise UserError(f"RAVDESS: the source has no {MANIFEST} and no Actor_*/*.mp4 or *.wav")
+        videos = {match["take"] for match in takes.values() if match["medium"] == VIDEO}
         return [
-            Recording(
-                key=PurePosixPath(file).stem,
-                split="train",
-                media=sounds[file],
-                text=row["text"],
-                language="en",
-                speaker=f"actor-{row['actor'].zfill(2)}",
-                labels={"emotion": row["emotion"], "intensity": row["intensity"]},
-            )
-            for row, file in zip(rows, files, strict=True)
+            _recording(name, match)
+            for name, match in takes.items()
+            if match["medium"] == VIDEO or match["take"] not in videos
         ]
+
+
+def _recording(media: str, take: re.Match[str]) -> Recording:
+    return Recording(
+        key=PurePosixPath(media).stem,
+        split="train",
+        media=media,
+        text=SENTENCES[int(take["sentence"]) - 1],
+        language="en",
+        speaker=f"actor-{take['actor']}",
+        labels={
+            "emotion": EMOTIONS[int(take["emotion"]) - 1],
+            "intensity": INTENSITIES[int(take["intensity"]) - 1],
+        },
+    )
+
+
+def _from_manifest(source: Source, names: Sequence[str]) -> list[Recording]:
+    """The takes of a table's lines."""
+    rows = read_table(source, MANIFEST, "RAVDESS", COLUMNS)
+    sounds = {PurePosixPath(name).name: name for name in names}
+    files = [PurePosixPath(row["file"]).name for row in rows]
+    missing = [file for file in files if file not in sounds]
+    if missing:
+        raise UserError(f"RAVDESS: no file {missing[0]} ({len(missing)} are missing)")
+    return [
+        Recording(
+            key=PurePosixPath(file).stem,
+            split="train",
+            media=sounds[file],
+            text=row["text"],
+            language="en",
+            speaker=f"actor-{row['actor'].zfill(2)}",
+            labels={"emotion": row["emotion"], "intensity": row["intensity"]},
+        )
+        for row, file in zip(rows, files, strict=True)
+    ]

@@ -32,7 +32,7 @@ class Source(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of all regular files, sorted."""
+        """Names of all regular files, sorted; without what macOS leaves beside them."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -89,6 +89,33 @@ def read_text(source: Source, name: str, corpus: str) -> str:
         raise UserError(f"{corpus}: the source has no {name}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason})") from None
+
+
+def decode_western(content: bytes) -> str:
+    """Text in UTF-8, or where it is not, what a Windows machine wrote."""
+    try:
+        return content.decode("utf-8-sig").translate(WINDOWS)
+    except UnicodeDecodeError:
+        return content.decode("latin-1").translate(WINDOWS)
+
+
+def by_stem(names: Iterable[str], suffixes: Sequence[str]) -> dict[str, str]:
+    """The files with one of some suffixes, by their name without folders and suffix.
+
+    Args:
+        names: of all files, sorted.
+        suffixes: `.avi`, `.wav`, ... in lower case; of several files of one stem, that with the
+            earliest suffix is taken, and the first of those.
+    """
+    found: dict[str, tuple[int, str]] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        suffix = path.suffix.lower()
+        if suffix in suffixes:
+            rank = suffixes.index(suffix)
+            if path.stem not in found or rank < found[path.stem][0]:
+                found[path.stem] = rank, name
+    return {stem: name for stem, (_, name) in found.items()}
 
 
 def find_file(source: Source, name: str) -> str:
@@ -170,7 +197,9 @@ class _Folder(Source):
 
     def names(self) -> list[str]:
         files = (path for path in self._root.rglob("*") if path.is_file())
-        return sorted(path.relative_to(self._root).as_posix() for path in files)
+        return sorted(
+            path.relative_to(self._root).as_posix() for path in files if not _is_litter(path.name)
+        )
 
     def read(self, name: str) -> bytes:
         path = self._root / name
@@ -195,9 +224,15 @@ class _File(Source):
         return self._path.read_bytes()
 
 
+def _is_litter(name: str) -> bool:
+    """Whether a file is none of the corpus, but macOS's own notes about one of its files."""
+    return name.startswith("._") or name == ".DS_Store"
+
+
 def _from_root(names: Iterable[str]) -> dict[str, str]:
     """Name from the root -> name in the archive; a single top folder, if there is one, is it."""
-    files = {PurePosixPath(name).as_posix(): name for name in names}
+    paths = {PurePosixPath(name): name for name in names}
+    files = {path.as_posix(): name for path, name in paths.items() if not _is_litter(path.name)}
     tops = {name.partition("/")[0] for name in files}
     only_top = len(tops) == 1 and all("/" in name for name in files)
     root = f"{tops.pop()}/" if only_top else ""

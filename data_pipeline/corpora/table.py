@@ -2,18 +2,24 @@
 
 Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. Columns that are
 known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
-`media` (a video or sound file) and `image` (a JPEG file); an empty cell says nothing. Every other
-column is a label.
+`media` (a video or sound file), `begin_s` and `end_s` (of the clip in its media, where that is
+longer) and `image` (a JPEG file); an empty cell says nothing.
+
+Labels: every other column.
+
+Speakers, sessions and splits: as the table says; without its column the split is train.
 """
 
+import math
 from collections.abc import Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source, check_files, read_table
 from data_pipeline.errors import UserError
 
-KNOWN = ("key", "split", "text", "language", "speaker", "session", "tags", "media", "image")
 CONTENT = ("text", "media", "image")
+SPAN = ("begin_s", "end_s")
+KNOWN = ("key", "split", "language", "speaker", "session", "tags", *CONTENT, *SPAN)
 
 
 @register
@@ -58,6 +64,24 @@ def _recording(row: dict[str, str], number: int, labels: Sequence[str]) -> Recor
         speaker=row.get("speaker", ""),
         session=row.get("session", ""),
         tags=tuple(row.get("tags", "").split()),
+        span=_span(row, number),
         image=row.get("image") or None,
         labels={name: row[name] for name in labels if row[name]},
     )
+
+
+def _span(row: dict[str, str], number: int) -> tuple[float, float] | None:
+    """Where the clip lies in its media; None: it is all of it."""
+    begin, end = (row.get(name, "").strip() for name in SPAN)
+    if not begin and not end:
+        return None
+    try:
+        span = float(begin), float(end)
+    except ValueError:
+        span = math.nan, math.nan
+    if not 0 <= span[0] < span[1] < math.inf or not row.get("media"):
+        raise UserError(
+            f"table: line {number + 1} has begin_s={begin!r} and end_s={end!r}; give the "
+            "seconds of a part of its media, or neither"
+        )
+    return span

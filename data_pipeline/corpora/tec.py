@@ -1,6 +1,10 @@
 """TEC, the Twitter Emotion Corpus (Mohammad, *SEM 2012): tweets whose hashtag names an emotion.
 
 Layout: `Jan9-2012-tweets-clean.txt`, a tweet a line: number, tab, text, tab, `:: emotion`.
+
+Labels: `emotion`: joy, surprise, sadness, fear, anger, disgust.
+
+Speakers and sessions: not known; no official split. 21,051 tweets, some of them twice.
 """
 
 import re

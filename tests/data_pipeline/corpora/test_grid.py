@@ -1,11 +1,12 @@
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import load_corpus
-from data_pipeline.corpora.grid import parse_word_times
+from data_pipeline.corpora.grid import parse_alignment, parse_word_times
 from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
 
@@ -41,6 +42,30 @@ def test_missing_video_and_missing_table_are_named(tmp_path: Path) -> None:
     (root / "transcripts.tsv").unlink()
     with pytest.raises(UserError, match=r"no transcripts\.tsv"):
         load_corpus("grid").recordings(open_source(root))
+
+
+def test_the_published_layout_has_many_speakers(tmp_path: Path) -> None:
+    alignment = "0 23750 sil\n23750 29500 bin\n29500 30000 sp\n30000 34000 blue\n"
+    names = ["s1/video/mpg_6000/bbaf2n.mpg", "s1/align/bbaf2n.align", "s2/bbaf2n.mpg"]
+    for name in [*names, "alignments/s2/bbaf2n.align", "alignments/s3/bbaf2n.align"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(alignment)
+    first, second = load_corpus("grid").recordings(open_source(tmp_path))
+    assert (first.key, first.speaker, first.media) == ("s1-bbaf2n", "s1", names[0])
+    assert (second.key, second.speaker, second.media) == ("s2-bbaf2n", "s2", names[2])
+    assert first.text == "bin blue"
+    assert first.words == (Word("bin", 0.95, 1.18), Word("blue", 1.2, 1.36))
+    alone = load_corpus("grid").recordings(open_source(tmp_path / "s1"))
+    assert [clip.key for clip in alone] == ["s1-bbaf2n"]
+    (tmp_path / "alignments/s2/bbaf2n.align").unlink()
+    with pytest.raises(UserError, match=r"no alignment of clip s2/bbaf2n \(1 are missing\)"):
+        load_corpus("grid").recordings(open_source(tmp_path))
+
+
+@pytest.mark.parametrize("read", [parse_alignment, parse_word_times])
+def test_malformed_times_are_named(read: Callable[[str, str], object]) -> None:
+    with pytest.raises(UserError, match=r"bbaf2n.*: 'bin' is no word with its times"):
+        read("bbaf2n", "bin")
 
 
 def test_unknown_corpus_lists_the_known_ones() -> None:

@@ -35,6 +35,22 @@ def test_ravdess(tmp_path: Path) -> None:
     assert found.labels == {"emotion": "happy", "intensity": "strong"}
 
 
+def test_ravdess_as_published_takes_videos_before_sounds(tmp_path: Path) -> None:
+    names = [
+        "Video_Speech_Actor_01/Actor_01/01-01-03-02-02-01-01.mp4",
+        "Video_Speech_Actor_01/Actor_01/02-01-03-02-02-01-01.mp4",
+        "Audio_Speech_Actors_01-24/Actor_01/03-01-03-02-02-01-01.wav",
+        "Audio_Speech_Actors_01-24/Actor_24/03-01-01-01-01-02-24.wav",
+        "Audio_Song_Actors_01-24/Actor_24/03-02-01-01-01-02-24.wav",
+    ]
+    sound, video = read("ravdess", write(tmp_path, dict.fromkeys(names, b"")))
+    assert (video.key, video.media) == ("01-01-03-02-02-01-01", names[0])
+    assert (video.speaker, video.text) == ("actor-01", "Dogs are sitting by the door")
+    assert video.labels == {"emotion": "happy", "intensity": "strong"}
+    assert (sound.media, sound.speaker) == (names[3], "actor-24")
+    assert sound.labels == {"emotion": "neutral", "intensity": "normal"}
+
+
 def test_korean_speech_has_labels_where_there_are_any(tmp_path: Path) -> None:
     lines = (
         'nea1.ogg\tEmotional\tnea\tjoy\t5.8\t16000\t"좋아요" 라고\n'
@@ -64,23 +80,13 @@ def test_bad_manifests_are_named(tmp_path: Path, corpus: str, header: str) -> No
         read(corpus, tmp_path)
 
 
-def test_meld_mends_the_control_characters(tmp_path: Path) -> None:
-    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
-    line = '1,"He\x92s here,  Joey",Ross,joy,positive,4,2\n'
-    names = ("train", "dev", "test")
-    root = write(tmp_path, {f"meld/{one}_sent_emo.csv": header + line for one in names})
-    found = read("meld", root)
-    assert [one.split for one in found] == ["train", "valid", "test"]
-    assert [one.key for one in found][1] == "valid-dia4-utt2"
-    assert {one.text for one in found} == {"He’s here, Joey"}
-    assert found[0].labels == {"emotion": "joy", "sentiment": "positive"}
-
-
 def test_fer2013_is_faces_in_two_splits(tmp_path: Path) -> None:
     root = write(tmp_path, {"train/sad/1.jpg": b"", "test/happy/Private.2.jpg": b"", "x.txt": b""})
     test, train = read("fer2013", root)
     assert (train.key, train.media, train.aligned_face) == ("train-sad-1", "train/sad/1.jpg", True)
     assert (test.key, test.labels) == ("test-happy-Private-2", {"emotion": "happy"})
+    with pytest.raises(UserError, match=r"the source has no train/<class>/<image>"):
+        read("fer2013", write(tmp_path / "flat", {"1.jpg": b""}))
 
 
 KEMDY_HEADER = (
@@ -156,10 +162,3 @@ def test_real_korean_speech(shared: Path) -> None:
     found = read("korean_speech", shared / "data" / "korean_speech.tar")
     labels = Counter(str(one.labels.get("emotion", "")) for one in found)
     assert labels == {"": 463, "neutral": 75, "joy": 75, "anger": 75, "sadness": 75}
-
-
-@pytest.mark.corpora
-def test_real_meld(shared: Path) -> None:
-    found = read("meld", shared / "data" / "sog_text.tar.xz")
-    assert Counter(one.split for one in found) == {"train": 9989, "valid": 1109, "test": 2610}
-    assert not any("\x92" in (one.text or "") for one in found)

@@ -1,11 +1,19 @@
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from data_pipeline.corpora.source import check_files, find_file, open_source, unpacked
+from data_pipeline.corpora.source import (
+    by_stem,
+    check_files,
+    decode_western,
+    find_file,
+    open_source,
+    unpacked,
+)
 from data_pipeline.errors import UserError
 
 FILES = {"table.tsv": b"a\tb\n", "clips/one.mp4": b"\x00\x01"}
@@ -51,6 +59,18 @@ def test_same_files_from_folder_and_archive(tmp_path: Path, kind: str) -> None:
         source.read("absent")
 
 
+@pytest.mark.parametrize("make", [make_archive, make_zip])
+def test_what_macos_leaves_beside_the_files_is_none_of_them(
+    tmp_path: Path, make: Callable[[Path, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    litter = {"corpus/clips/._one.mp4": b"", "__MACOSX/corpus/._table.tsv": b"", ".DS_Store": b""}
+    files = {f"corpus/{name}": content for name, content in FILES.items()}
+    monkeypatch.setattr(f"{__name__}.FILES", files | litter)
+    source = open_source(make(tmp_path / "corpus.any", ""))
+    assert source.names() == sorted(name.removeprefix("corpus/") for name in files)
+    assert sorted(open_source(make_folder(tmp_path / "folder")).names()) == sorted(files)
+
+
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no"):
         open_source(tmp_path / "absent")
@@ -77,3 +97,14 @@ def test_files_are_found_by_their_last_name(tmp_path: Path) -> None:
     check_files(source, ["clips/one.mp4"], "corpus")
     with pytest.raises(UserError, match=r"corpus: no file two\.mp4 \(1 are missing\)"):
         check_files(source, ["table.tsv", "two.mp4"], "corpus")
+
+
+def test_files_are_found_by_stem_in_the_order_of_suffixes() -> None:
+    names = ["a/one.WAV", "b/one.avi", "b/two.wav", "c/one.avi", "c/two.txt"]
+    found = by_stem(names, [".avi", ".wav"])
+    assert found == {"one": "b/one.avi", "two": "b/two.wav"}
+
+
+def test_old_texts_are_read_as_windows_wrote_them() -> None:
+    assert decode_western("caf\u00e9".encode()) == "caf\u00e9"
+    assert decode_western(b"caf\xe9 \x96 no") == "caf\u00e9 \u2013 no"

@@ -161,6 +161,18 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         read("table", write(tmp_path / "named", {"t.csv": "media\na.mp4\n"}))
 
 
+def test_clips_of_a_table_may_be_parts_of_longer_files(tmp_path: Path) -> None:
+    header = "media,begin_s,end_s,mood\n"
+    lines = "a.mp4,0,2.5,glad\na.mp4,2.5,4,\na.mp4,,,\n"
+    found = read("table", write(tmp_path, {"t.csv": header + lines, "a.mp4": b""}))
+    assert [one.span for one in found] == [(0.0, 2.5), (2.5, 4.0), None]
+    assert found[0].labels == {"mood": "glad"}
+    for wrong in ("a.mp4,1,", "a.mp4,2,1", "a.mp4,0,soon", "a.mp4,-1,2", "a.mp4,nan,2", ",1,2"):
+        write(tmp_path, {"t.csv": f"{header}{wrong},\n"})
+        with pytest.raises(UserError, match=r"line 2 has begin_s='.*' and end_s='.*'; give the"):
+            read("table", tmp_path)
+
+
 @pytest.mark.corpora
 def test_the_real_ones(shared: Path) -> None:
     data = shared / "data"

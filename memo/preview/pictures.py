@@ -38,7 +38,7 @@ def heat_map(
         std: likewise.
     """
     values = rows.astype(np.float32)
-    seen = values.any(axis=1)
+    seen = np.asarray(values.any(axis=1))  # (T,)
     known = values[seen] if seen.any() else values
     centre = np.array(mean) if len(mean) else known.mean(axis=0)
     width = np.array(std) if len(std) else known.std(axis=0)

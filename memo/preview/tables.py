@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -266,7 +266,7 @@ def _reasons(title: str, reasons: Counter[str]) -> Table:
 
 
 def _histogram(
-    title: str, values: dict[str, Sequence[float]], whole: bool = True
+    title: str, values: Mapping[str, Sequence[float]], whole: bool = True
 ) -> Iterator[Histogram]:
     """Of each split that has values; nothing if none has.
 
@@ -297,7 +297,7 @@ def _edges(values: Sequence[NDArray[np.float64]], whole: bool) -> NDArray[np.flo
     if whole:
         width = max(width, 1)
     first, last = math.floor(low / width), math.floor(high / width) + 1
-    return np.arange(first, last + 1) * width
+    return np.arange(first, last + 1, dtype=np.float64) * width
 
 
 def _ticks(edges: NDArray[np.float64], whole: bool) -> Iterator[tuple[float, str]]:
@@ -312,7 +312,8 @@ def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     """Share of the values in each bin; the first and last hold what is beyond."""
     inside = np.clip(values, edges[0], edges[-1])
     counts, _ = np.histogram(inside, edges)
-    return counts / len(values)
+    shares: NDArray[np.float64] = counts / len(values)
+    return shares
 
 
 def _steps(heights: NDArray[np.float64]) -> str:

@@ -203,8 +203,8 @@ def wave_path(sound: Sound) -> str:
     half = UP / 2
     scale = half / (_peak(sound) or 1)
     across = (np.arange(len(sound.low)) + 0.5) * ACROSS / len(sound.low)
-    upper = _points(across, half - scale * sound.high)
-    lower = _points(across[::-1], half - scale * sound.low[::-1])
+    upper = _points(across, half - scale * sound.high.astype(np.float64))
+    lower = _points(across[::-1], half - scale * sound.low[::-1].astype(np.float64))
     return f"M{upper}L{lower}Z"
 
 
@@ -216,7 +216,7 @@ def band_paths(posteriors: Floats, width: float) -> list[str]:
         width: of the T rows.
     """
     paths = [""] * posteriors.shape[1]
-    for begin, end in _runs(posteriors.any(axis=1)):
+    for begin, end in _runs(np.asarray(posteriors.any(axis=1))):
         shares = posteriors[begin:end] / posteriors[begin:end].sum(axis=1, keepdims=True)
         held = np.pad(shares, ((1, 1), (0, 0)), mode="edge")
         heights = np.pad(np.cumsum(held, axis=1), ((0, 0), (1, 0)))

@@ -40,11 +40,9 @@ from data_pipeline.errors import UserError
 from data_pipeline.features.extract import SPEECH_GROUP, Extractor, ExtractSettings, describe
 from data_pipeline.features.video import MediaError
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.writer import ShardWriter
-
-QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True)

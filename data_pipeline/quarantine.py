@@ -2,11 +2,15 @@
 
 import fcntl
 import json
+from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from data_pipeline.errors import UserError
+
+QUARANTINE = "quarantine.jsonl"
 
 
 class BadSample(NamedTuple):
@@ -89,6 +93,21 @@ class Notes(Quarantine):
     def add(self, shard: str, key: str, member: str, reason: str) -> None:
         """Note a bad sample."""
         self.noted.append(BadSample(shard, key, member, reason))
+
+
+def count_reasons(lines: Iterable[str]) -> Counter[str]:
+    """How many samples were skipped for each reason.
+
+    Args:
+        lines: of a quarantine, whoever wrote it; what is none is counted as such.
+    """
+    reasons: Counter[str] = Counter()
+    for line in filter(str.strip, lines):
+        try:
+            reasons[str(json.loads(line)["reason"])] += 1
+        except (ValueError, TypeError, KeyError, RecursionError):
+            reasons["(a line that names no reason)"] += 1
+    return reasons
 
 
 def _torn(file: TextIO) -> bool:

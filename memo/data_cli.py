@@ -100,6 +100,23 @@ def info(dataset: Dataset) -> None:
 
 
 @data.command()
+def preview(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Option(help="HTML file to make; must not exist.")],
+    source: Annotated[
+        Path | None, typer.Option(help="Its raw files, to show faces and sound, too.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Which clips; same seed, same bytes.")] = 0,
+) -> None:
+    """Write one HTML page of what a dataset holds, with some of its clips on time lines."""
+    from memo.preview.page import PreviewSettings, write_preview  # noqa: PLC0415
+
+    write_preview(PreviewSettings(parse_place(dataset), out, source, clips, seed))
+    typer.echo(f"wrote {out}")
+
+
+@data.command()
 def merge(
     datasets: Annotated[list[str], typer.Argument(help="Folders with dataset.json, or URLs.")],
     out: Out,

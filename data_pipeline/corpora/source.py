@@ -203,7 +203,8 @@ class _Folder(Source):
 
     def read(self, name: str) -> bytes:
         path = self._root / name
-        if not path.is_file():
+        outside = ".." in PurePosixPath(name).parts or Path(name).is_absolute()
+        if outside or not path.is_file():
             raise KeyError(name)
         return path.read_bytes()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.clip import BadSampleError, Clip
+from data_pipeline.clip import MEMBERS, BadSampleError, Clip
 from data_pipeline.errors import UserError
 from data_pipeline.order import WINDOW_SAMPLES, Order
 from data_pipeline.shards.dataset import DatasetInfo, ShardInfo
@@ -171,6 +171,14 @@ class Split:
         table[: len(known)] = known
         return Lengths(*table.T)
 
+    def members(self, shard: int) -> NDArray[np.bool_]:
+        """Which of `MEMBERS` the samples of one shard have, (n, 5), by row."""
+        opened = self._shard(shard)
+        table = np.zeros((self.shards[shard].samples, len(MEMBERS)), dtype=bool)
+        known = opened.index.offsets[: len(table)] >= 0
+        table[: len(known)] = known
+        return table
+
     def verify(self) -> None:
         """Compare every shard with its sha256 in `dataset.json`.
 
@@ -264,6 +272,14 @@ class Dataset:
             UserError: it cannot be had, or a file of it is too large.
         """
         return self._store.tokenizer()
+
+    def beside(self, name: str, most: int) -> bytes | None:
+        """The beginning of a small file beside `dataset.json`; None if there is none.
+
+        Raises:
+            UserError: see `Store.beside`.
+        """
+        return self._store.beside(name, most)
 
 
 def open_dataset(place: Place, remote: RemoteSettings = FETCH) -> Dataset:

@@ -138,6 +138,18 @@ class Store(ABC):
             UserError: it cannot be had, or a file of it is too large.
         """
 
+    @abstractmethod
+    def beside(self, name: str, most: int) -> bytes | None:
+        """A small file beside `dataset.json`; None if there is none.
+
+        Args:
+            name: of the file.
+            most: bytes of it that are read at most.
+
+        Raises:
+            UserError: its server does not answer.
+        """
+
 
 class LocalStore(Store):
     """A dataset in a local folder.
@@ -187,6 +199,14 @@ class LocalStore(Store):
         """See `Store`."""
         folder = self._folder / TOKENIZER
         return folder if folder.exists() else None
+
+    def beside(self, name: str, most: int) -> bytes | None:
+        """See `Store`."""
+        path = self._folder / name
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(most)
 
 
 class RemoteStore(Store):
@@ -286,6 +306,13 @@ class RemoteStore(Store):
                         "tokenizer may have; put a smaller one there"
                     )
         return keep_tokenizer(files) if files else None
+
+    def beside(self, name: str, most: int) -> bytes | None:
+        """See `Store`."""
+        try:
+            return self._remote.read(self._url / name, most)[:most]
+        except UnavailableError:
+            return None
 
     def _fetch(self, shard: ShardInfo, path: Path) -> None:
         """Bring a shard into the cache, with an index made from it."""

@@ -1,7 +1,6 @@
 """Images as the original trimodal network reads them: through a network of timm's."""
 
 import hashlib
-import struct
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from data_pipeline import cpu_torch
 from data_pipeline.cache_folder import cache_folder
-from data_pipeline.clip import BadSampleError, Fault
+from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
+from data_pipeline.features.picture import decode_jpeg
 from data_pipeline.features.tensors import read_tensors
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import Split
@@ -23,8 +23,6 @@ from memo.multitask.config import ImageSettings
 
 BATCH = 32
 """Images encoded at a time."""
-MOST_PIXELS = 1 << 26
-"""Of an image, 200 MB when decoded. A few bytes can say that they are 65,535 x 65,535."""
 
 
 def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
@@ -33,34 +31,9 @@ def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
     Raises:
         BadSampleError: it cannot be decoded, or is too large.
     """
-    height, width = _declared_size(content)
-    if height * width > MOST_PIXELS:
-        raise BadSampleError("jpg", f"is {width} x {height}, too large to be decoded", Fault.LARGE)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        pixels = None
-    if not height or pixels is None:
-        raise BadSampleError("jpg", "does not decode")
-    square = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+    square = cv2.resize(decode_jpeg(content), (size, size), interpolation=cv2.INTER_AREA)
     rgb = cv2.cvtColor(square, cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(rgb.transpose(2, 0, 1), dtype=np.uint8)
-
-
-def _declared_size(content: bytes) -> tuple[int, int]:
-    """Height and width that the frame header of a JPEG file says; zeros if there is none."""
-    at = 2
-    while content[:2] == b"\xff\xd8" and content[at : at + 1] == b"\xff" and at + 9 <= len(content):
-        kind, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4], "big")
-        if kind in _FRAMES:
-            height, width = struct.unpack(">HH", content[at + 5 : at + 9])
-            return int(height), int(width)
-        at += 1 if kind == 0xFF else 2 + length
-    return 0, 0
-
-
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Second bytes of the markers that begin a frame header."""
 
 
 class ImageNetwork(nn.Module):

@@ -1,0 +1,1 @@
+"""`memo data preview`: a dataset as one self-contained HTML page."""

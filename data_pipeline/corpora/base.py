@@ -3,8 +3,10 @@
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import data_pipeline.corpora
@@ -28,6 +30,9 @@ class Recording:
             picture's width and height; None: anywhere.
         aligned_face: the media is the picture of one face, cut out and upright already.
         image: name of a JPEG file in the source that belongs to the clip as it is.
+        cut: the media may be long: the build makes one recording of each of its utterances, found
+            by speech activity, and numbers the key; of what is short, one.
+        flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
     """
 
     key: str
@@ -44,16 +49,33 @@ class Recording:
     region: tuple[float, float, float, float] | None = None
     aligned_face: bool = False
     image: str | None = None
+    cut: bool = False
+    flaw: str = ""
+
+
+def numbered(key: str, number: int) -> str:
+    """The key of an utterance of a longer recording."""
+    return f"{key}-{number:04}"
 
 
 class Corpus(ABC):
-    """A raw corpus in its own directory layout."""
+    """A raw corpus in its own directory layout.
+
+    Args:
+        given: the options that the user has given, by name.
+    """
 
     name: ClassVar[str]
     """Name on the command line and in `dataset.json`."""
 
     licence: ClassVar[str]
     """Under which terms the raw corpus may be used."""
+
+    options: ClassVar[tuple[str, ...]] = ()
+    """The options of `memo data build`, beyond those of every corpus, that it takes."""
+
+    def __init__(self, given: Mapping[str, Path] = MappingProxyType({})) -> None:
+        self.given = given
 
     @abstractmethod
     def recordings(self, source: Source) -> Sequence[Recording]:
@@ -83,13 +105,21 @@ def corpora() -> dict[str, type[Corpus]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-def load_corpus(name: str) -> Corpus:
+def load_corpus(name: str, options: Mapping[str, Path] = MappingProxyType({})) -> Corpus:
     """The corpus of this name.
 
+    Args:
+        name: of the corpus.
+        options: its own options, by name.
+
     Raises:
-        UserError: there is none; lists those there are.
+        UserError: there is none, or it does not take an option; lists those that there are, or do.
     """
     known = corpora()
     if name not in known:
         raise UserError(f"there is no corpus {name!r}; known are: {', '.join(known)}")
-    return known[name]()
+    for option in options:
+        takers = [other for other, corpus in known.items() if option in corpus.options]
+        if name not in takers:
+            raise UserError(f"--{option}: not for corpus {name}, but for {', '.join(takers)}")
+    return known[name](options)

@@ -12,7 +12,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from data_pipeline.errors import UserError
 
@@ -42,6 +42,14 @@ class Source(ABC):
             KeyError: there is no such file.
         """
 
+    def open(self, name: str) -> BinaryIO:
+        """One file, to be read here and there; a large one in a folder takes no memory.
+
+        Raises:
+            KeyError: there is no such file.
+        """
+        return io.BytesIO(self.read(name))
+
 
 def read_table(
     source: Source, name: str, corpus: str, columns: Sequence[str]
@@ -60,17 +68,29 @@ def read_table(
         UserError: the source has no such table, it is not UTF-8, lacks a column, or has a line of
             another number of columns.
     """
-    text = read_text(source, name, corpus)
-    tabs = name.endswith(".tsv")
+    return parse_table(read_text(source, name, corpus), name, corpus, columns)
+
+
+def parse_table(text: str, name: str, corpus: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """See `read_table`.
+
+    Raises:
+        UserError: the table lacks a column, has a line of another number of columns, or cannot be
+            read as a table.
+    """
+    tabs = name.lower().endswith(".tsv")
     reader = csv.DictReader(
         io.StringIO(text, newline=""),
         delimiter="\t" if tabs else ",",
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
     )
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{corpus}: line {reader.line_num + 1} of {name}: {error}") from None
     if missing:
         raise UserError(f"{corpus}: {name} has no column {missing[0]!r}")
-    rows = list(reader)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise UserError(f"{corpus}: line {number} of {name} has not as many columns as line 1")
@@ -207,6 +227,12 @@ class _Folder(Source):
         if outside or not path.is_file():
             raise KeyError(name)
         return path.read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        path = self._root / name
+        if not path.is_file():
+            raise KeyError(name)
+        return path.open("rb")
 
 
 class _File(Source):

@@ -1,5 +1,7 @@
 """A recording's video and sound -> the feature rows of a Clip, by the frozen encoders."""
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +13,14 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.features.denseface import DenseFace
 from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
-from data_pipeline.features.video import decode_frames, decode_sound
+from data_pipeline.features.video import (
+    Frames,
+    Media,
+    MediaError,
+    Sound,
+    decode_spans,
+    decode_track,
+)
 
 SAMPLE_RATE = 16_000
 SPEECH_GROUP = 3
@@ -33,6 +42,19 @@ class ExtractSettings:
     speech_encoder: str
     speech_weights: Path | None
     face_fps: float = 10.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What there is to hear and to see of one recording.
+
+    Attributes:
+        sound: (samples,) at 16 kHz; None if there is none.
+        frames: uint8 (T, H, W), grey; T may be 0.
+    """
+
+    sound: NDArray[np.float32] | None
+    frames: Frames
 
 
 class Extractor:
@@ -61,28 +83,50 @@ class Extractor:
             settings.face_fps,
         )
 
-    def clip(self, recording: Recording, media: bytes | None) -> Clip:
-        """Decode one recording and encode it; a modality that is not there is left out.
+    def parts(
+        self, recordings: Sequence[Recording], media: Media
+    ) -> Iterator[tuple[Recording, Part | MediaError]]:
+        """Decode the recordings of one file, in some order.
+
+        The sound is decoded once, the pictures in one pass for as many recordings as do not
+        overlap. Memory grows with the sound of the file and the pictures of one recording.
+
+        Args:
+            recordings: what the corpus says of them.
+            media: their file.
+
+        Yields:
+            Each recording and what there is of it, or why there is nothing; what is wrong with one
+            leaves the others as they are.
+        """
+        try:
+            sound = decode_track(media, SAMPLE_RATE)
+        except (MediaError, MemoryError) as error:
+            broken = MediaError(str(error) or "there is not enough memory for its sound")
+            yield from ((one, broken) for one in recordings)
+            return
+        for apart in _passes(recordings):
+            parts = decode_spans(media, self.face_fps, [_span(one) for one in apart])
+            for recording in apart:
+                yield recording, _part(recording, sound, next(parts))
+
+    def clip(self, recording: Recording, part: Part | None) -> Clip:
+        """Encode one recording; a modality that is not there is left out.
 
         Args:
             recording: what the corpus says of it.
-            media: content of its file; None for one that is only text.
-
-        Raises:
-            MediaError: the file cannot be decoded.
+            part: what there is of it; None if it is only text.
         """
         clip = describe(Clip(recording.key), recording)
-        if media is None:
+        if part is None:
             return clip
-        sound = decode_sound(media, SAMPLE_RATE)  # (samples,)
-        frames = decode_frames(media, self.face_fps)  # (T, H, W)
-        return self.encode(clip, sound, frames, recording.aligned_face)
+        return self.encode(clip, part.sound, part.frames, recording.aligned_face)
 
     def encode(
         self,
         clip: Clip,
         sound: NDArray[np.float32] | None,
-        frames: NDArray[np.uint8],
+        frames: Frames,
         aligned: bool = False,
     ) -> Clip:
         """The clip with the rows of its sound and pictures.
@@ -103,7 +147,7 @@ class Extractor:
         )
 
     def _face_rows(
-        self, frames: NDArray[np.uint8], aligned: bool
+        self, frames: Frames, aligned: bool
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
         """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
         if self.face is None:
@@ -128,6 +172,54 @@ class Extractor:
         return rows.astype(np.float16) if len(rows) else None
 
 
+def _passes(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """The recordings by time, in groups in which no two overlap."""
+    passes: list[list[Recording]] = []
+    for recording in sorted(recordings, key=_span):
+        begin_s, _ = _span(recording)
+        fitting = (group for group in passes if _span(group[-1])[1] <= begin_s)
+        group = next(fitting, None)
+        if group is None:
+            passes.append([recording])
+        else:
+            group.append(recording)
+    return passes
+
+
+def _span(recording: Recording) -> tuple[float, float]:
+    """Begin and end in the media, in seconds."""
+    begin_s, end_s = recording.span or (0.0, math.inf)
+    return max(begin_s, 0.0), end_s
+
+
+def _part(
+    recording: Recording, sound: Sound | None, frames: Frames | MediaError
+) -> Part | MediaError:
+    """What there is of a recording whose pictures are these, in the sound of its file."""
+    if isinstance(frames, MediaError):
+        return frames
+    begin_s, end_s = _span(recording)
+    try:
+        heard = None if sound is None else sound.part(begin_s, end_s)
+    except MediaError as error:
+        return error
+    if heard is not None and not len(heard):
+        heard = None
+    if recording.span is not None and heard is None and not len(frames):
+        return MediaError(f"there is neither sound nor picture from {begin_s:.2f} to {end_s:.2f} s")
+    return Part(heard, _inside(frames, recording.region))
+
+
+def _inside(frames: Frames, region: tuple[float, float, float, float] | None) -> Frames:
+    """The region of each picture: (T, H, W) -> (T, h, w)."""
+    if region is None:
+        return frames
+    _, height, width = frames.shape
+    left, top, right, bottom = region
+    rows = slice(math.floor(top * height), math.ceil(bottom * height))
+    return frames[:, rows, math.floor(left * width) : math.ceil(right * width)]
+
+
 def describe(clip: Clip, recording: Recording) -> Clip:
     """The clip with what the corpus says of it."""
     return replace(
@@ -139,8 +231,13 @@ def describe(clip: Clip, recording: Recording) -> Clip:
         session=recording.session,
         labels=recording.labels,
         tags=recording.tags,
-        source=recording.media or recording.image or "",
+        source=show_name(recording.media or recording.image or ""),
     )
+
+
+def show_name(name: str) -> str:
+    """A file's name as text that can be stored; names in another encoding than UTF-8 cannot."""
+    return name.encode("utf8", "backslashreplace").decode()
 
 
 def _duration_s(sound: NDArray[np.float32] | None, frames: int, face_fps: float) -> float:

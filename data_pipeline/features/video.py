@@ -8,7 +8,9 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, BinaryIO, TypeAlias
 
 import av
 import cv2
@@ -25,18 +27,50 @@ MOST_BYTES = 1 << 30
 """Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
 
 
+Media: TypeAlias = bytes | BinaryIO
+"""A video or sound file: its content, or the file, open, to be read here and there."""
+Frames: TypeAlias = NDArray[np.uint8]
+
+
 class MediaError(Exception):
-    """A file that cannot be decoded."""
+    """A file, or a part of it, that cannot be decoded."""
 
 
-def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a file from time zero on.
+
+    Attributes:
+        samples: float32 (N,) in [-1, 1], mono; silence where there is none yet, a hole, or damage.
+        rate: samples a second.
+        broken: begin and end, in seconds, of what cannot be decoded.
+    """
+
+    samples: NDArray[np.float32]
+    rate: int
+    broken: tuple[tuple[float, float], ...]
+
+    def part(self, begin_s: float, end_s: float) -> NDArray[np.float32]:
+        """The samples from one time to another, as far as there are any: (samples,).
+
+        Raises:
+            MediaError: some of them cannot be decoded.
+        """
+        for from_s, until_s in self.broken:
+            if from_s < end_s and begin_s <= until_s:
+                raise MediaError(f"the sound cannot be decoded from {from_s:.2f} s on")
+        end = len(self.samples) if math.isinf(end_s) else round(end_s * self.rate)
+        return self.samples[round(begin_s * self.rate) : end]
+
+
+def decode_frames(media: Media, fps: float = 10.0) -> Frames:
     """The pictures shown at times 0, 1/fps, 2/fps, ...
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care. A rotation noted in the file, as telephones do, is carried out.
 
     Args:
-        media: content of a video file.
+        media: a video file.
         fps: pictures a second.
 
     Returns:
@@ -45,56 +79,91 @@ def decode_frames(media: bytes, fps: float = 10.0) -> NDArray[np.uint8]:
     Raises:
         MediaError: the file cannot be decoded, or is too long for one utterance.
     """
-    return next(decode_spans(media, fps, [(0.0, math.inf)]))
+    frames = next(decode_spans(media, fps, [(0.0, math.inf)]))
+    if isinstance(frames, MediaError):
+        raise frames
+    return frames
 
 
 def decode_spans(
-    media: bytes, fps: float, spans: Sequence[tuple[float, float]]
-) -> Iterator[NDArray[np.uint8]]:
+    media: Media, fps: float, spans: Sequence[tuple[float, float]]
+) -> Iterator[Frames | MediaError]:
     """The pictures of several parts of a video, in one pass through it.
 
     Args:
-        media: content of a video file.
+        media: a video file.
         fps: pictures a second.
-        spans: begin and end of each part in seconds, ascending, without overlap.
+        spans: begin and end of each part in seconds from 0 on, ascending, without overlap.
 
     Yields:
         For each part the pictures shown at times begin, begin + 1/fps, ...: uint8 (T, H, W), grey;
-        T = 0 if there is no video stream or it ends before.
-
-    Raises:
-        MediaError: the file cannot be decoded, or a part is too long for one utterance.
+        T = 0 if there is no video stream or it ends before. Or why there are none: what is wrong
+        with one part leaves the others as they are.
     """
-    with _opened(media, "video") as container:
-        pictures = _pictures(container)
-        frame, until_s, grey = None, 0.0, None
-        for begin_s, end_s in spans:
-            chosen: list[NDArray[np.uint8]] = []
-            while (time_s := begin_s + len(chosen) / fps) < end_s:
-                while frame is None or until_s <= time_s:
-                    frame, before_s, grey = None, until_s, None
-                    following = next(pictures, None)
-                    if following is None:
-                        break
-                    frame, until_s = following
-                    if until_s - before_s > LONGEST_GAP_S:
-                        raise MediaError(f"the video has a picture shown until {until_s:.0f} s")
-                if frame is None:
-                    break
-                grey = _upright(frame) if grey is None else grey
-                chosen.append(grey)
-                if len(chosen) * grey.nbytes > MOST_BYTES:
-                    raise MediaError("the video is too long; cut it into utterances")
-            if len({picture.shape for picture in chosen}) > 1:
-                raise MediaError("the video changes its size")
-            yield np.stack(chosen) if chosen else np.empty((0, 0, 0), dtype=np.uint8)
+    left = list(reversed(spans))
+    try:
+        with _opened(media, "video") as container:
+            film = _Film(container)
+            while left:
+                yield film.part(*left[-1], fps)
+                left.pop()
+    except (MediaError, MemoryError, cv2.error) as error:
+        yield from [MediaError(str(error) or "there is not enough memory for it")] * len(left)
 
 
-def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None:
+class _Film:
+    """The pictures of a video, run through once."""
+
+    def __init__(self, container: Any) -> None:  # noqa: ANN401
+        self._pictures = _pictures(container)
+        self._picture = _Picture(None, 0.0, 0.0)
+
+    def part(self, begin_s: float, end_s: float, fps: float) -> Frames | MediaError:
+        """See `decode_spans`; a MediaError that is raised is one of all that follows."""
+        pixels, count, shape = bytearray(), 0, (0, 0)
+        while (time_s := begin_s + count / fps) < end_s and self._run_to(time_s):
+            shown = self._picture
+            if shown.until_s - shown.from_s > LONGEST_GAP_S:
+                return MediaError(f"the video has a picture shown until {shown.until_s:.0f} s")
+            if shown.frame is None:
+                return MediaError(f"the video cannot be decoded from {shown.from_s:.2f} s on")
+            if count and shape != shown.grey.shape:
+                return MediaError("the video changes its size")
+            shape, count = shown.grey.shape, count + 1
+            pixels += shown.grey.tobytes()
+            if len(pixels) > MOST_BYTES:
+                return MediaError("the video is too long; cut it into utterances")
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(count, *shape)
+
+    def _run_to(self, time_s: float) -> bool:
+        """Find the picture shown at a time, no earlier than the last; False after the end."""
+        while self._picture.until_s <= time_s:
+            following = next(self._pictures, None)
+            if following is None:
+                return False
+            self._picture = following
+        return True
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A picture, None where it cannot be decoded, and from when until when it is shown."""
+
+    frame: av.VideoFrame | None
+    from_s: float
+    until_s: float
+
+    @cached_property
+    def grey(self) -> Frames:
+        assert self.frame is not None, "asked for before"
+        return _upright(self.frame)
+
+
+def decode_sound(media: Media, rate: int = 16_000) -> NDArray[np.float32] | None:
     """The sound, mono, from time zero on; silence where there is none yet or a hole.
 
     Args:
-        media: content of a video or sound file.
+        media: a video or sound file.
         rate: samples a second.
 
     Returns:
@@ -103,27 +172,43 @@ def decode_sound(media: bytes, rate: int = 16_000) -> NDArray[np.float32] | None
     Raises:
         MediaError: the file cannot be decoded.
     """
+    sound = decode_track(media, rate)
+    return None if sound is None else sound.part(0.0, math.inf)
+
+
+def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
+    """The sound, and where it cannot be decoded.
+
+    Memory grows with its samples alone.
+
+    Args:
+        media: a video or sound file.
+        rate: samples a second.
+
+    Returns:
+        None if there is no sound.
+
+    Raises:
+        MediaError: nothing of the file can be decoded.
+    """
     with _opened(media, "sound") as container:
-        start_s, parts = _sound(container, rate)
-    if not parts:
-        return None
-    if start_s > LONGEST_GAP_S:
-        raise MediaError(f"the sound starts {start_s:.0f} s after the video")
-    return np.clip(_from_zero(np.concatenate(parts), round(start_s * rate)), -1.0, 1.0)
+        return _sound(container, rate)
 
 
 @contextmanager
-def _opened(media: bytes, what: str) -> Iterator[Any]:
+def _opened(media: Media, what: str) -> Iterator[Any]:
     """PyAV's container; its errors become a MediaError.
 
     The content stands for itself: without protocols, a playlist or session description posing as
     a video opens neither other files nor sockets.
     """
+    file = io.BytesIO(media) if isinstance(media, bytes) else media
     options = {"protocol_whitelist": "none"}
     try:
-        with av.open(io.BytesIO(media), options=options, metadata_errors="ignore") as container:
+        file.seek(0)
+        with av.open(file, options=options, metadata_errors="ignore") as container:
             yield container
-    except (FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError, OSError) as error:
         raise MediaError(f"the {what} cannot be decoded ({error})") from None
 
 
@@ -146,58 +231,135 @@ def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
     return float(frame.time)
 
 
-def _pictures(container: Any) -> Iterator[tuple[av.VideoFrame, float]]:  # noqa: ANN401
-    """Each picture and the time until which it is shown."""
+@dataclass(frozen=True)
+class _Damage:
+    """A packet that cannot be decoded: its time on the file's own clock, if known, and length."""
+
+    time_s: float | None
+    length_s: float
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The frames of a stream; a `_Damage` in the place of what cannot be decoded."""
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
+            yield _Damage(time_s, float((packet.duration or 0) * packet.time_base))
+        else:
+            yield from frames
+
+
+def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
+    """Each picture with its times; what is shown before damage is not shown for long enough."""
     stream = _video_stream(container)
     if stream is None:
         return
     zero_s = _zero_s(container)
-    shown: av.VideoFrame | None = None
-    for frame in container.decode(stream):
+    shown, from_s, damaged = None, 0.0, False
+    for frame in _frames(container, stream):
+        if isinstance(frame, _Damage):
+            damaged = True
+            continue
+        time_s = _time_s(frame, "video") - zero_s
         if shown is not None:
-            yield shown, _time_s(frame, "video") - zero_s
-        shown = frame
+            yield _Picture(None if damaged else shown, from_s, time_s)
+            damaged = False
+        shown, from_s = frame, time_s
     if shown is not None:
-        yield shown, _time_s(shown, "video") - zero_s + 1 / float(stream.average_rate or 25)
+        until_s = from_s + 1 / float(stream.average_rate or 25)
+        yield _Picture(None if damaged else shown, from_s, until_s)
+    elif damaged:
+        raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+def _upright(frame: av.VideoFrame) -> Frames:
     """The picture (H, W), grey, turned as the file says it is to be shown."""
     picture = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
     return np.rot90(np.asarray(picture, dtype=np.uint8), round(frame.rotation / 90))
 
 
-def _sound(container: Any, rate: int) -> tuple[float, list[NDArray[np.float32]]]:  # noqa: ANN401
-    """When the sound starts, in seconds from time zero, and its mono parts (samples,) from there.
-
-    No parts if there is no sound stream.
-    """
-    parts: list[NDArray[np.float32]] = []
+def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
+    """See `decode_track`."""
     if not container.streams.audio:
-        return 0.0, parts
-    zero_s = _zero_s(container)
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=rate)
-    start_s = end_s = None
-    for frame in container.decode(container.streams.audio[0]):
-        time_s = _time_s(frame, "sound") - zero_s
-        if start_s is None or end_s is None:
-            start_s = end_s = time_s
-        parts.append(_silence(time_s - end_s, rate))
-        parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
-        end_s = time_s + frame.samples / frame.sample_rate
-    parts += [one.to_ndarray()[0] for one in resampler.resample(None)]
-    return start_s or 0.0, parts
+        return None
+    track = _Track(rate, _zero_s(container))
+    for frame in _frames(container, container.streams.audio[0]):
+        if isinstance(frame, _Damage):
+            track.add_damage(frame)
+        else:
+            track.add(frame)
+    return track.finish()
 
 
-def _silence(hole_s: float, rate: int) -> NDArray[np.float32]:
-    """What fills a hole in the sound."""
-    if hole_s > LONGEST_GAP_S:
-        raise MediaError(f"the sound has a hole of {hole_s:.0f} s")
-    return np.zeros(round(hole_s * rate) if hole_s >= SMALLEST_GAP_S else 0, dtype=np.float32)
+class _Track:
+    """Sound that grows, in one piece of memory.
 
+    Args:
+        rate: samples a second.
+        zero_s: time zero on the file's own clock.
+    """
 
-def _from_zero(sound: NDArray[np.float32], start: int) -> NDArray[np.float32]:
-    """Sound that begins `start` samples after time zero (before it, if negative), from there on."""
-    if start < 0:
-        return sound[-start:]
-    return np.concatenate([np.zeros(start, dtype=np.float32), sound])
+    def __init__(self, rate: int, zero_s: float) -> None:
+        self._rate = rate
+        self._zero_s = zero_s
+        self._resampler: Any = None
+        self._bytes = bytearray()
+        self._before = 0
+        """Samples before time zero."""
+        self._end_s: float | None = None
+        self._broken: list[tuple[float, float]] = []
+
+    def add(self, frame: Any) -> None:  # noqa: ANN401
+        """The samples of a frame, at its time."""
+        time_s = _time_s(frame, "sound") - self._zero_s
+        self._go_to(time_s)
+        if self._resampler is None:
+            # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
+        self._add_samples(frame)
+        self._end_s = time_s + frame.samples / frame.sample_rate
+
+    def add_damage(self, damage: _Damage) -> None:
+        """Silence in the place of a packet; without a time of its own it follows the last one."""
+        last_s = self._end_s or 0.0
+        from_s = last_s if damage.time_s is None else damage.time_s - self._zero_s
+        self._go_to(from_s)
+        until_s = from_s + min(damage.length_s, LONGEST_GAP_S)
+        self._add_silence(until_s - from_s)
+        self._end_s = until_s
+        if self._broken and from_s - self._broken[-1][1] < SMALLEST_GAP_S:
+            from_s = self._broken.pop()[0]
+        self._broken.append((from_s, until_s))
+
+    def finish(self) -> Sound | None:
+        """All of it; None if there is none."""
+        if self._resampler is not None:
+            self._add_samples(None)
+        if not self._bytes and not self._broken:
+            return None
+        samples = np.frombuffer(self._bytes, dtype=np.float32)[self._before :]
+        np.clip(samples, -1.0, 1.0, out=samples)
+        return Sound(samples, self._rate, tuple(self._broken))
+
+    def _go_to(self, time_s: float) -> None:
+        """The next samples belong to this time, in seconds from time zero."""
+        if self._end_s is None:
+            if time_s > LONGEST_GAP_S:
+                raise MediaError(f"the sound starts {time_s:.0f} s after the video")
+            self._before = max(round(-time_s * self._rate), 0)
+            self._add_silence(max(time_s, 0.0))
+        elif (hole_s := time_s - self._end_s) > LONGEST_GAP_S:
+            raise MediaError(f"the sound has a hole of {hole_s:.0f} s")
+        elif hole_s >= SMALLEST_GAP_S:
+            self._add_silence(hole_s)
+
+    def _add_samples(self, frame: Any) -> None:  # noqa: ANN401
+        """A frame as the resampler hands it on; None: what it has held back."""
+        for part in self._resampler.resample(frame):
+            self._bytes += part.to_ndarray().mean(axis=0).tobytes()
+
+    def _add_silence(self, length_s: float) -> None:
+        self._bytes += bytes(4 * round(length_s * self._rate))

@@ -183,7 +183,10 @@ def _pictures(
         yield from [np.zeros((0, 1, 1), np.uint8)] * len(parts)
     else:
         spans = [(one.begin_s, one.end_s) for one in parts]
-        yield from decode_spans(media, extractor.face_fps, spans)
+        for frames in decode_spans(media, extractor.face_fps, spans):
+            if isinstance(frames, MediaError):
+                raise frames
+            yield frames
 
 
 def _cut(sound: NDArray[np.float32], part: Utterance) -> NDArray[np.float32] | None:

@@ -8,53 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from data_pipeline import build, cpu_torch
+from data_pipeline import build
 from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
-from data_pipeline.features import extract
-from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
-from data_pipeline.features.extract import Extractor, ExtractSettings
+from data_pipeline.features.extract import Extractor, ExtractSettings, Part
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 
 CLIPS = 9
-
-
-@pytest.fixture(scope="module")
-def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSettings:
-    """A random face network and a random wav2vec 2.0, both small."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    card = FaceCard(classes=("calm", "glad"), input_size=16, trained_on="noise", test_accuracy=0.5)
-    save_face_net(folder / "face.safetensors", DenseFaceNet(2), card)
-    cpu_torch.install()
-    from torchaudio.models import wav2vec2_model
-
-    convolutions = [(8, kernel, 2) for kernel in (3, 3, 3, 3, 2, 2)]
-    net = wav2vec2_model(
-        extractor_mode="group_norm",
-        extractor_conv_layer_config=[(8, 10, 5), *convolutions],
-        extractor_conv_bias=False,
-        encoder_embed_dim=64,
-        encoder_projection_dropout=0.0,
-        encoder_pos_conv_kernel=4,
-        encoder_pos_conv_groups=4,
-        encoder_num_layers=1,
-        encoder_num_heads=1,
-        encoder_attention_dropout=0.0,
-        encoder_ff_interm_features=16,
-        encoder_ff_interm_dropout=0.0,
-        encoder_dropout=0.0,
-        encoder_layer_norm_first=False,
-        encoder_layer_drop=0.0,
-        aux_num_out=None,
-    )
-    torch.save(net.state_dict(), folder / "wav2vec2.pth")
-    return ExtractSettings(folder / "face.safetensors", "wav2vec2", folder / "wav2vec2.pth")
 
 
 def write_clip(path: Path, seed: int) -> None:
@@ -77,20 +42,10 @@ def settings(tmp_path: Path, extract_settings: ExtractSettings) -> BuildSettings
     return BuildSettings("grid", root, tmp_path / "out", extract_settings, samples_per_shard=5)
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread instead of processes, and a face in every frame but the first."""
-
-    def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
-        return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
-
-    def whole_frames(
-        frames: NDArray[np.uint8], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
-
-    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
-    monkeypatch.setattr(extract, "align_faces", whole_frames)
+def clip_of(extractor: Extractor, recording: Recording, media: bytes) -> Clip:
+    ((_, part),) = extractor.parts([recording], media)
+    assert isinstance(part, Part)
+    return extractor.clip(recording, part)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -117,7 +72,7 @@ def test_dataset_holds_every_clip_with_its_features(settings: BuildSettings) -> 
         assert not clip.expression[0].any()
         np.testing.assert_allclose(clip.expression[1:].sum(axis=1), 1, atol=2e-3)
         media = (settings.source / "clips" / f"{clip.key}.mp4").read_bytes()
-        again = extractor.clip(Recording(clip.key, "train", "x.mp4"), media)
+        again = clip_of(extractor, Recording(clip.key, "train", "x.mp4"), media)
         assert again.speech is not None
         np.testing.assert_allclose(clip.speech, again.speech, atol=2e-3)
         assert len(clip.speech) == math.ceil((clip.duration_s * 16_000 - 80) // 320 / 3)
@@ -132,13 +87,13 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
     killed = replace(settings, out=settings.out.with_name("killed"))
     clips = killed.out.with_name("killed.partial") / "clips"
     encoded: list[str] = []
-    clip_of = Extractor.clip
+    encode = Extractor.clip
 
-    def dies_at_the_fourth(self: Extractor, recording: Recording, media: bytes | None) -> Any:  # noqa: ANN401
+    def dies_at_the_fourth(self: Extractor, recording: Recording, part: Part | None) -> Clip:
         encoded.append(recording.key)
         if len(encoded) == 4:
             raise KeyboardInterrupt
-        return clip_of(self, recording, media)
+        return encode(self, recording, part)
 
     monkeypatch.setattr(Extractor, "clip", dies_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
@@ -291,7 +246,8 @@ def test_a_clip_has_only_what_the_recording_has(extract_settings: ExtractSetting
     text = extractor.clip(Recording("t", "train", None, text="안녕", language="ko"), None)
     assert (text.text, text.language, text.face, text.speech) == ("안녕", "ko", None, None)
     short = make_sound(np.zeros(300, np.float32))
-    click = extractor.clip(Recording("c", "train", "c.wav", speaker="s"), short)
+    click = clip_of(extractor, Recording("c", "train", "c.wav", speaker="s"), short)
     assert (click.speaker, click.face, click.speech) == ("s", None, None)
-    silent = extractor.clip(Recording("v", "train", "v.mp4"), make_video([0, 40], [9, 9], None))
+    still = make_video([0, 40], [9, 9], None)
+    silent = clip_of(extractor, Recording("v", "train", "v.mp4"), still)
     assert (silent.face, silent.speech, silent.source) == (None, None, "v.mp4")

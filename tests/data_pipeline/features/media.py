@@ -1,6 +1,7 @@
 """Small video files made in memory."""
 
 import io
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -25,13 +26,15 @@ def make_video(
     hole_ms: tuple[int, int] = (0, 0),
     top_level: int | None = None,
     size: int = SIZE,
+    channels: int = 1,
 ) -> bytes:
-    """Grey pictures of these levels at these times, and mono sound, left out inside the hole.
+    """Grey pictures of these levels at these times, and sound, left out inside the hole.
 
     The sound starts at `sound_start_ms`; the hole is counted from its start. The upper half of
     the pictures has the `top_level`, if one is given.
     """
     buffer = io.BytesIO()
+    layout = {1: "mono", 2: "stereo"}[channels]
     with av.open(buffer, "w", format=format) as container:
         video = container.add_stream(video_codec, rate=25)
         video.width = video.height = size
@@ -39,7 +42,7 @@ def make_video(
         video.codec_context.time_base = Fraction(1, 1000)
         audio = None
         if sound is not None:
-            audio = container.add_stream(audio_codec, rate=rate, layout="mono")
+            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
         for time_ms, level in zip(times_ms, levels, strict=True):
             picture = np.full((size, size, 3), level, np.uint8)
             picture[: size // 2] = level if top_level is None else top_level
@@ -52,13 +55,33 @@ def make_video(
             for start in range(0, len(sound), 1024):
                 if start in hole:
                     continue
-                part = np.ascontiguousarray(sound[None, start : start + 1024])
-                block = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+                part = np.repeat(sound[None, start : start + 1024], channels, axis=0)
+                block = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
                 block.sample_rate, block.pts = rate, start + sound_start_ms * rate // 1000
                 block.time_base = Fraction(1, rate)
                 container.mux(audio.encode(block))
             container.mux(audio.encode())
     return buffer.getvalue()
+
+
+def rotate(media: bytes) -> bytes:
+    """An MP4 file that says, as a telephone does, that it must be turned clockwise by 90 degrees.
+
+    The matrix stands 40 bytes into the track header's content (ISO/IEC 14496-12).
+    """
+    at = media.index(b"tkhd") + 4 + 40
+    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    return media[:at] + matrix + media[at + 36 :]
+
+
+def damage(media: bytes, kind: str, begin_s: float, end_s: float) -> bytes:
+    """An MP4 file in which the packets between two times are overwritten, of `audio` or `video`."""
+    broken = bytearray(media)
+    with av.open(io.BytesIO(media)) as container:
+        for packet in container.demux(getattr(container.streams, kind)[0]):
+            if packet.size and begin_s <= packet.pts * packet.time_base < end_s:
+                broken[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    return bytes(broken)
 
 
 def make_sound(sound: NDArray[np.float32], *, rate: int = 16_000, format: str = "wav") -> bytes:

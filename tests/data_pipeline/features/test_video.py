@@ -1,4 +1,5 @@
-import struct
+import io
+import math
 import tarfile
 from pathlib import Path
 
@@ -7,8 +8,20 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.features import video
-from data_pipeline.features.video import MediaError, decode_frames, decode_sound
-from tests.data_pipeline.features.media import make_music_with_cover, make_sound, make_video
+from data_pipeline.features.video import (
+    MediaError,
+    decode_frames,
+    decode_sound,
+    decode_spans,
+    decode_track,
+)
+from tests.data_pipeline.features.media import (
+    damage,
+    make_music_with_cover,
+    make_sound,
+    make_video,
+    rotate,
+)
 
 DARK, BRIGHT = 20, 230
 
@@ -112,11 +125,7 @@ def test_rotation_noted_in_the_file_is_carried_out() -> None:
     media = make_video([0, 40], [DARK] * 2, None, top_level=BRIGHT)
     upright = decode_frames(media, 25.0)[0]
     assert upright[:16].mean() > 200 > 60 > upright[48:].mean()
-    # ISO/IEC 14496-12: the matrix stands 40 bytes into the track header's content; this one is
-    # what a telephone notes that must be turned clockwise by 90 degrees.
-    at = media.index(b"tkhd") + 4 + 40
-    matrix = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
-    turned = decode_frames(media[:at] + matrix + media[at + 36 :], 25.0)[0]
+    turned = decode_frames(rotate(media), 25.0)[0]
     np.testing.assert_array_equal(turned, np.rot90(upright, -1))
 
 
@@ -212,6 +221,69 @@ def test_damaged_file_raises_nothing_but_a_media_error(seed: int) -> None:
             decode(media.tobytes())
         except MediaError:
             continue
+
+
+def test_damage_breaks_the_parts_that_it_lies_in() -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 160_000).astype(np.float32)
+    levels = [time // 100 + 20 for time in range(0, 10_000, 40)]
+    media = make_video(range(0, 10_000, 40), levels, sound)
+    spans = [(0.0, 1.0), (4.0, 4.8), (4.9, 5.2), (5.6, 6.0), (9.0, 10.0)]
+    broken = list(decode_spans(damage(media, "video", 5.0, 5.4), 10.0, spans))
+    for part, undamaged in zip(broken, decode_spans(media, 10.0, spans), strict=True):
+        assert not isinstance(undamaged, MediaError)
+        if isinstance(part, MediaError):
+            assert str(part) == "the video cannot be decoded from 4.96 s on"
+        else:
+            np.testing.assert_allclose(part, undamaged, atol=30)  # later ones build on lost ones
+    assert [isinstance(part, MediaError) for part in broken] == [False, False, True, False, False]
+    track = decode_track(damage(media, "audio", 5.0, 5.4))
+    whole = decode_track(media)
+    assert track is not None
+    assert whole is not None
+    assert len(track.samples) == len(whole.samples)
+    (broken_span,) = track.broken
+    assert list(broken_span) == pytest.approx([5.05, 5.4], abs=0.1)
+    for span in spans[:2] + spans[3:]:
+        np.testing.assert_allclose(track.part(*span), whole.part(*span), atol=0.1)
+    for span in [(4.9, 5.2), (0.0, math.inf), (5.3, 5.35)]:
+        with pytest.raises(MediaError, match=r"the sound cannot be decoded from 5\.\d\d s on"):
+            track.part(*span)
+    with pytest.raises(MediaError, match="the sound cannot be decoded from"):
+        decode_sound(damage(media, "audio", 5.0, 5.4))
+
+
+def test_parts_of_a_file_that_does_not_open_are_all_broken() -> None:
+    parts = list(decode_spans(b"no video", 10.0, [(0.0, 1.0), (2.0, 3.0)]))
+    assert [str(part)[:27] for part in parts] == ["the video cannot be decoded"] * 2
+
+
+def test_a_still_picture_far_from_a_part_does_not_harm_it() -> None:
+    media = make_video([0, 40, 90_000, 90_040, 91_000], [DARK] * 5, None, format="matroska")
+    parts = list(decode_spans(media, 10.0, [(1.0, 2.0), (90.0, 91.0)]))
+    assert str(parts[0]) == "the video has a picture shown until 90 s"
+    assert isinstance(parts[1], np.ndarray)
+    assert len(parts[1]) == 10
+
+
+def test_an_open_file_is_read_as_its_content_is() -> None:
+    media = make_video(range(0, 400, 40), [DARK] * 10, click(0.2, 0.4, 16_000))
+    file = io.BytesIO(media)
+    for _ in range(2):
+        sound, expected = decode_sound(file), decode_sound(media)
+        assert sound is not None
+        assert expected is not None
+        np.testing.assert_array_equal(sound, expected)
+        np.testing.assert_array_equal(decode_frames(file), decode_frames(media))
+
+
+def test_stereo_is_heard_as_mono() -> None:
+    sound = click(0.2, 0.4, 16_000)
+    media = make_video(
+        [0, 40], [DARK] * 2, sound, format="matroska", audio_codec="pcm_s16le", channels=2
+    )
+    heard = decode_sound(media)
+    assert heard is not None
+    np.testing.assert_allclose(heard, sound, atol=1e-3)
 
 
 def real(shared: Path, archive: str, member: str) -> bytes:

@@ -1,0 +1,321 @@
+"""Transcripts with times -> cues: SubRip, WebVTT, TSV and JSON, as they come.
+
+Subtitles: what stands between one line of times and the next (in WebVTT, or the next blank line) is
+the cue's text; hours may be missing, decimals follow a comma or a dot, numbers and blank lines
+between cues may be missing.
+
+TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in milliseconds, as
+Whisper writes them; `speaker` and `words` if known.
+
+JSON: a list of objects, or an object with such a list as `segments` or `cues`, each with `text`,
+`begin_s` or `start`, `end_s` or `end` in seconds, and `speaker` and `words` if known, as Whisper
+writes them. Words are `[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`.
+
+What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
+cues in which nothing is left. Cues may overlap, and may have no length; they come sorted by time.
+"""
+
+import codecs
+import html
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import PurePosixPath
+
+from data_pipeline.clip import Word
+from data_pipeline.corpora.source import parse_table
+from data_pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is said in a part of a recording.
+
+    Attributes:
+        begin_s, end_s: where it is, in seconds.
+        text: what is said.
+        speaker: who says it, "" where unknown.
+        words: with their times in the recording, empty where unknown.
+    """
+
+    begin_s: float
+    end_s: float
+    text: str
+    speaker: str = ""
+    words: tuple[Word, ...] = ()
+
+
+def parse_transcript(name: str, content: bytes) -> list[Cue]:
+    """The cues of a transcript, by time.
+
+    Args:
+        name: of the file; its suffix, one of `PARSERS`, says what it is.
+        content: of the file.
+
+    Returns:
+        Those with speech; of a recording in which a transcriber has heard none, nothing.
+
+    Raises:
+        UserError: it cannot be read; names the file and the line.
+    """
+    cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content))
+    spoken = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
+    return sorted(spoken, key=lambda cue: (cue.begin_s, cue.end_s))
+
+
+def decode_text(name: str, content: bytes) -> str:
+    """Text in UTF-8 or UTF-16, or as Korean (CP949) or Western (CP1252) Windows machines write it.
+
+    Raises:
+        UserError: it is in none of these, or damaged UTF-8; names the file and the line.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8")
+    except UnicodeDecodeError as error:
+        start = error.start
+        try:
+            text = content.decode("utf-8" if wide else _encoding(content))
+        except UnicodeDecodeError:
+            line = content.count(b"\n", 0, start) + 1
+            raise UserError(
+                f"{name}: line {line} is neither UTF-8 nor CP949 nor CP1252; save it as UTF-8"
+            ) from None
+    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding(content: bytes) -> str:
+    """The most likely encoding of what is not whole UTF-8."""
+    letters = [letter for letter in content.decode("utf-8", "replace") if not letter.isascii()]
+    if 2 * letters.count("\ufffd") < len(letters):
+        return "utf-8"  # with some damage
+    return "cp949" if _looks_korean(content) else "cp1252"
+
+
+def _looks_korean(content: bytes) -> bool:
+    """Whether most of what is not ASCII are common Korean letters, as it stands in CP949."""
+    try:
+        letters = [letter for letter in content.decode("cp949") if not letter.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return 2 * sum(map(_is_common, letters)) > len(letters)
+
+
+def _is_common(letter: str) -> bool:
+    """Whether EUC-KR has it; CP949's other letters are two Western ones in most cases."""
+    return len(letter.encode("euc-kr", "ignore")) > 0
+
+
+_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
+_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?!\d)")
+_BROKEN_TIMES = re.compile(r"\s*\d+:.*-->")
+_EXAMPLE = "00:00:01,000 --> 00:00:02,500"
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
+
+
+def parse_subtitles(name: str, text: str) -> list[Cue]:
+    """The cues of a SubRip or WebVTT file, in its order; some without speech.
+
+    Raises:
+        UserError: a line with times cannot be read, or there is text and none.
+    """
+    lines = text.split("\n")
+    web = text.lstrip().startswith("WEBVTT") or name.lower().endswith(".vtt")
+    starts = [at for at, line in enumerate(lines) if _times(name, at + 1, line)]
+    if not starts and text.strip() and not web:
+        raise UserError(f"{name}: line 1: no line has two times, {_EXAMPLE}")
+    cues = []
+    for at, following in pairwise([*starts, len(lines)]):
+        match = _TIMES.match(lines[at])
+        assert match is not None, "see starts"
+        spoken = _text_lines(lines[at + 1 : following], web, following < len(lines))
+        voices = {" ".join(voice.split()) for voice in _VOICE.findall("\n".join(spoken))}
+        said = "\n".join(spoken)
+        cues.append(
+            Cue(
+                _seconds(match.groups()[:4]),
+                _seconds(match.groups()[4:]),
+                html.unescape(_without_markup(said)) if web else _without_markup(said),
+                html.unescape(voices.pop()) if len(voices) == 1 else "",
+            )
+        )
+    return cues
+
+
+def _times(name: str, number: int, line: str) -> bool:
+    """Whether this is a line of times.
+
+    Raises:
+        UserError: it should be one.
+    """
+    if _TIMES.match(line):
+        return True
+    if _BROKEN_TIMES.match(line):
+        raise UserError(
+            f"{name}: line {number}: {line.strip()[:60]!r} should be two times, {_EXAMPLE}"
+        )
+    return False
+
+
+def _text_lines(lines: Sequence[str], web: bool, followed: bool) -> list[str]:
+    """The lines of a cue's text; the number of the next cue is not one of them."""
+    kept = list(lines)
+    if followed and kept and kept[-1].strip().isdecimal():
+        kept.pop()
+    if web:
+        blank = next((at for at, line in enumerate(kept) if not line.strip()), len(kept))
+        kept = kept[:blank]
+    return kept
+
+
+def _seconds(parts: Sequence[str | None]) -> float:
+    hours, minutes, seconds, decimals = (part or "0" for part in parts)
+    whole = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    return round(whole + float(f"0.{decimals}"), 6)
+
+
+_MARKUP = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}|\\[Nh]")
+
+
+_SPACES = {"\\N": "\n", "\\h": " "}
+
+
+def _without_markup(text: str) -> str:
+    """Without tags, as they stand in subtitles."""
+    return _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
+
+
+_MUSIC = re.compile("[♩♪♫♬🎵🎶]")
+_DASH = re.compile(r"^\s*[-–—‐:]\s*(?!\d)")
+"""Who speaks next in a dialogue; a colon is left of `[Ann]: ...`."""
+_SOUND = re.compile(r"\[[^][]*\]|\([^()]*\)|［[^］［]*］|（[^（）]*）|【[^【】]*】")
+
+
+def speech_of(text: str) -> str:
+    """What is spoken of a cue's text, in one line; "" if nothing is."""
+    spoken = "\n".join(line for line in text.split("\n") if not _MUSIC.search(line))
+    for _ in range(3):  # one may stand in another
+        spoken = _SOUND.sub(" ", spoken)
+    spoken = "\n".join(_DASH.sub("", line) for line in spoken.split("\n"))
+    return " ".join(spoken.split()) if any(map(str.isalnum, spoken)) else ""
+
+
+def parse_tsv(name: str, text: str) -> list[Cue]:
+    """The cues of a TSV file, in its order.
+
+    Raises:
+        UserError: a column is missing or a cell cannot be read.
+    """
+    header = text.partition("\n")[0].split("\t")
+    begin, end, per_s = ("start", "end", 1000) if "start" in header else ("begin_s", "end_s", 1)
+    cues = []
+    rows = parse_table(text, name, "transcript", ("text", begin, end))
+    for number, row in enumerate(rows, start=2):
+        where = f"{name}: line {number}"
+        cues.append(
+            Cue(
+                read_seconds(where, row[begin]) / per_s,
+                read_seconds(where, row[end]) / per_s,
+                row["text"],
+                row.get("speaker", "").strip(),
+                read_words(where, row.get("words", "")),
+            )
+        )
+    return cues
+
+
+def parse_json(name: str, text: str) -> list[Cue]:
+    """The cues of a JSON file, in its order.
+
+    Raises:
+        UserError: it is not JSON, or a value cannot be read.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}: line {error.lineno}: {error.msg}; it should be JSON") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{name}: {error}; it should be JSON") from None
+    if isinstance(content, dict):
+        content = content.get("segments", content.get("cues"))
+    if not isinstance(content, list):
+        raise UserError(f"{name}: it should be a list of cues, or have one as 'segments'")
+    return [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+
+
+def _cue(where: str, item: object) -> Cue:
+    """One cue of a JSON file."""
+    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+        raise UserError(f"{where} should be an object with begin_s, end_s and text")
+    speaker = item.get("speaker")
+    return Cue(
+        read_seconds(where, item.get("begin_s", item.get("start"))),
+        read_seconds(where, item.get("end_s", item.get("end"))),
+        _checked(where, item["text"]),
+        "" if speaker is None else _checked(where, str(speaker)).strip(),
+        _words(where, item.get("words") or []),
+    )
+
+
+def read_seconds(where: str, value: object) -> float:
+    """A time: a number from 0 on, or its text.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{where}: {value!r:.60} is no time; it should be a number of seconds")
+    return seconds
+
+
+def read_words(where: str, text: str) -> tuple[Word, ...]:
+    """Words and their times in a table's cell, in JSON; none of an empty one.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    try:
+        return _words(where, json.loads(text or "[]"))
+    except (ValueError, RecursionError):
+        raise UserError(f'{where}: words should be as [["so", 0.1, 0.35], ...], in JSON') from None
+
+
+def _words(where: str, items: object) -> tuple[Word, ...]:
+    """Words of JSON; those without times, as of a number that no aligner knows, are left out."""
+    if not isinstance(items, list):
+        raise UserError(f"{where}: words should be a list")
+    return tuple(word for item in items for word in _word(where, item))
+
+
+def _word(where: str, item: object) -> Iterator[Word]:
+    if isinstance(item, Mapping):
+        item = [item.get("word", item.get("text")), item.get("start"), item.get("end")]
+    if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
+        raise UserError(f"{where}: {item!r:.60} should be a word, its begin and its end")
+    text, begin, end = item
+    word = _checked(where, text).strip()
+    if begin is not None and end is not None and word:
+        yield Word(word, read_seconds(where, begin), read_seconds(where, end))
+
+
+def _checked(where: str, text: str) -> str:
+    """The text, if it can be stored: JSON can spell half of a letter."""
+    if text.encode("utf8", "ignore").decode() != text:
+        raise UserError(f"{where}: {text!r:.60} has half of a surrogate pair in it")
+    return text
+
+
+PARSERS: Mapping[str, Callable[[str, str], list[Cue]]] = {
+    ".srt": parse_subtitles,
+    ".vtt": parse_subtitles,
+    ".json": parse_json,
+    ".tsv": parse_tsv,
+}
+"""By suffix; of several transcripts of one recording the first is taken."""

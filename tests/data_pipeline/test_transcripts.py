@@ -1,0 +1,283 @@
+"""Transcripts: what is written is read, and what people really have is read, too."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.clip import Word
+from data_pipeline.errors import UserError
+from data_pipeline.transcripts import Cue, decode_text, parse_transcript, read_words, speech_of
+
+WORDS = st.lists(
+    st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1, max_size=9).filter(
+        lambda word: not word.isdecimal()
+    ),
+    min_size=1,
+    max_size=6,
+)
+MILLISECONDS = st.integers(0, 40_000_000)
+
+
+@st.composite
+def cues(draw: st.DrawFn) -> list[Cue]:
+    """In no order, some of them at once."""
+    found = []
+    for begin, length in draw(st.lists(st.tuples(MILLISECONDS, st.integers(0, 9_999)), min_size=1)):
+        text = " ".join(draw(WORDS))
+        found.append(Cue(begin / 1000, (begin + length) / 1000, text))
+    return found
+
+
+def clock(seconds: float, point: str, hours: bool) -> str:
+    ms = round(seconds * 1000)
+    minutes = f"{ms // 60_000 % 60:02}:{ms // 1000 % 60:02}{point}{ms % 1000:03}"
+    return f"{ms // 3_600_000:02}:{minutes}" if hours or ms >= 3_600_000 else minutes
+
+
+def in_order(given: Sequence[Cue]) -> list[Cue]:
+    return sorted(given, key=lambda cue: (cue.begin_s, cue.end_s))
+
+
+@given(cues(), st.sampled_from(",."), st.booleans(), st.booleans(), st.sampled_from(["\n", "\r\n"]))
+def test_subtitles_that_are_written_are_read(
+    given: list[Cue], point: str, hours: bool, numbers: bool, end: str
+) -> None:
+    times = [
+        f"{clock(one.begin_s, point, hours)} --> {clock(one.end_s, point, hours)}" for one in given
+    ]
+    blocks = [f"{time}\n{one.text}\n" for time, one in zip(times, given, strict=True)]
+    if numbers:
+        blocks = [f"{number}\n{block}" for number, block in enumerate(blocks, start=1)]
+    srt = "\ufeff" + "\n".join(blocks).replace("\n", end)
+    assert parse_transcript("a.SRT", srt.encode()) == in_order(given)
+    web = "WEBVTT - a title\nKind: captions\n\nNOTE\nno cue\n\n" + "\n".join(blocks)
+    assert parse_transcript("a.vtt", web.replace("\n", end).encode()) == in_order(given)
+    if numbers:
+        crowded = "".join(blocks)
+        assert parse_transcript("a.srt", crowded.encode()) == in_order(given)
+
+
+@given(cues())
+def test_tables_that_are_written_are_read(given: list[Cue]) -> None:
+    seconds = "".join(f"{one.begin_s}\t{one.end_s}\t{one.text}\n" for one in given)
+    found = parse_transcript("a.tsv", f"begin_s\tend_s\ttext\n{seconds}".encode())
+    assert found == in_order(given)
+    whisper = "".join(
+        f"{round(one.begin_s * 1000)}\t{round(one.end_s * 1000)}\t{one.text}\n" for one in given
+    )
+    assert parse_transcript("a.tsv", f"start\tend\ttext\n{whisper}".encode()) == found
+
+
+@given(cues(), st.booleans())
+def test_json_that_is_written_is_read(given: list[Cue], plain: bool) -> None:
+    names = ("begin_s", "end_s") if plain else ("start", "end")
+    items = [
+        {names[0]: one.begin_s, names[1]: one.end_s, "text": f" {one.text}", "id": 1}
+        for one in given
+    ]
+    content = json.dumps(items if plain else {"text": "all", "segments": items})
+    assert parse_transcript("a.json", content.encode()) == in_order(given)
+
+
+NASTY_SRT = r"""
+
+1
+00:00:01,000 --> 00:00:02.5  X1:100 X2:200
+<i>Hello</i>, {\an8}<font color="#fff">you</font>
+2
+0:00:05 --> 0:00:06,25
+42
+3
+00:00:03, 100-->00:00:04, 2
+- Who's there?
+- Me, I <3 you.\NReally.
+
+4
+00:00:07,000 --> 00:00:08,000
+[door
+slams]
+
+5
+00:00:08,000 --> 00:00:09,000
+(LAUGHS) I know (she sighs (loudly)).
+
+6
+00:00:09,000 --> 00:00:10,000
+♪ La la la ♪
+
+00:00:11,000 --> 00:00:10,000
+[Ann]: backwards
+
+still hers
+99999
+00:00:00,500 --> 00:00:09,500
+-5 degrees
+"""
+
+
+def test_a_nasty_srt_file() -> None:
+    found = parse_transcript("a.srt", NASTY_SRT.encode())
+    assert found == [
+        Cue(0.5, 9.5, "-5 degrees"),
+        Cue(1.0, 2.5, "Hello, you"),
+        Cue(3.1, 4.2, "Who's there? Me, I <3 you. Really."),
+        Cue(5.0, 6.25, "42"),
+        Cue(8.0, 9.0, "I know ."),
+        Cue(11.0, 10.0, "backwards still hers"),
+    ]
+
+
+NASTY_VTT = """WEBVTT
+Kind: captions
+X-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:900000
+
+STYLE
+::cue { color: red }
+
+REGION
+id:fred
+
+NOTE Bob, what about this?
+1
+2
+
+intro
+00:01.000 --> 00:02.000 align:start position:0%
+<v.loud Ann Lee>Tom &amp; <c.yellow>Jerry</c> &lt;3</v>
+
+NOTE
+not said
+
+01:00:02.000 --> 01:00:03.000
+<v Ann>Yes.</v>
+<v Bob>No.</v>
+identifier
+00:03.000 --> 00:04.000
+<00:00:03.100><c> so</c><00:00:03.500><c> it</c>
+
+00:05.000 --> 00:06.000
+
+00:06.000 --> 00:07.000
+[Music]
+"""
+
+
+def test_a_nasty_vtt_file() -> None:
+    assert parse_transcript("a.vtt", NASTY_VTT.encode("utf-16")) == [
+        Cue(1.0, 2.0, "Tom & Jerry <3", "Ann Lee"),
+        Cue(3.0, 4.0, "so it"),
+        Cue(3602.0, 3603.0, "Yes. No. identifier"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "speech"),
+    [
+        ("[음악]", ""),
+        ("（웃음） 그래요", "그래요"),
+        ("【拍手】", ""),
+        ("♪", ""),
+        ("♫ I will survive\nShe left.", "She left."),
+        ("...", ""),
+        ("- - Well -- no", "- Well -- no"),
+        ("a [b", "a [b"),
+        ("", ""),
+    ],
+)
+def test_what_is_spoken_of_a_text(text: str, speech: str) -> None:
+    assert speech_of(text) == speech
+
+
+KOREAN = "1\r\n00:00:01,000 --> 00:00:02,000\r\n그래, 똠방각하 펲시콜라\r\n"
+WESTERN = "1\n00:00:01,000 --> 00:00:02,000\nDon’t! “Hello”, Müller, ça va\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(KOREAN, "cp949"), (WESTERN, "cp1252"), (KOREAN, "utf-16"), (WESTERN, "utf-8-sig")],
+)
+def test_encodings_are_told_apart(text: str, encoding: str) -> None:
+    (cue,) = parse_transcript("a.srt", text.encode(encoding))
+    assert cue.text == text.split("\n")[2].strip()
+
+
+def test_words_and_speakers_are_read_where_they_are_known() -> None:
+    words = [
+        {"word": " So", "start": 1.1, "end": 1.3, "probability": 0.9},
+        {"word": "2", "probability": 0.1},
+        {"text": "it", "start": 1.4, "end": 1.5},
+    ]
+    whisper = [{"start": 1, "end": 2.0, "text": " So 2 it", "words": words, "speaker": " S1 "}]
+    (cue,) = parse_transcript("a.json", json.dumps({"segments": whisper}).encode())
+    assert (cue.begin_s, cue.end_s, cue.speaker) == (1.0, 2.0, "S1")
+    assert cue.words == (Word("So", 1.1, 1.3), Word("it", 1.4, 1.5))
+    line = '1\t2\tit goes\tAnn\t[["it", 1.1, 1.2], ["goes", 1.2, 1.9]]\n'
+    table = f"begin_s\tend_s\ttext\tspeaker\twords\n{line}3\t4\tno\t\t\n"
+    first, second = parse_transcript("a.tsv", table.encode())
+    assert (first.speaker, second.speaker, second.words) == ("Ann", "", ())
+    assert first.words == (Word("it", 1.1, 1.2), Word("goes", 1.2, 1.9))
+    assert read_words("here", "") == ()
+
+
+SILENT: dict[str, str] = {
+    "a.srt": "",
+    "b.srt": "1\n00:01,000 --> 00:02,000\n[Music]\n",
+    "a.vtt": "WEBVTT\n\n",
+    "a.tsv": "start\tend\ttext\n",
+    "a.json": '{"text": "", "segments": [], "language": "en"}',
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_a_transcriber_may_have_heard_nothing(name: str) -> None:
+    assert parse_transcript(name, SILENT[name].encode()) == []
+
+
+ERRORS: dict[str, tuple[str, bytes, str]] = {
+    "no times": ("a.srt", b"Hello\nyou\n", r"a\.srt: line 1: no line has two times"),
+    "times": ("a.srt", b"1\n00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '00:00:xx,0 --> 00:00:0"),
+    "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is neither UTF-8 nor CP949 nor CP1252"),
+    "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is neither UTF-8"),
+    "odd UTF-16": ("a.vtt", b"\xff\xfea\x00b", "line 1 is neither"),
+    "no column": ("a.tsv", b"begin_s\ttext\n1\tb\n", r"a\.tsv has no column 'end_s'"),
+    "no time": ("a.tsv", b"start\tend\ttext\n1\tsoon\tb\n", "line 2: 'soon' is no time"),
+    "long": ("a.tsv", b"start\tend\ttext\n1\t2\t" + b"a" * 200_000, r"line 2 of a\.tsv"),
+    "columns": ("a.tsv", b"start\tend\ttext\n1\t2\n", "has not as many columns as line 1"),
+    "words": ("a.tsv", b"start\tend\ttext\twords\n1\t2\tb\tb:1-2\n", "line 2: words should be as"),
+    "negative": ("a.json", b'[{"text": "a", "start": -1, "end": 2}]', "cue 1: -1 is no time"),
+    "no number": ("a.json", b'[{"text": "a", "start": NaN, "end": 2}]', "cue 1: nan is no time"),
+    "no JSON": ("a.json", b"[\n1,", r"a\.json: line 2: .*; it should be JSON"),
+    "deep JSON": ("a.json", b"[" * 100_000, "it should be JSON"),
+    "no list": ("a.json", b'{"segment": []}', "it should be a list of cues"),
+    "no text": ("a.json", b'[{"start": 1, "end": 2}]', "cue 1 should be an object with begin_s"),
+    "no word": ("a.json", b'[{"text":"a","start":1,"end":2,"words":[["b",1]]}]', "should be a wor"),
+    "half": ("a.json", b'[{"text": "\\ud800", "start": 1, "end": 2}]', "half of a surrogate"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_what_cannot_be_read_is_said_with_file_and_line(name: str) -> None:
+    file, content, message = ERRORS[name]
+    with pytest.raises(UserError, match=message) as caught:
+        parse_transcript(file, content)
+    assert file in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(
+    st.sampled_from([".srt", ".vtt", ".json", ".tsv"]),
+    st.text(st.sampled_from('0123456789:,.-> \n\t[]()<>{}\\♪가"uend_sbgtxart')),
+)
+def test_any_text_is_cues_or_an_error_in_one_line(suffix: str, text: str) -> None:
+    with suppress(UserError):
+        assert all(speech_of(cue.text) for cue in parse_transcript(f"a{suffix}", text.encode()))
+
+
+@given(st.binary())
+def test_any_bytes_are_text_or_an_error(content: bytes) -> None:
+    with suppress(UserError):
+        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -30,7 +31,8 @@ from memo.preview.tracks import Tracks, make_tracks
 
 LONGEST_TEXT = 1000
 """Characters of a clip's text that are shown."""
-MOST_TAGS = 40
+MOST_NAMES = 40
+"""Labels and tags of a clip that are shown."""
 USUAL_FPS = 10.0
 """Pictures a second of a video whose dataset has no face rows."""
 
@@ -129,8 +131,10 @@ def view_clip(sampled: SampledClip, info: DatasetInfo, source: Source | None) ->
     return ClipView(
         sampled=sampled,
         facts=tuple(_facts(clip)),
-        labels=tuple((shorten(name), _said(label)) for name, label in clip.labels.items()),
-        tags=tuple(map(shorten, clip.tags[:MOST_TAGS])),
+        labels=tuple(
+            (shorten(name), _said(label)) for name, label in islice(clip.labels.items(), MOST_NAMES)
+        ),
+        tags=tuple(map(shorten, clip.tags[:MOST_NAMES])),
         text=shorten(text, LONGEST_TEXT),
         letters=len(text),
         image=image,

@@ -87,14 +87,11 @@ def write_preview(settings: PreviewSettings) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        UserError: the page exists already or has no folder, there is no such dataset or source, a
-            shard is missing, or a server does not answer.
+        UserError: the page exists already or has no folder, clips or seed are too small, there is
+            no such dataset or source, a shard is missing, or a server does not answer.
     """
+    _check(settings)
     out = settings.out
-    if out.exists():
-        raise UserError(f"--out: {out} exists already; give a new file or remove it")
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}; make it first")
     source = open_source(settings.source) if settings.source else None
     dataset = open_dataset(settings.dataset, RANGES)
     facts = gather(dataset, settings.seed)
@@ -107,6 +104,19 @@ def write_preview(settings: PreviewSettings) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check(settings: PreviewSettings) -> None:
+    """What can be seen before anything is read."""
+    out = settings.out
+    if settings.clips < 1:
+        raise UserError(f"--clips: {settings.clips}; a page shows 1 clip or more")
+    if settings.seed < 0:
+        raise UserError(f"--seed: {settings.seed}; a seed is 0 or more")
+    if out.exists():
+        raise UserError(f"--out: {out} exists already; give a new file or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent}; make it first")
 
 
 def view_clip(sampled: SampledClip, info: DatasetInfo, source: Source | None) -> ClipView:

@@ -236,7 +236,9 @@ def test_the_command_writes_a_page_once(
 
     assert run("--clips", "0") == run("--seed", "-1") == 2
     assert not out.exists()
-    capsys.readouterr()
+    assert capsys.readouterr().err == (
+        "memo: --clips: 0; a page shows 1 clip or more\nmemo: --seed: -1; a seed is 0 or more\n"
+    )
     assert run("--clips", "2") == 0
     assert capsys.readouterr().out == f"wrote {out}\n"
     assert Page(out).tags.count("article") == 2

@@ -19,7 +19,7 @@ def decode(url: str, kind: str) -> NDArray[np.uint8]:
 
 def brightness(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Of pixels (H, W, 4), (H, W)."""
-    return pixels[..., :3].astype(np.int64).sum(axis=-1)
+    return np.asarray(pixels[..., :3].astype(np.int64).sum(axis=-1))
 
 
 def test_a_heat_map_has_a_column_a_row_and_is_brighter_above_the_mean() -> None:
@@ -50,8 +50,8 @@ def test_a_heat_map_takes_mean_and_deviation_of_the_dataset() -> None:
 
 
 def test_of_many_rows_and_numbers_some_at_even_distances_are_shown() -> None:
-    rows = np.random.default_rng(0).normal(size=(2 * MOST_ROWS, 3 * MOST_NUMBERS))
-    rows = rows.astype(np.float16)
+    shape = 2 * MOST_ROWS, 3 * MOST_NUMBERS
+    rows = np.random.default_rng(0).normal(size=shape).astype(np.float16)
     pixels = decode(heat_map(rows, [0] * rows.shape[1], [1] * rows.shape[1]), "png")
     some = heat_map(rows[::2, ::3], [0] * MOST_NUMBERS, [1] * MOST_NUMBERS)
     np.testing.assert_array_equal(pixels, decode(some, "png"))

@@ -106,8 +106,8 @@ def preview(
     source: Annotated[
         Path | None, typer.Option(help="Its raw files, to show faces and sound, too.")
     ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="Clips to show.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="Which clips; same seed, same bytes.")] = 0,
+    clips: Annotated[int, typer.Option(help="Clips to show.")] = 12,
+    seed: Annotated[int, typer.Option(help="Which clips; same seed, same bytes.")] = 0,
 ) -> None:
     """Write one HTML page of what a dataset holds, with some of its clips on time lines."""
     from memo.preview.page import PreviewSettings, write_preview  # noqa: PLC0415

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -30,7 +31,8 @@ from memo.preview.tracks import Tracks, make_tracks
 
 LONGEST_TEXT = 1000
 """Characters of a clip's text that are shown."""
-MOST_TAGS = 40
+MOST_NAMES = 40
+"""Labels and tags of a clip that are shown."""
 USUAL_FPS = 10.0
 """Pictures a second of a video whose dataset has no face rows."""
 
@@ -85,14 +87,11 @@ def write_preview(settings: PreviewSettings) -> None:
     """Write the page, whole or not at all.
 
     Raises:
-        UserError: the page exists already or has no folder, there is no such dataset or source, a
-            shard is missing, or a server does not answer.
+        UserError: the page exists already or has no folder, clips or seed are too small, there is
+            no such dataset or source, a shard is missing, or a server does not answer.
     """
+    _check(settings)
     out = settings.out
-    if out.exists():
-        raise UserError(f"--out: {out} exists already; give a new file or remove it")
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}; make it first")
     source = open_source(settings.source) if settings.source else None
     dataset = open_dataset(settings.dataset, RANGES)
     facts = gather(dataset, settings.seed)
@@ -105,6 +104,19 @@ def write_preview(settings: PreviewSettings) -> None:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check(settings: PreviewSettings) -> None:
+    """What can be seen before anything is read."""
+    out = settings.out
+    if settings.clips < 1:
+        raise UserError(f"--clips: {settings.clips}; a page shows 1 clip or more")
+    if settings.seed < 0:
+        raise UserError(f"--seed: {settings.seed}; a seed is 0 or more")
+    if out.exists():
+        raise UserError(f"--out: {out} exists already; give a new file or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {out.parent}; make it first")
 
 
 def view_clip(sampled: SampledClip, info: DatasetInfo, source: Source | None) -> ClipView:
@@ -129,8 +141,10 @@ def view_clip(sampled: SampledClip, info: DatasetInfo, source: Source | None) ->
     return ClipView(
         sampled=sampled,
         facts=tuple(_facts(clip)),
-        labels=tuple((shorten(name), _said(label)) for name, label in clip.labels.items()),
-        tags=tuple(map(shorten, clip.tags[:MOST_TAGS])),
+        labels=tuple(
+            (shorten(name), _said(label)) for name, label in islice(clip.labels.items(), MOST_NAMES)
+        ),
+        tags=tuple(map(shorten, clip.tags[:MOST_NAMES])),
         text=shorten(text, LONGEST_TEXT),
         letters=len(text),
         image=image,

@@ -179,9 +179,10 @@ def _names(facts: DatasetFacts) -> tuple[str, ...]:
 
 def _hours(split: SplitFacts) -> str:
     """Of a split that was not looked at as a whole an estimate."""
-    if split.looked_at == split.samples or not split.clips:
-        return f"{split.seconds / 3600:,.2f}"
-    return f"about {split.seconds / 3600 * split.samples / split.looked_at:,.0f}"
+    hours = split.seconds / 3600
+    if split.looked_at < split.samples:
+        return f"about {hours * split.samples / split.looked_at:,.0f}"
+    return f"{hours:,.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -291,12 +292,14 @@ def _histogram(
 
 def _edges(values: Sequence[NDArray[np.float64]], whole: bool) -> NDArray[np.float64]:
     """Round edges of at most `BINS` + 1 bins; (bins + 1,)."""
-    low = min(float(np.quantile(one, 1 - CUT)) for one in values)
-    high = max(float(np.quantile(one, CUT)) for one in values)
+    low = min(float(np.quantile(one, 1 - CUT, method="lower")) for one in values)
+    high = max(float(np.quantile(one, CUT, method="higher")) for one in values)
     width = round_step((high - low) / BINS or 1)
     if whole:
         width = max(width, 1)
     first, last = math.floor(low / width), math.floor(high / width) + 1
+    if last - first == 1:  # a single bar with nothing beside it looks like no figure
+        first, last = first - 1, last + 1
     return np.arange(first, last + 1, dtype=np.float64) * width
 
 

@@ -21,7 +21,7 @@ MOST_PIXELS = 12_000
 SHORTEST_S = 0.001
 """What is shorter has no time line."""
 MOST_WORDS = 400
-LANES = 3
+LANES = 4
 """Lines on which words stand that would overlap."""
 LETTER_PIXELS = 7.5
 MOST_TICKS = 10
@@ -127,6 +127,7 @@ class Tracks:
         wave_width: in percent.
         peak: the loudest sample.
         bands: classes of the expression.
+        bands_width: in percent.
         maps: face and speech rows.
     """
 
@@ -141,6 +142,7 @@ class Tracks:
     wave_width: float
     peak: float
     bands: tuple[Band, ...]
+    bands_width: float
     maps: tuple[RowsMap, ...]
 
 
@@ -172,7 +174,8 @@ def make_tracks(clip: Clip, features: FeatureSchema, media: Media) -> Tracks | N
         wave=wave_path(sound) if sound else "",
         wave_width=_percent(sound.seconds, seconds) if sound else 0.0,
         peak=_peak(sound) if sound else 0.0,
-        bands=tuple(_bands(clip, features.face, seconds)),
+        bands=tuple(_bands(clip, features.face)),
+        bands_width=_bands_width(clip, features.face, seconds),
         maps=tuple(_maps(clip, features, seconds)),
     )
 
@@ -208,12 +211,11 @@ def wave_path(sound: Sound) -> str:
     return f"M{upper}L{lower}Z"
 
 
-def band_paths(posteriors: Floats, width: float) -> list[str]:
+def band_paths(posteriors: Floats) -> list[str]:
     """Stacked areas, one a class, left open where no face was seen.
 
     Args:
-        posteriors: (T, K); rows of zeros have no face.
-        width: of the T rows.
+        posteriors: (T, K), not negative; rows of zeros have no face.
     """
     paths = [""] * posteriors.shape[1]
     for begin, end in _runs(np.asarray(posteriors.any(axis=1))):
@@ -221,7 +223,7 @@ def band_paths(posteriors: Floats, width: float) -> list[str]:
         held = np.pad(shares, ((1, 1), (0, 0)), mode="edge")
         heights = np.pad(np.cumsum(held, axis=1), ((0, 0), (1, 0)))
         middles = np.arange(begin, end) + 0.5
-        across = np.concatenate([[begin], middles, [end]]) * width / len(posteriors)
+        across = np.concatenate([[begin], middles, [end]]) * ACROSS / len(posteriors)
         for number in range(len(paths)):
             lower = _points(across, UP * (1 - heights[:, number]))
             upper = _points(across[::-1], UP * (1 - heights[::-1, number + 1]))
@@ -285,17 +287,21 @@ def _runs(seen: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _bands(clip: Clip, face: FaceSchema | None, seconds: float) -> Iterator[Band]:
+def _bands(clip: Clip, face: FaceSchema | None) -> Iterator[Band]:
     """The classes of the expression, in the schema's order."""
     if clip.expression is None or face is None or not (clip.expression > 0).any():
         return
     posteriors = clip.expression.astype(np.float64).clip(min=0)
     means = 100 * posteriors[posteriors.any(axis=1)].mean(axis=0)
-    width = ACROSS * len(posteriors) / face.fps / seconds
-    step = math.ceil(len(posteriors) / MOST_POINTS)
-    paths = band_paths(posteriors[::step], width)
+    paths = band_paths(posteriors[:: math.ceil(len(posteriors) / MOST_POINTS)])
     for number, (name, path) in enumerate(zip(face.classes, paths, strict=True)):
         yield Band(name, COLOURS[number % len(COLOURS)], float(means[number]), path)
+
+
+def _bands_width(clip: Clip, face: FaceSchema | None, seconds: float) -> float:
+    if clip.expression is None or face is None:
+        return 0.0
+    return _percent(len(clip.expression) / face.fps, seconds)
 
 
 def _maps(clip: Clip, features: FeatureSchema, seconds: float) -> Iterator[RowsMap]:

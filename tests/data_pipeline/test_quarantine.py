@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import UserError
-from data_pipeline.quarantine import Quarantine
+from data_pipeline.quarantine import Quarantine, count_reasons
 
 
 def test_each_sample_is_named_once_by_all_ranks_and_runs(tmp_path: Path) -> None:
@@ -58,3 +58,15 @@ def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path
     again.add("s", "a", "json", "broken")
     assert len(again) == 2
     assert json.loads(path.read_text().splitlines()[-1])["key"] == "b"
+
+
+def test_reasons_are_counted_whoever_wrote_them(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    quarantine = Quarantine(path, 9)
+    for key, reason in (("a", "übel"), ("b", "dark"), ("c", "übel")):
+        quarantine.add("s.tar", key, "", reason)
+    lines = path.read_text("utf8").splitlines()
+    assert count_reasons(lines) == {"übel": 2, "dark": 1}
+    odd = ["", "{", "[1]", "3", '{"key": "k"}', "[" * 10_000, '{"reason": 7}']
+    counted = count_reasons([*lines, *odd])
+    assert (counted["übel"], counted["7"], counted.total()) == (2, 1, 9)

@@ -71,6 +71,14 @@ def test_what_macos_leaves_beside_the_files_is_none_of_them(
     assert sorted(open_source(make_folder(tmp_path / "folder")).names()) == sorted(files)
 
 
+def test_nothing_outside_of_a_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"1")
+    source = open_source(make_folder(tmp_path / "corpus"))
+    for name in ("../secret", "clips/../../secret", str(tmp_path / "secret"), "", "clips"):
+        with pytest.raises(KeyError):
+            source.read(name)
+
+
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no"):
         open_source(tmp_path / "absent")

@@ -57,6 +57,15 @@ def test_lengths_are_those_of_the_clips(split: Split) -> None:
         assert lengths.speech.tolist() == [0 if c.speech is None else len(c.speech) for c in clips]
 
 
+def test_members_are_those_of_the_clips(split: Split) -> None:
+    for shard, clips in enumerate((CLIPS[:4], CLIPS[4:8], CLIPS[8:])):
+        expected = [
+            [True, c.face is not None, c.expression is not None, c.speech is not None, False]
+            for c in clips
+        ]
+        assert split.members(shard).tolist() == expected
+
+
 @pytest.mark.parametrize(("name", "most"), [("MOST_OPEN", 1), ("MOST_INDEXED", 5)])
 def test_threads_read_the_same_while_tars_are_closed(
     split: Split, monkeypatch: pytest.MonkeyPatch, name: str, most: int

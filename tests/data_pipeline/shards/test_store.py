@@ -421,3 +421,14 @@ def test_a_killed_process_leaves_nothing_in_the_way(
     assert digest(train) == digest(open_dataset(folder).split("train"))
     assert not partial.exists()
     assert kept(cache) == [".idx"] * 3 + [".tar"] * 3
+
+
+def test_a_small_file_beside_the_dataset_is_read_as_far_as_is_asked(
+    server: FileServer, folder: Path
+) -> None:
+    for dataset in (open_url(server, FETCH), open_dataset(folder)):
+        (folder / "notes.jsonl").write_bytes(b"12345678")
+        assert dataset.beside("notes.jsonl", 100) == b"12345678"
+        assert dataset.beside("notes.jsonl", 3) == b"123"
+        (folder / "notes.jsonl").unlink()
+        assert dataset.beside("notes.jsonl", 100) is None

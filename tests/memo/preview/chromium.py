@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ FLAGS = (
 )  # fmt: skip
 PIPES = 'exec "$@" 3<&0 4>&1 >/dev/null'
 """For `sh`: Chromium reads commands from 3 and writes answers to 4."""
+
+LONGEST_S = 300
+"""A browser that does not answer is ended, which fails the test."""
 
 
 def find_chromium() -> str | None:
@@ -87,7 +91,7 @@ class Browser:
         """The next answer or event."""
         while b"\0" not in self._left:
             part = self._back.read(1 << 16)
-            assert part, "chromium has ended"
+            assert part, "chromium has ended, or hung"
             self._left += part
         message, _, self._left = self._left.partition(b"\0")
         told: dict[str, Any] = json.loads(message)
@@ -112,7 +116,10 @@ def browser(command: str, profile: Path) -> Iterator[Browser]:
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        hangs = threading.Timer(LONGEST_S, process.kill)
+        hangs.start()
         try:
             yield Browser(process.stdin, process.stdout)
         finally:
+            hangs.cancel()
             process.kill()

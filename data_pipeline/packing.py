@@ -189,6 +189,24 @@ def pack(
     )
 
 
+def join_texts(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """Batches of texts alone as one, in the order given, without their targets."""
+    first, joined = batches[0], [one.cu_seqlens.diff() for one in batches]
+    lengths = torch.cat([first.cu_seqlens[:1], *joined])
+    tokens = sum(one.tokens for one in batches)
+    return replace(
+        first,
+        text_ids=torch.cat([one.text_ids for one in batches]),
+        text_positions=torch.cat([one.text_positions for one in batches]),
+        order=torch.arange(tokens, device=first.order.device),
+        cu_seqlens=lengths.cumsum(0, dtype=torch.int32),
+        seqlens=tuple(length for one in batches for length in one.seqlens),
+        samples=torch.cat([one.samples for one in batches]),
+        keys=tuple(key for one in batches for key in one.keys),
+        targets={},
+    )
+
+
 def _join(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic], *columns: int) -> Tensor:
     """One tensor of all parts, end to end; of the right form even if there are none."""
     empty = np.empty((0, *columns), dtype=dtype)

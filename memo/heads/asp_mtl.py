@@ -6,10 +6,11 @@
 - `asp`: `sp`, with a discriminator that the shared encoder must not satisfy, and shared and private
   states that must not say the same.
 
-A batch is of one task, or unlabelled text of it, which enters the two adversarial losses alone.
+A batch is of one task, or unlabelled text of it, which enters the two adversarial losses alone; the
+words or tokens of several are read at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import deepcopy
 from typing import Literal, NamedTuple, Protocol, TypeAlias, cast
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data_pipeline.packing import PackedBatch
+from data_pipeline.packing import PackedBatch, join_texts
 from memo.heads.adversary import Discriminator, orthogonality
 from memo.model.dropout import Dropout
 from memo.objectives.base import LossSum
@@ -63,6 +64,20 @@ class AspStates(NamedTuple):
     private: Tensor | None
 
 
+class TaskTexts(NamedTuple):
+    """A batch of one task.
+
+    Attributes:
+        task: its number.
+        texts: B of them.
+        labels: int64 (B,); None of unlabelled text.
+    """
+
+    task: int
+    texts: PackedBatch
+    labels: Tensor | None
+
+
 class AspNetwork(nn.Module):
     """Encoders, output layers and the discriminator of K tasks.
 
@@ -94,11 +109,11 @@ class AspNetwork(nn.Module):
         self.shared = encoder() if sharing != "alone" else None
         self.private = nn.ModuleList(encoder() for _ in classes if sharing != "fs")
         encoders = [one for one in (self.shared, *self.private[:1]) if one is not None]
-        width = sum(cast("Encoder", one).width for one in encoders)
+        self._width = sum(cast("Encoder", one).width for one in encoders)
         self.dropout = Dropout(dropout)
         kinds = list(dict.fromkeys(classes))
         self._output_of = [kinds.index(one) if one_output else at for at, one in enumerate(classes)]
-        self.outputs = _output_layers(width, kinds if one_output else classes)
+        self.outputs = _output_layers(self._width, kinds if one_output else classes)
         if sharing == "asp":
             self.discriminator = Discriminator(cast("Encoder", self.shared).width, len(classes))
 
@@ -126,29 +141,35 @@ class AspNetwork(nn.Module):
         """The output layer of a task: shared and private states end to end -> (B, C_k)."""
         return self.outputs[self._output_of[task]]
 
-    def forward(
-        self, texts: PackedBatch, task: int, labels: Tensor | None, weight: float
-    ) -> dict[str, LossSum]:
-        """Losses of a batch of one task.
+    def forward(self, batches: Sequence[TaskTexts], weight: float) -> list[dict[str, LossSum]]:
+        """Losses of batches of one task each; all of them are read at once.
 
         Args:
-            texts: B of them.
-            task: its number.
-            labels: int64 (B,); None of unlabelled text.
+            batches: one or more.
             weight: of the gradient reversal.
 
         Returns:
-            `label`, with the right answers as its metric; of `asp` also `adversary`, with the
-            texts whose task is recognised, and `difference`, a sum over batches. `label` of
-            unlabelled text is zero.
+            For each batch `label`, with the right answers as its metric; of `asp` also `adversary`,
+            with the texts whose task is recognised, and `difference`, a sum over batches. `label`
+            of unlabelled text is zero.
         """
-        rows = cast("Reader", self.reader).rows(texts)
+        rows = cast("Reader", self.reader).rows(join_texts([one.texts for one in batches]))
+        parts = rows.split([one.texts.tokens for one in batches])
+        found = [self._losses(own, one, weight) for own, one in zip(parts, batches, strict=True)]
+        label = found[0]["label"]
+        idle = self._idle(rows, {one.task for one in batches})
+        found[0]["label"] = label._replace(sum=label.sum + idle)
+        return found
+
+    def _losses(self, rows: Tensor, batch: TaskTexts, weight: float) -> dict[str, LossSum]:
+        """See `forward`."""
+        task, texts, labels = batch
         states = self._encode(rows, texts, task)
         logits = self.logits(states, task)
         if labels is None:
             logits, labels = logits[:0], texts.samples[:0]
         right = (logits.detach().argmax(dim=1) == labels).sum().float()
-        loss = F.cross_entropy(logits, labels, reduction="sum") + self._idle(rows, states, task)
+        loss = F.cross_entropy(logits, labels, reduction="sum")
         losses = {"label": LossSum(loss, loss.new_tensor(float(len(labels))), right)}
         if self.sharing == "asp":
             assert states.shared is not None, "asp has a shared encoder"
@@ -159,15 +180,16 @@ class AspNetwork(nn.Module):
             losses["difference"] = LossSum(apart, apart.new_ones(()), apart.detach())
         return losses
 
-    def _idle(self, rows: Tensor, states: AspStates, task: int) -> Tensor:
-        """Zero, through what is of all other tasks alone.
+    def _idle(self, rows: Tensor, tasks: Collection[int]) -> Tensor:
+        """Zero, through what is of tasks alone that have no part in a step's batches.
 
         Every parameter thus gets a gradient from every batch: an optimizer that holds all of them
         in one flat tensor (ZeRO) and one that does not then do the same.
         """
-        others = [at for at in range(len(self.private)) if at != task]
+        others = [at for at in range(len(self.private)) if at not in tasks]
         sums = [cast("Encoder", self.private[at]).idle(rows[:0]) for at in others]
-        sums += [output(_end_to_end(states)[:0]).sum() for output in self.outputs]
+        nothing = rows.new_zeros(0, self._width)
+        sums += [output(nothing).sum() for output in self.outputs]
         return torch.stack([one.float() for one in sums]).sum()
 
 

@@ -39,7 +39,8 @@ def packed_attention(
     """Attention of every token to the tokens of its own sequence.
 
     Args:
-        qkv: (N, 3, H, d), queries, keys and values of N packed tokens.
+        qkv: (N, 3, H, d), queries, keys and values of N packed tokens; with the backend `loop`
+            there may be more rows behind them, which become zero.
         cu_seqlens: int32 (S + 1,), where each sequence begins; the last is N.
         seqlens: the S lengths as Python numbers.
         dropout: probability of dropping an attention weight; 0 outside of training.
@@ -130,6 +131,7 @@ class _LoopAttention(torch.autograd.Function):
             if factors is not None:
                 attend = attend * factors[square].view(shape)
             output[rows].transpose(0, 1).baddbmm_(attend, value, beta=0)
+        output[sum(seqlens) :] = 0
         ctx.seqlens = seqlens
         ctx.save_for_backward(qkv, weights, factors)
         return output
@@ -155,6 +157,7 @@ class _LoopAttention(torch.autograd.Function):
             d_score = torch.ops.aten._softmax_backward_data(d_attend, attend, -1, attend.dtype)
             d_query.baddbmm_(d_score, key, beta=0, alpha=size**-0.5)
             d_key.baddbmm_(d_score.mT, query, beta=0, alpha=size**-0.5)
+        result[sum(ctx.seqlens) :] = 0
         return result, None, None
 
 

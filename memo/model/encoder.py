@@ -82,6 +82,20 @@ class Layer(nn.Module):
         return result
 
 
+def even_rows(hidden: Tensor) -> Tensor:
+    """Packed tokens (N, D) for a stack of layers, in bf16 on a CPU filled up with rows of zeros.
+
+    There oneDNN compiles a kernel for every new number of rows, which takes longer than a layer of
+    a thousand tokens; filled up, at most an eighth longer, there are few numbers. What the layers
+    make of these rows is to be thrown away.
+    """
+    rows = len(hidden)
+    if rows == 0 or hidden.device.type != "cpu" or hidden.dtype != torch.bfloat16:
+        return hidden
+    step = max(2 ** (rows.bit_length() - 4), 32)
+    return F.pad(hidden, (0, 0, 0, -rows % step))
+
+
 class Encoder(nn.Module):
     """The stack of layers.
 
@@ -111,11 +125,12 @@ class Encoder(nn.Module):
 
     def states(self, hidden: Tensor, cu_seqlens: Tensor, seqlens: tuple[int, ...]) -> list[Tensor]:
         """The input and every layer's output, (N, D) each; see `forward`."""
-        states = [hidden]
+        states, tokens = [hidden], len(hidden)
+        hidden = even_rows(hidden)
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 hidden = checkpoint(layer, hidden, cu_seqlens, seqlens, use_reentrant=False)
             else:
                 hidden = layer(hidden, cu_seqlens, seqlens)
-            states.append(hidden)
+            states.append(hidden[:tokens])
         return states

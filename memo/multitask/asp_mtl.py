@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from memo.heads.adversary import reversal_weight
-from memo.heads.asp_mtl import AspNetwork
+from memo.heads.asp_mtl import AspNetwork, TaskTexts
 from memo.heads.base import LABEL
 from memo.multitask.backbones import upper_states, word_states
 from memo.multitask.base import System, TaskKind, TextSystem
-from memo.multitask.batches import Sampling, TaskBatch
+from memo.multitask.batches import JointBatch, Sampling, TaskBatch
 from memo.multitask.config import AspSettings
 from memo.multitask.encoders import AdapterEncoder, UpperLayers, WordEncoder
 from memo.multitask.probes import told_tasks, typical_words
@@ -70,14 +70,17 @@ class AspSystem(TextSystem):
             found |= {ADVERSARY: len(texts.seqlens), DIFFERENCE: 1}
         return found
 
-    def forward(self, batch: TaskBatch) -> dict[str, LossSum]:
+    def forward(self, batch: JointBatch) -> dict[str, LossSum]:  # type: ignore[override]  # joint
         """See the base class."""
         settings = self._settings
         weight = reversal_weight(self.progress, settings.adversary, settings.steepness)
-        labels = batch.texts.targets[LABEL].values[:, 0] if batch.labelled else None
-        found = self.network(batch.texts, batch.task, labels, weight)
-        found[self.tasks[batch.task].name] = found.pop(LABEL)
-        return self.all_losses(found, batch.texts.cu_seqlens.float())
+        losses = self.network([_task_texts(one) for one in batch.parts], weight)
+        found: dict[str, LossSum] = {}
+        for part, own in zip(batch.parts, losses, strict=True):
+            own[self.tasks[part.task].name] = own.pop(LABEL)
+            for name, loss in own.items():
+                found[name] = found[name].plus(loss) if name in found else loss
+        return self.all_losses(found, batch.parts[0].texts.cu_seqlens.float())
 
     def traces(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
         """How often the discriminator recognises the task."""
@@ -90,11 +93,17 @@ class AspSystem(TextSystem):
         return {"recognised": found.metric_sum / found.count.clamp(min=1)}
 
 
+def _task_texts(batch: TaskBatch) -> TaskTexts:
+    labels = batch.texts.targets[LABEL].values[:, 0] if batch.labelled else None
+    return TaskTexts(batch.task, batch.texts, labels)
+
+
 @register
 class AspMtl(Recipe):
     """Many tasks of one class a text."""
 
     name: ClassVar[str] = "asp_mtl"
+    joint: ClassVar[bool] = True
 
     def check(self, setup: SystemSetup) -> None:
         """See the base class."""

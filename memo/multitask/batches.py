@@ -47,6 +47,51 @@ class TaskBatch:
 
 
 @dataclass(frozen=True)
+class JointBatch:
+    """Batches of several tasks that are read at once.
+
+    Attributes:
+        parts: one or more.
+    """
+
+    parts: tuple[TaskBatch, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Words or pieces."""
+        return sum(one.tokens for one in self.parts)
+
+    def count(self, name: str) -> int:
+        """Of a loss, over all parts."""
+        return sum(one.count(name) for one in self.parts)
+
+    def to(self, device: torch.device) -> Self:
+        """The batches with every tensor on a device."""
+        return replace(self, parts=tuple(one.to(device) for one in self.parts))
+
+
+def join_batches(
+    batches: Sequence[TaskBatch], largest: Sequence[int], token_budget: int
+) -> list[JointBatch]:
+    """Neighbours that fit into a token budget together; as many joint batches on all ranks.
+
+    Args:
+        batches: of a step, on this rank.
+        largest: of each task, the most tokens that a batch of it has on any rank.
+        token_budget: of a joint batch of several.
+    """
+    joined: list[list[TaskBatch]] = []
+    room = 0
+    for one in batches:
+        if not joined or largest[one.task] > room:
+            joined.append([])
+            room = token_budget
+        joined[-1].append(one)
+        room -= largest[one.task]
+    return [JointBatch(tuple(parts)) for parts in joined]
+
+
+@dataclass(frozen=True)
 class Drawn:
     """A task's share of a step.
 

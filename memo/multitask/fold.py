@@ -18,7 +18,7 @@ from memo.evaluation.traits import score_traits
 from memo.heads.maml import conflict
 from memo.multitask.backbones import blueprint_of
 from memo.multitask.base import System
-from memo.multitask.batches import Drawn, TaskBatch, TaskStreams
+from memo.multitask.batches import Drawn, TaskBatch, TaskStreams, join_batches
 from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
 from memo.training.engine import Batch, Engine
@@ -190,12 +190,17 @@ def _streams(fold: SystemFold) -> TaskStreams:
 
 def _batches(fold: SystemFold, system: System, drawn: Sequence[Drawn]) -> Sequence[Batch]:
     """The micro-batches of a step."""
+    config = fold.setup.config
     batches = [
         TaskBatch(one.task, texts, one.labelled, system.counts(one.task, texts, one.labelled))
         for one in drawn
         for texts in one.batches
     ]
-    if fold.setup.recipe.sampling(fold.setup.config) != "episodes":
+    if fold.setup.recipe.joint:
+        longest = [fold.setup.longest(member) for member in fold.setup.members]
+        largest = [config.batch.global_batch * one for one in longest]
+        return join_batches(batches, largest, config.batch.token_budget)
+    if fold.setup.recipe.sampling(config) != "episodes":
         return batches
     assert len(batches) == len(drawn), "the recipe has checked the token budget"
     return [Episode(batches[0], tuple(batches[1:]))]

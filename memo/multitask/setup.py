@@ -242,6 +242,9 @@ class Recipe(ABC):
     reads_rows: ClassVar[bool] = False
     """Whether samples have face and speech rows besides their text, for the pretrained backbone."""
 
+    joint: ClassVar[bool] = False
+    """Whether the batches of a step are read several at once, as `JointBatch`."""
+
     def check(self, setup: SystemSetup) -> None:
         """Refuse settings that the system cannot honour.
 

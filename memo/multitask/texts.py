@@ -19,6 +19,7 @@ from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec
 from memo.heads.base import LABEL
 from memo.heads.gates import States
+from memo.model.encoder import even_rows
 from memo.model.inputs import cut_text
 from memo.model.memobert import MemoBert
 from memo.tokenizer import Tokenizer
@@ -276,10 +277,10 @@ class UpperTokenStates(TextStates):
 
 def through_layers(layers: nn.ModuleList, rows: Tensor, batch: PackedBatch, cls_id: int) -> Tensor:
     """Rows (L, D) of packed texts through some layers of a backbone, each window by itself."""
-    windows = in_windows(batch, cls_id)
+    windows, hidden = in_windows(batch, cls_id), even_rows(rows)
     for layer in layers:
-        rows = layer(rows, windows.cu_seqlens, windows.seqlens)
-    return rows
+        hidden = layer(hidden, windows.cu_seqlens, windows.seqlens)
+    return hidden[: len(rows)]
 
 
 def in_windows(batch: PackedBatch, cls_id: int) -> PackedBatch:

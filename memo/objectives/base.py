@@ -41,6 +41,10 @@ class LossSum(NamedTuple):
     count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     metric_sum: Tensor
 
+    def plus(self, other: "LossSum") -> "LossSum":
+        """Of both."""
+        return LossSum(*(own + its for own, its in zip(self, other, strict=True)))
+
 
 class PositionScores(NamedTuple):
     """How well each masked position was predicted.

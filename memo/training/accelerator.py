@@ -13,6 +13,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+# oneDNN compiles a kernel for every length of a text in bf16 attention, and keeps 1,024 at first.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

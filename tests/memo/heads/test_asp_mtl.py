@@ -6,10 +6,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_pipeline.packing import PackedBatch
-from memo.heads.asp_mtl import AspNetwork, Sharing, Transfer
+from memo.heads.asp_mtl import AspNetwork, Sharing, TaskTexts, Transfer
 from memo.multitask.config import AspSettings
 from memo.multitask.encoders import WordEncoder
 from memo.multitask.texts import WordStates
+from memo.objectives.base import LossSum
 from memo.words.encoders import WordEmbedding
 from tests.memo.multitask.small_system import pack_texts
 
@@ -47,6 +48,13 @@ def private_states(model: AspNetwork, task: int) -> Tensor:
 LABELS = torch.tensor([1, 0, 1])
 
 
+def losses(
+    model: AspNetwork, task: int, labels: Tensor | None, weight: float
+) -> dict[str, LossSum]:
+    (found,) = model([TaskTexts(task, texts(), labels)], weight)
+    return dict(found)
+
+
 def reached(module: nn.Module) -> bool:
     return any(one.grad is not None and bool(one.grad.any()) for one in module.parameters())
 
@@ -54,7 +62,7 @@ def reached(module: nn.Module) -> bool:
 @pytest.mark.parametrize("sharing", ["fs", "sp", "asp"])
 def test_a_batch_trains_the_shared_and_its_own_parts(sharing: Sharing) -> None:
     model = network(sharing)
-    found = model(texts(), 1, LABELS, 0.05)
+    found = losses(model, 1, LABELS, 0.05)
     found["label"].sum.backward()
     assert reached(shared_of(model))
     assert [reached(one) for one in model.outputs] == [False, True, False]
@@ -76,7 +84,7 @@ def test_one_output_layer_serves_tasks_of_as_many_classes() -> None:
     states = model.encode(texts(), 0)
     torch.testing.assert_close(model.logits(states, 0), model.logits(states, 1))
     assert model.logits(states, 2).shape == (3, 3)
-    model(texts(), 1, LABELS, 0.0)["label"].sum.backward()
+    losses(model, 1, LABELS, 0.0)["label"].sum.backward()
     assert [reached(one) for one in model.outputs] == [True, False]
 
 
@@ -84,14 +92,14 @@ def test_the_label_loss_is_that_of_both_states() -> None:
     model = network("sp")
     shared, private = model.shared_states(texts()), private_states(model, 2)
     logits = model.outputs[2](torch.cat([shared, private], dim=1))
-    found = model(texts(), 2, LABELS, 0.0)["label"]
+    found = losses(model, 2, LABELS, 0.0)["label"]
     torch.testing.assert_close(found.sum, F.cross_entropy(logits, LABELS, reduction="sum"))
     assert found.metric_sum.item() == (logits.argmax(dim=1) == LABELS).sum().item()
     assert found.count.item() == 3
 
 
 def test_unlabelled_text_enters_the_adversarial_losses_alone() -> None:
-    found = network("asp")(texts(), 0, None, 0.05)
+    found = losses(network("asp"), 0, None, 0.05)
     assert (found["label"].sum.item(), found["label"].count.item()) == (0, 0)
     assert found["adversary"].count.item() == 3
     assert found["difference"].sum.item() > 0
@@ -102,7 +110,7 @@ def test_every_parameter_gets_a_gradient_from_every_batch(sharing: Sharing) -> N
     model = network(sharing)
     for labels in (LABELS, None):
         model.zero_grad()
-        sum(one.sum for one in model(texts(), 1, labels, 0.05).values()).backward()
+        torch.stack([one.sum for one in losses(model, 1, labels, 0.05).values()]).sum().backward()
         for name, parameter in model.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
 
@@ -110,7 +118,7 @@ def test_every_parameter_gets_a_gradient_from_every_batch(sharing: Sharing) -> N
 def test_the_encoder_is_pushed_against_the_discriminator() -> None:
     """The shared encoder's gradient is -lambda times that of recognising the task."""
     model = network("asp")
-    model(texts(), 1, LABELS, 0.05)["adversary"].sum.backward()
+    losses(model, 1, LABELS, 0.05)["adversary"].sum.backward()
     pushed = [one.grad.clone() for one in shared_of(model).parameters() if one.grad is not None]
     logits = model.discriminator.output(model.shared_states(texts()))
     plain = F.cross_entropy(logits, torch.tensor([1, 1, 1]), reduction="sum")
@@ -125,7 +133,17 @@ def test_the_difference_is_equation_14() -> None:
     model = network("asp")
     shared, private = model.shared_states(texts()), private_states(model, 1)
     expected = torch.linalg.matrix_norm(shared.T @ private) ** 2
-    torch.testing.assert_close(model(texts(), 1, None, 0.05)["difference"].sum, expected)
+    torch.testing.assert_close(losses(model, 1, None, 0.05)["difference"].sum, expected)
+
+
+@pytest.mark.parametrize("sharing", ["alone", "fs", "sp", "asp"])
+def test_batches_that_are_read_at_once_have_the_losses_of_each(sharing: Sharing) -> None:
+    model = network(sharing)
+    others = pack_texts([[3, 3], [2, 7, 8]])
+    batches = [TaskTexts(2, texts(), LABELS), TaskTexts(0, others, LABELS[:2])]
+    for together, one in zip(model(batches, 0.05), batches, strict=True):
+        (alone,) = model([one], 0.05)
+        torch.testing.assert_close(together, alone)
 
 
 def test_a_new_task_leaves_the_shared_encoder_as_it_is() -> None:

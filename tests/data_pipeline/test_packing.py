@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec, pack
+from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec, join_texts, pack
 
 FACE_DIM, SPEECH_DIM = 2, 3
 SPECS = {
@@ -120,3 +120,14 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     tensors += [part for one in moved.targets.values() for part in (one.positions, one.values)]
     assert len(tensors) == 11 + 2 * len(SPECS)
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+@given(lengths=st.lists(st.lists(st.integers(1, 5), max_size=4), min_size=1, max_size=3))
+def test_joined_texts_are_those_packed_at_once(lengths: list[list[int]]) -> None:
+    rng = np.random.default_rng(len(lengths))
+    parts = [[_example(rng, at, (one, 0, 0)) for at, one in enumerate(part)] for part in lengths]
+    whole = pack([one for part in parts for one in part], {}, FACE_DIM, SPEECH_DIM)
+    joined = join_texts([pack(part, SPECS, FACE_DIM, SPEECH_DIM) for part in parts])
+    assert (joined.seqlens, joined.keys) == (whole.seqlens, whole.keys)
+    for name in ("text_ids", "text_positions", "order", "cu_seqlens", "samples", "face"):
+        torch.testing.assert_close(getattr(joined, name), getattr(whole, name))

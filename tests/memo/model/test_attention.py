@@ -122,3 +122,17 @@ def test_varlen_equals_padded() -> None:
     gradients = [torch.autograd.grad(output.square().sum(), qkv)[0] for output in outputs]
     torch.testing.assert_close(*outputs, atol=2e-2, rtol=2e-2)
     torch.testing.assert_close(*gradients, atol=5e-2, rtol=5e-2)
+
+
+def test_rows_behind_all_sequences_are_zero_and_change_nothing() -> None:
+    seqlens = [4, 7]
+    qkv, cu_seqlens, upstream = random_qkv(seqlens)
+    wanted = packed_attention(qkv, cu_seqlens, seqlens, backend="loop")
+    (wanted_gradient,) = torch.autograd.grad(wanted, qkv, upstream)
+    more = torch.cat([qkv.detach(), torch.full_like(qkv[:5], 3.0)]).requires_grad_()
+    output = packed_attention(more, cu_seqlens, seqlens, backend="loop")
+    behind = torch.ones(5, HEADS, SIZE)
+    (gradient,) = torch.autograd.grad(output, more, torch.cat([upstream, behind]))
+    for found, expected in ((output, wanted), (gradient, wanted_gradient)):
+        torch.testing.assert_close(found[:11], expected)
+        assert not found[11:].any()

@@ -40,7 +40,7 @@ def embedding() -> WordEmbedding:
 @given(TEXTS)
 def test_filling_up_changes_nothing(texts: list[list[int]]) -> None:
     table = embedding()
-    cnn, lstm = WordCnn(6, (2, 3), 4), WordLstm(6, 5, layers=2, both=True)
+    cnn, lstm = WordCnn(6, (1, 2, 3), 4), WordLstm(6, 5, layers=2, both=True)
     words = fill_up(texts)
     assert words.lengths.tolist() == [len(text) for text in texts]
     vectors = table(words.numbers)
@@ -59,14 +59,16 @@ def test_filling_up_changes_nothing(texts: list[list[int]]) -> None:
             )
 
 
-def test_a_filter_sees_its_words() -> None:
-    table, cnn = embedding(), WordCnn(6, (3,), 2)
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_filter_sees_its_words(size: int) -> None:
+    table, cnn = embedding(), WordCnn(6, (size,), 2)
     vectors = table(torch.tensor([[1, 2, 3, 4]]))
     (found,) = cnn(vectors, torch.tensor([4]))
-    weight, bias = cnn.convolutions[0].parameters()  # (2, 6, 3), (2,)
+    weight, bias = cnn.convolutions[0].parameters()
+    weight = weight.reshape(2, 6, size)
     rows = [*vectors[0], torch.zeros(6), torch.zeros(6)]
     for at in range(4):
-        window = torch.stack(rows[at : at + 3])  # (3, 6)
+        window = torch.stack(rows[at : at + size])  # (size, 6)
         expected = [max(0.0, ((weight[f].T * window).sum() + bias[f]).item()) for f in range(2)]
         assert found[0, at].tolist() == pytest.approx(expected, abs=1e-5)
 

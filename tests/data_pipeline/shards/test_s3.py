@@ -13,10 +13,6 @@ from data_pipeline.shards.store import RemoteStore
 from tests.data_pipeline.shards.read_url import digest
 from tests.data_pipeline.shards.samples import make_clips, write_clips
 
-WHY = "{0} is not installed: pip install 'memo[s3]'"
-for package in ("s3fs", "moto", "flask_cors"):
-    pytest.importorskip(package, reason=WHY.format(package))
-
 BUCKET = Url("s3://bucket/corpora")
 FIRST = "train-000000.tar"
 

@@ -64,8 +64,8 @@ def test_a_filter_sees_its_words(size: int) -> None:
     table, cnn = embedding(), WordCnn(6, (size,), 2)
     vectors = table(torch.tensor([[1, 2, 3, 4]]))
     (found,) = cnn(vectors, torch.tensor([4]))
-    weight, bias = cnn.convolutions[0].parameters()
-    weight = weight.reshape(2, 6, size)
+    weights, bias = cnn.convolutions[0].parameters()
+    weight = weights.reshape(2, 6, size)
     rows = [*vectors[0], torch.zeros(6), torch.zeros(6)]
     for at in range(4):
         window = torch.stack(rows[at : at + size])  # (size, 6)

@@ -219,6 +219,7 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
     made_by = {
         "corpus": settings.corpus,
         "source": str(settings.source.resolve()),
+        "options": {name: str(path.resolve()) for name, path in settings.options.items()},
         "schema": _schema(extractor).model_dump(mode="json"),
     }
     record = work / "made_by.json"

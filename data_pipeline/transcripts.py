@@ -110,7 +110,7 @@ def _is_common(letter: str) -> bool:
 
 
 _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
-_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?!\d)")
+_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?![\d:])")
 _BROKEN_TIMES = re.compile(r"\s*\d+:.*-->")
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
@@ -233,17 +233,26 @@ def parse_json(name: str, text: str) -> list[Cue]:
     Raises:
         UserError: it is not JSON, or a value cannot be read.
     """
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name}: line {error.lineno}: {error.msg}; it should be JSON") from None
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{name}: {error}; it should be JSON") from None
+    content = load_json(name, text)
     if isinstance(content, dict):
         content = content.get("segments", content.get("cues"))
     if not isinstance(content, list):
         raise UserError(f"{name}: it should be a list of cues, or have one as 'segments'")
     return [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+
+
+def load_json(name: str, text: str) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it is not JSON; names the line.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name}: line {error.lineno}: {error.msg}; it should be JSON") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{name}: {error}; it should be JSON") from None
 
 
 def _cue(where: str, item: object) -> Cue:
@@ -254,8 +263,8 @@ def _cue(where: str, item: object) -> Cue:
     return Cue(
         read_seconds(where, item.get("begin_s", item.get("start"))),
         read_seconds(where, item.get("end_s", item.get("end"))),
-        _checked(where, item["text"]),
-        "" if speaker is None else _checked(where, str(speaker)).strip(),
+        checked_text(where, item["text"]),
+        "" if speaker is None else checked_text(where, str(speaker)).strip(),
         _words(where, item.get("words") or []),
     )
 
@@ -300,13 +309,17 @@ def _word(where: str, item: object) -> Iterator[Word]:
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[0], str):
         raise UserError(f"{where}: {item!r:.60} should be a word, its begin and its end")
     text, begin, end = item
-    word = _checked(where, text).strip()
+    word = checked_text(where, text).strip()
     if begin is not None and end is not None and word:
         yield Word(word, read_seconds(where, begin), read_seconds(where, end))
 
 
-def _checked(where: str, text: str) -> str:
-    """The text, if it can be stored: JSON can spell half of a letter."""
+def checked_text(where: str, text: str) -> str:
+    """The text, if it can be stored: JSON can spell half of a letter.
+
+    Raises:
+        UserError: it cannot.
+    """
     if text.encode("utf8", "ignore").decode() != text:
         raise UserError(f"{where}: {text!r:.60} has half of a surrogate pair in it")
     return text

@@ -33,6 +33,10 @@ def build(
     corpus: Annotated[str, typer.Argument(help="Name of the corpus, e.g. grid.")],
     source: Annotated[Path, typer.Option(help="Its raw files: a folder, an archive, or a table.")],
     out: Out,
+    transcripts: Annotated[
+        Path | None,
+        typer.Option(help="Of videos: a folder, an archive or a table of what is said in them."),
+    ] = None,
     face_weights: Annotated[
         Path | None, typer.Option(help="Face network; the one that ships with memo if not given.")
     ] = None,
@@ -53,10 +57,18 @@ def build(
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
 
-    extract = ExtractSettings(face_weights, speech, speech_weights)
-    result = build_dataset(
-        BuildSettings(corpus, source, out, extract, name, workers, samples_per_shard, max_broken)
+    settings = BuildSettings(
+        corpus,
+        source,
+        out,
+        ExtractSettings(face_weights, speech, speech_weights),
+        name,
+        workers,
+        samples_per_shard,
+        max_broken,
+        {} if transcripts is None else {"transcripts": transcripts},
     )
+    result = build_dataset(settings)
     counts = ", ".join(f"{count} {split}" for split, count in result.samples.items())
     typer.echo(f"wrote {out}: {counts} clips; {result.quarantined} recordings were broken")
 

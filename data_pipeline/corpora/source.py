@@ -155,8 +155,12 @@ def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
         raise UserError(f"{corpus}: no file {missing[0]} ({len(missing)} are missing)")
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, option: str = "--source") -> Source:
     """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table.
+
+    Args:
+        path: of it.
+        option: by which it was given, for messages.
 
     Raises:
         UserError: the path is missing or is neither.
@@ -164,13 +168,13 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         return _Folder(path)
     if not path.exists():
-        raise UserError(f"--source: there is no {path}; give the corpus's folder or archive")
+        raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix in (".csv", ".tsv"):
         return _File(path)
     if zipfile.is_zipfile(path):
         return _Zip(path)
     if not tarfile.is_tarfile(path):
-        raise UserError(f"--source: {path} is neither a folder nor a tar or zip archive")
+        raise UserError(f"{option}: {path} is neither a folder nor a tar or zip archive")
     return _Archive(path)
 
 

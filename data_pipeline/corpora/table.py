@@ -11,7 +11,7 @@ Speakers, sessions and splits: as the table says; without its column the split i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source, check_files, read_table
@@ -38,7 +38,10 @@ class Table(Corpus):
                 f"table: {name} needs lines and one of the columns {', '.join(CONTENT)}"
             )
         labels = [column for column in rows[0] if column not in KNOWN]
-        recordings = [_recording(row, number, labels) for number, row in enumerate(rows, start=1)]
+        recordings = [
+            row_recording(row, f"clip-{number:06}", f"table: line {number + 1}", labels)
+            for number, row in enumerate(rows, start=1)
+        ]
         files = [one for row in recordings for one in (row.media, row.image) if one]
         check_files(source, files, "table")
         return recordings
@@ -54,9 +57,20 @@ def _table(source: Source) -> str:
     return found[0]
 
 
-def _recording(row: dict[str, str], number: int, labels: Sequence[str]) -> Recording:
+def row_recording(row: Mapping[str, str], key: str, where: str, labels: Sequence[str]) -> Recording:
+    """The recording of a table's line.
+
+    Args:
+        row: column -> value.
+        key: the recording's, if the line gives none.
+        where: the line, for messages.
+        labels: columns that are labels.
+
+    Raises:
+        UserError: begin and end are no part of its media.
+    """
     return Recording(
-        key=row.get("key") or f"clip-{number:06}",
+        key=row.get("key") or key,
         split=row.get("split") or "train",
         media=row.get("media") or None,
         text=row.get("text", "").strip() or None,
@@ -64,13 +78,13 @@ def _recording(row: dict[str, str], number: int, labels: Sequence[str]) -> Recor
         speaker=row.get("speaker", ""),
         session=row.get("session", ""),
         tags=tuple(row.get("tags", "").split()),
-        span=_span(row, number),
+        span=_span(row, where),
         image=row.get("image") or None,
         labels={name: row[name] for name in labels if row[name]},
     )
 
 
-def _span(row: dict[str, str], number: int) -> tuple[float, float] | None:
+def _span(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
     """Where the clip lies in its media; None: it is all of it."""
     begin, end = (row.get(name, "").strip() for name in SPAN)
     if not begin and not end:
@@ -81,7 +95,7 @@ def _span(row: dict[str, str], number: int) -> tuple[float, float] | None:
         span = math.nan, math.nan
     if not 0 <= span[0] < span[1] < math.inf or not row.get("media"):
         raise UserError(
-            f"table: line {number + 1} has begin_s={begin!r} and end_s={end!r}; give the "
-            "seconds of a part of its media, or neither"
+            f"{where} has begin_s={begin!r} and end_s={end!r}; give the seconds of a part of its "
+            "media, or neither"
         )
     return span

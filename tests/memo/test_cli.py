@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data_pipeline.build import BuildResult, BuildSettings
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from memo.cli import main
@@ -99,3 +100,29 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ZeroDivisionError):
         main()
     assert not issubclass(ZeroDivisionError, UserError)
+
+
+def test_build_hands_the_transcripts_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: list[BuildSettings] = []
+
+    def built(settings: BuildSettings) -> BuildResult:
+        given.append(settings)
+        return BuildResult({"train": 1}, 0)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("data_pipeline.build.build_dataset", built)
+        command = ("data", "build", "videos", "--source", "in", "--out", "out")
+        assert run(monkeypatch, *command) == 0
+        assert run(monkeypatch, *command, "--transcripts", "all.tsv") == 0
+    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}]
+    (tmp_path / "in").mkdir()
+    for corpus, message in (
+        ("grid", "--transcripts: not for corpus grid, but for videos"),
+        ("videos", "videos: the source has no file in .mp4"),
+    ):
+        folders = ("--source", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+        asked = ("data", "build", corpus, *folders, "--transcripts", str(tmp_path))
+        assert run(monkeypatch, *asked) == 2
+        assert message in capsys.readouterr().err

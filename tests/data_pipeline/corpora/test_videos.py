@@ -1,0 +1,415 @@
+"""A folder of videos: which files are found, whose a transcript is, and what is built of them."""
+
+import json
+import os
+import tarfile
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from data_pipeline import build
+from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.clip import Clip, Word, is_key
+from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.source import open_source
+from data_pipeline.corpora.videos import DOUBLE, NO_SPEECH
+from data_pipeline.errors import UserError
+from data_pipeline.features import extract
+from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.shards.check import check_dataset
+from data_pipeline.shards.reader import open_dataset
+from tests.data_pipeline.features.media import make_sound, make_video
+
+SRT = "1\n00:00:01,000 --> 00:00:02,500\nHello there.\n\n2\n00:00:03,000 --> 00:00:04,000\nBye.\n"
+HELLO = [("Hello there.", (1.0, 2.5)), ("Bye.", (3.0, 4.0))]
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    root.mkdir(exist_ok=True)
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def read(source: Path, transcripts: Path | None = None) -> list[Recording]:
+    options = {} if transcripts is None else {"transcripts": transcripts}
+    return list(load_corpus("videos", options).recordings(open_source(source)))
+
+
+def told(recordings: list[Recording]) -> list[tuple[str | None, tuple[float, float] | None]]:
+    return [(one.text, one.span) for one in recordings]
+
+
+def test_files_are_found_by_suffix_and_cut_by_speech_without_a_transcript(tmp_path: Path) -> None:
+    names = ["b.MKV", "a.mp4", "ann/c.Opus", "d.ts", "a.txt", "._e.mp4", "f", ".mp4"]
+    found = read(write(tmp_path, dict.fromkeys(names, b"")))
+    assert [(one.key, one.media) for one in found] == [
+        ("a", "a.mp4"),
+        ("ann-c", "ann/c.Opus"),
+        ("b", "b.MKV"),
+        ("d", "d.ts"),
+    ]
+    assert all(one.cut and one.split == "train" and one.text is None for one in found)
+    assert [one.session for one in found] == ["a", "ann-c", "b", "d"]
+    with pytest.raises(UserError, match=r"videos: the source has no file in \.mp4 \.mkv"):
+        read(write(tmp_path / "none", {"a.txt": b""}))
+
+
+def test_archives_and_their_top_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "talks", {"a.mp4": b"", "a.srt": SRT})
+    with tarfile.open(tmp_path / "talks.tar", "w") as tar:
+        tar.add(folder, "talks")
+    assert read(tmp_path / "talks.tar") == read(folder)
+
+
+def test_keys_are_safe_and_differ_in_every_script(tmp_path: Path) -> None:
+    names = [
+        "김치/인터뷰.mp4",
+        "🎉👩‍🚀.mp4",
+        "a.b.mp4",
+        "a-b.mp4",
+        "a/b.mp4",
+        "a.mp4",
+        "a.mkv",
+        "back\\slash\n.mp4",
+        f"{'한' * 60}/{'글' * 60}1.mp4",
+        f"{'한' * 60}/{'글' * 60}2.mp4",
+        os.fsdecode(b"caf\xe9.mp4"),
+    ]
+    found = read(write(tmp_path, dict.fromkeys(names, b"")))
+    assert sorted(str(one.media) for one in found) == sorted(names)
+    keys = {str(one.media): one.key for one in found}
+    assert len(set(keys.values())) == len(names)
+    assert all(is_key(key) and len(key.encode()) < 220 for key in keys.values())
+    assert keys["김치/인터뷰.mp4"] == "김치-인터뷰"
+    assert keys["🎉👩‍🚀.mp4"] == "🎉👩-🚀"
+    assert all(keys[name].startswith("a-b-") for name in ("a.b.mp4", "a-b.mp4", "a/b.mp4"))
+    assert read(tmp_path) == found
+
+
+def test_links_that_go_round_are_not_followed(tmp_path: Path) -> None:
+    write(tmp_path, {"in/a.mp4": b""})
+    (tmp_path / "in" / "again").symlink_to(tmp_path)
+    (tmp_path / "self.mp4").symlink_to("self.mp4")
+    (tmp_path / "gone.mp4").symlink_to("nowhere.mp4")
+    (tmp_path / "linked.mp4").symlink_to("in/a.mp4")
+    assert [one.media for one in read(tmp_path)] == ["in/a.mp4", "linked.mp4"]
+
+
+def test_a_sound_beside_its_video_is_named_and_left_out(tmp_path: Path) -> None:
+    video, sound = read(write(tmp_path, {"a.mp4": b"", "a.wav": b"", "a.srt": SRT}))[1:]
+    assert (video.media, video.key, video.flaw) == ("a.mp4", "a-0002", "")
+    assert (sound.media, sound.key, sound.flaw, sound.cut) == ("a.wav", "a-wav", DOUBLE, False)
+
+
+WHISPER = {"segments": [{"start": 1, "end": 2.5, "text": " Hello there.", "speaker": "Ann"}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.srt", SRT),
+        ("a.VTT", "WEBVTT\n\n" + SRT.replace(",", ".")),
+        ("a.tsv", "start\tend\ttext\n1000\t2500\tHello there.\n3000\t4000\tBye.\n"),
+        ("a.json", json.dumps([{"begin_s": b, "end_s": e, "text": t} for t, (b, e) in HELLO])),
+        ("a.mp4.srt", SRT),
+        ("a.en.srt", SRT),
+        ("a.en-US.srt", SRT),
+        ("subtitles/a.srt", SRT),
+    ],
+)
+def test_transcripts_beside_the_videos(tmp_path: Path, name: str, content: str) -> None:
+    source = write(tmp_path, {"a.mp4": b"", "b.mp4": b"", name: content})
+    first, second, other = read(source)
+    assert told([first, second]) == HELLO
+    assert [first.key, second.key, other.key] == ["a-0001", "a-0002", "b"]
+    assert first.language == ("en" if ".en" in name else "")
+    assert (first.media, first.session, first.cut, first.flaw) == ("a.mp4", "a", False, "")
+    assert other.cut
+
+
+def test_which_of_several_transcripts_is_taken(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {"a.mp4": b"", "a.ko.srt": SRT, "a.de.srt": SRT}
+    source = write(tmp_path, files)
+    with pytest.raises(UserError, match=r"a\.de\.srt and a\.ko\.srt would both be .* of a\.mp4"):
+        read(source)
+    write(source, {"a.json": json.dumps(WHISPER), "a.tsv": "no transcript"})
+    (only,) = read(source)
+    assert (only.text, only.span, only.speaker) == ("Hello there.", (1.0, 2.5), "Ann")
+    write(source, {"a.vtt": "WEBVTT\n\n" + SRT.replace(",", ".")})
+    assert told(read(source)) == HELLO
+
+
+def test_a_name_is_found_however_its_letters_are_composed(tmp_path: Path) -> None:
+    apart, whole = (unicodedata.normalize(form, "인터뷰") for form in ("NFD", "NFC"))
+    found = read(write(tmp_path, {f"{apart}.mp4": b"", f"{whole}.srt": SRT}))
+    assert told(found) == HELLO
+    assert found[0].key == f"{whole}-0001"
+
+
+def test_other_tables_and_notes_are_no_transcripts(tmp_path: Path) -> None:
+    names = ["a/1.mp4", "b/1.mp4", "a/1.info.json", "list.tsv", "m/1.json"]
+    assert [one.cut for one in read(write(tmp_path, dict.fromkeys(names, b"{}")))] == [True, True]
+
+
+@pytest.mark.parametrize("lost", ["b.srt", "in/a.srt", "a.v1.vtt"])
+def test_subtitles_of_nothing_are_refused(tmp_path: Path, lost: str) -> None:
+    source = write(tmp_path, {"a.mp4": b"", "in/other.mp4": b"", lost: SRT})
+    with pytest.raises(UserError, match=rf"videos: {lost} is a transcript of nothing"):
+        read(source)
+
+
+def test_a_broken_transcript_names_its_line(tmp_path: Path) -> None:
+    source = write(tmp_path, {"in/a.mp4": b"", "in/a.srt": SRT.replace("04,000", "four")})
+    with pytest.raises(UserError, match=r"in/a\.srt: line 6: .* should be two times"):
+        read(source)
+
+
+def test_transcripts_of_another_folder(tmp_path: Path) -> None:
+    source = write(
+        tmp_path / "videos", {"x/1.mp4": b"", "y/1.mp4": b"", "y/2.mp4": b"", "y/2.srt": "nothing"}
+    )
+    texts = write(tmp_path / "texts", {"x/1.srt": SRT, "y/1.en.vtt": "WEBVTT", "2.srt": SRT})
+    found = read(source, texts)
+    assert told(found[:2]) == told(found[3:]) == HELLO
+    assert (found[2].key, found[2].flaw, found[2].cut) == ("y-1-0001", NO_SPEECH, False)
+    write(texts, {"1.srt": SRT})
+    with pytest.raises(UserError, match=r"1\.srt could be of x/1\.mp4 or y/1\.mp4; give its fol"):
+        read(source, texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", r"--transcripts: there is no .*absent; give a folder, an archive or a table"),
+        ("texts/b.srt", r"--transcripts: .*b\.srt is of one recording; give its folder"),
+        ("texts", r"videos: b\.srt is a transcript of nothing"),
+        ("bare", r"--transcripts: bare has no file in \.srt \.vtt"),
+        ("bare/a.txt", r"--transcripts: .*a\.txt is neither a folder"),
+    ],
+)
+def test_transcripts_that_cannot_be_are_refused(tmp_path: Path, name: str, message: str) -> None:
+    source = write(tmp_path / "videos", {"a.mp4": b""})
+    write(tmp_path, {"texts/b.srt": SRT, "bare/a.txt": ""})
+    with pytest.raises(UserError, match=message):
+        read(source, tmp_path / name)
+
+
+TABLE = (
+    "media\tbegin_s\tend_s\ttext\tspeaker\tsession\tsplit\tmood\twords\n"
+    "x/1.mp4\t3\t4\tBye.\tAnn\tmorning\tvalid\tsad\t\n"
+    'x/1\t1\t2.5\tHello there.\t\t\t\t\t[["Hello", 1.1, 1.5], ["there", 1.5, 2.75]]\n'
+    "2.wav\t\t\tAll of it.\t7\t\t\t\t\n"
+)
+
+
+def test_a_table_of_all_transcripts(tmp_path: Path) -> None:
+    source = write(tmp_path / "in", {"x/1.mp4": b"", "y/1.mp4": b"", "y/2.wav": b"", "y/2.srt": ""})
+    table = tmp_path / "all.tsv"
+    table.write_text(TABLE)
+    hello, bye, unnamed, sound = read(source, table)
+    assert told([hello, bye]) == HELLO
+    assert [hello.key, bye.key, sound.key] == ["x-1-0001", "x-1-0002", "y-2-0001"]
+    assert hello.words == (Word("Hello", 0.1, 0.5), Word("there", 0.5, 1.5))
+    assert (hello.speaker, hello.session, hello.split, hello.labels) == ("x", "x-1", "train", {})
+    assert (bye.speaker, bye.session, bye.split) == ("Ann", "morning", "valid")
+    assert bye.labels == {"mood": "sad"}
+    assert (unnamed.key, unnamed.cut) == ("y-1", True)
+    assert (sound.text, sound.span, sound.speaker) == ("All of it.", None, "7")
+    lines = [line.split("\t") for line in TABLE.splitlines()]
+    objects = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+    parsed = [
+        {name: json.loads(cell) if name == "words" and cell else cell for name, cell in one.items()}
+        for one in objects
+    ]
+    (tmp_path / "all.json").write_text(json.dumps(parsed))
+    assert read(source, tmp_path / "all.json") == read(source, table)
+    (tmp_path / "all.csv").write_bytes("file,text\r\nx/1.mp4,안녕\r\n".encode("cp949"))
+    korean, *rest = read(source, tmp_path / "all.csv")
+    assert (korean.text, korean.labels, korean.cut) == ("안녕", {}, False)
+    assert all(one.cut for one in rest)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "media,text\nc.mp4,x\n", r"t\.csv: line 2: media 'c\.mp4'; it should name a vid"),
+        ("t.csv", "text\nx\n", r"t\.csv: line 2: media ''; it should name"),
+        ("t.csv", "media,text\n", r"t\.csv: it has no line"),
+        ("t.csv", "media,text\na.mp4,x\na,x\n", r"t\.csv: line 3: media 'a' names 2 files"),
+        ("t.csv", "media,begin_s,end_s\na.mp4,2,1\n", r"t\.csv: line 2 has begin_s='2' and end_s"),
+        ("t.csv", "media,words\na.mp4,so\n", r"t\.csv: line 2: words should be as"),
+        ("t.csv", "media,image\na.mp4,b.jpg\n", r"videos: no file b\.jpg"),
+        ("t.json", '{"a": 1}', r"t\.json: it should be a list of objects with media and text"),
+        ("t.json", '[{"media": "a.mp4",\n}]', r"t\.json: line 2: .*; it should be JSON"),
+        ("t.json", '[{"media": "a.mp4", "text": "\\ud83d"}]', r"t\.json: object 1: .* surrogate"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    source = write(tmp_path / "in", {"a.mp4": b"", "a.mkv": b""})
+    write(tmp_path, {name: content})
+    with pytest.raises(UserError, match=message):
+        read(source, tmp_path / name)
+
+
+def test_speakers_are_those_of_the_transcript_or_the_folder(tmp_path: Path) -> None:
+    voices = (
+        "start\tend\ttext\tspeaker\n0\t1000\ta\tAnn\n1000\t2000\tb\tSPEAKER_00\n2000\t3000\tc\t\n"
+    )
+    folders = write(tmp_path / "many", {"kim/1.mp4": b"", "kim/1.tsv": voices, "lee/1.mp4": b""})
+    found = read(folders)
+    assert [one.speaker for one in found] == ["Ann", "kim-1-SPEAKER_00", "kim", "lee"]
+    assert {one.session for one in found} == {"kim-1", "lee-1"}
+    one_folder = write(tmp_path / "one", {"in/1.mp4": b"", "in/1.tsv": voices, "in/2.mp4": b""})
+    assert [one.speaker for one in read(one_folder)] == ["Ann", "in-1-SPEAKER_00", "", ""]
+
+
+def test_cues_that_are_no_utterances_have_a_flaw(tmp_path: Path) -> None:
+    lines = "begin_s\tend_s\ttext\n1\t1\ta\n3\t2\tb\n4\t64\tc\n5\t65.1\td\n"
+    found = read(write(tmp_path, {"a.wav": b"", "a.tsv": lines}))
+    assert [one.flaw for one in found] == [
+        "it has no length: from 1.000 to 1.000 s",
+        "it has no length: from 3.000 to 2.000 s",
+        "",
+        "it is 60 s long; an utterance has 60 at most",
+    ]
+
+
+def tone(*spans: tuple[float, float], length_s: float) -> NDArray[np.float32]:
+    """Somebody speaks in these spans; else there is hardly any noise."""
+    sound = np.random.default_rng(0).normal(0, 1e-3, round(length_s * 16_000)).astype(np.float32)
+    for begin_s, end_s in spans:
+        at = np.arange(round(begin_s * 16_000), round(end_s * 16_000))
+        sound[at] += (0.2 * np.sin(2 * np.pi * 300 * at / 16_000)).astype(np.float32)
+    return sound
+
+
+def video(length_s: int, sound: NDArray[np.float32] | None, level: int = 90) -> bytes:
+    times = range(0, 1000 * length_s, 100)
+    return make_video(times, [level] * len(times), sound)
+
+
+def clips(folder: Path) -> dict[str, Clip]:
+    train = open_dataset(folder).split("train")
+    read_clips = [train.read(at) for at in range(len(train))]
+    return {clip.key: clip for clip in read_clips}
+
+
+def quarantined(folder: Path) -> dict[str, str]:
+    lines = (folder / "quarantine.jsonl").read_text("utf8").splitlines()
+    return {one["key"]: one["reason"] for one in map(json.loads, lines)}
+
+
+@pytest.mark.usefixtures("in_process")
+def test_subtitled_videos_and_a_long_sound_are_built(
+    tmp_path: Path, extract_settings: ExtractSettings
+) -> None:
+    speech = tone((1, 2.5), (3, 4), length_s=5)
+    files: dict[str, str | bytes] = {
+        "kim/🎉.mp4": video(5, speech),
+        "kim/🎉.ko.srt": SRT.replace("Bye", "안녕"),
+        "lee/인터뷰.mp4": video(5, speech),
+        "lee/인터뷰.json": json.dumps(WHISPER),
+        "lee/long.wav": make_sound(tone((2, 4), (9, 11), length_s=25)),
+    }
+    source = write(tmp_path / "raw", files)
+    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
+    assert build_dataset(settings).quarantined == 0
+    assert not list(check_dataset(settings.out))
+    found = clips(settings.out)
+    assert [(key, clip.text, clip.speaker) for key, clip in found.items()] == [
+        ("kim-🎉-0001", "Hello there.", "kim"),
+        ("kim-🎉-0002", "안녕.", "kim"),
+        ("lee-long-0001", None, "lee"),
+        ("lee-long-0002", None, "lee"),
+        ("lee-인터뷰-0001", "Hello there.", "Ann"),
+    ]
+    assert [clip.duration_s for clip in found.values()] == pytest.approx(
+        [1.5, 1, 2, 2, 1.5], abs=0.2
+    )
+    assert found["kim-🎉-0002"].language == "ko"
+    assert found["kim-🎉-0001"].face is not None
+    assert all(clip.speech is not None for clip in found.values())
+    assert found["lee-long-0001"].face is None
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_stopped_build_goes_on_with_its_own_transcripts_only(
+    tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "raw", {"a.wav": make_sound(tone((0, 5), length_s=5))})
+    texts = write(tmp_path / "texts", {"a.srt": SRT})
+    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
+    settings = replace(settings, options={"transcripts": texts})
+    with monkeypatch.context() as stopped:
+        stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    for options in ({}, {"transcripts": write(tmp_path / "others", {"a.srt": SRT})}):
+        with pytest.raises(UserError, match="left by a build with other settings"):
+            build_dataset(replace(settings, options=options))
+    write(texts, {"a.srt": SRT.replace("04,000", "04,800").replace("Hello", "Good day")})
+    build_dataset(settings)
+    found = clips(settings.out).values()
+    assert [(clip.text, clip.duration_s) for clip in found] == [
+        ("Good day there.", 1.5),
+        ("Bye.", 1.8),
+    ]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_hostile_folder_is_built_and_each_file_ends_where_it_should(
+    tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bright_pictures_are_faces(
+        frames: NDArray[np.uint8], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        return frames[:, :size, :size].copy(), frames.max(axis=(1, 2), initial=0) > 150
+
+    monkeypatch.setattr(extract, "align_faces", bright_pictures_are_faces)
+    speech = tone((0, 2), length_s=2)
+    whole = video(2, speech, level=200)
+    source = write(
+        tmp_path / "raw",
+        {
+            "audio only.mp3": make_sound(speech),
+            "empty.mp4": b"",
+            "no face.mp4": video(2, speech, level=50),
+            "no length.wav": make_sound(speech),
+            "no length.srt": "00:00:01,000 --> 00:00:01,000\nHello.\n",
+            "silence.mp4": video(4, np.zeros(64_000, np.float32), level=50),
+            "text.mp4": "Dear diary, this is no video.\n" * 200,
+            "truncated.mp4": whole[: len(whole) // 2],
+            "video only.mp4": video(2, None, level=200),
+            "🎉.mp4": whole,
+        },
+    )
+    (source / "loop").symlink_to(source)
+    (source / "loop.mp4").symlink_to("loop.mp4")
+    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
+    build_dataset(settings)
+    assert not list(check_dataset(settings.out))
+    has = {
+        key: (clip.face is not None, clip.speech is not None)
+        for key, clip in clips(settings.out).items()
+    }
+    assert has == {
+        "audio only-0001": (False, True),
+        "no face-0001": (False, True),
+        "silence-0001": (False, True),
+        "video only-0001": (True, False),
+        "🎉-0001": (True, True),
+    }
+    reasons = quarantined(settings.out)
+    assert list(reasons) == ["empty-0001", "no length-0001", "text-0001", "truncated-0001"]
+    assert reasons["no length-0001"] == "it has no length: from 1.000 to 1.000 s"
+    broken = ("empty-0001", "text-0001", "truncated-0001")
+    assert all("the sound cannot be decoded" in reasons[key] for key in broken)

@@ -10,7 +10,7 @@ A batch is of one task, or unlabelled text of it, which enters the two adversari
 words or tokens of several are read at once.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import deepcopy
 from typing import Literal, NamedTuple, Protocol, TypeAlias, cast
 
@@ -119,12 +119,12 @@ class AspNetwork(nn.Module):
 
     def encode(self, texts: PackedBatch, task: int) -> AspStates:
         """The states of texts of one task."""
-        return self._encode(cast("Reader", self.reader).rows(texts), texts, task)
-
-    def _encode(self, rows: Tensor, texts: PackedBatch, task: int) -> AspStates:
+        rows = cast("Reader", self.reader).rows(texts)
         shared = None if self.shared is None else self.shared(rows, texts)
-        private = self.private[task](rows, texts) if len(self.private) else None
-        return AspStates(shared, private)
+        return AspStates(shared, self._private(rows, texts, task))
+
+    def _private(self, rows: Tensor, texts: PackedBatch, task: int) -> Tensor | None:
+        return self.private[task](rows, texts) if len(self.private) else None
 
     def shared_states(self, texts: PackedBatch) -> Tensor:
         """(B, d); something is shared."""
@@ -153,18 +153,31 @@ class AspNetwork(nn.Module):
             with the texts whose task is recognised, and `difference`, a sum over batches. `label`
             of unlabelled text is zero.
         """
-        rows = cast("Reader", self.reader).rows(join_texts([one.texts for one in batches]))
-        parts = rows.split([one.texts.tokens for one in batches])
-        found = [self._losses(own, one, weight) for own, one in zip(parts, batches, strict=True)]
+        texts = join_texts([one.texts for one in batches])
+        rows = cast("Reader", self.reader).rows(texts)
+        found = [
+            self._losses(states, one, weight)
+            for states, one in zip(self._states(rows, texts, batches), batches, strict=True)
+        ]
         label = found[0]["label"]
         idle = self._idle(rows, {one.task for one in batches})
         found[0]["label"] = label._replace(sum=label.sum + idle)
         return found
 
-    def _losses(self, rows: Tensor, batch: TaskTexts, weight: float) -> dict[str, LossSum]:
+    def _states(
+        self, rows: Tensor, texts: PackedBatch, batches: Sequence[TaskTexts]
+    ) -> Iterator[AspStates]:
+        """Of each batch; the shared encoder reads all texts at once."""
+        counts = [len(one.texts.seqlens) for one in batches]
+        whole = None if self.shared is None else self.shared(rows, texts)
+        shared = [None] * len(batches) if whole is None else whole.split(counts)
+        parts = rows.split([one.texts.tokens for one in batches])
+        for own, part, one in zip(shared, parts, batches, strict=True):
+            yield AspStates(own, self._private(part, one.texts, one.task))
+
+    def _losses(self, states: AspStates, batch: TaskTexts, weight: float) -> dict[str, LossSum]:
         """See `forward`."""
         task, texts, labels = batch
-        states = self._encode(rows, texts, task)
         logits = self.logits(states, task)
         if labels is None:
             logits, labels = logits[:0], texts.samples[:0]

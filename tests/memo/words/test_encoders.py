@@ -59,6 +59,17 @@ def test_filling_up_changes_nothing(texts: list[list[int]]) -> None:
             )
 
 
+@given(st.lists(st.integers(1, 9), min_size=33, max_size=70))
+@settings(max_examples=10)
+def test_an_lstm_reads_many_texts_as_it_reads_each(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    lstm, vectors = WordLstm(3, 2, both=True), torch.randn(len(lengths), 9, 3)
+    found = lstm(vectors, torch.tensor(lengths))
+    for at, length in enumerate(lengths):
+        alone = lstm(vectors[at : at + 1, :length], torch.tensor([length]))
+        torch.testing.assert_close(found[at], alone[0])
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_filter_sees_its_words(size: int) -> None:
     table, cnn = embedding(), WordCnn(6, (size,), 2)

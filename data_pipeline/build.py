@@ -8,57 +8,38 @@ own order: the same corpus and encoders give the same bytes, whatever the number
 interruptions.
 """
 
-import hashlib
-import io
 import json
 import multiprocessing
-import os
 import re
 import shutil
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.clip import (
-    LONGEST_KEY,
-    NOTHING,
-    BadSampleError,
-    Clip,
-    clip_from_members,
-    clip_members,
-    is_key,
-)
+from data_pipeline.build_worker import cut, extract, start_worker
+from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
-from data_pipeline.corpora.source import Source, open_source, unpacked
+from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import (
-    SAMPLE_RATE,
     SPEECH_GROUP,
     Extractor,
     ExtractSettings,
-    Part,
     describe,
     show_name,
 )
-from data_pipeline.features.video import MediaError, decode_track
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
+from data_pipeline.kept import CLIPS, CUTS, clip_path, cut_path, read_kept, write_atomically
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.writer import ShardWriter
 
-CLIPS = "clips"
-CUTS = "cuts"
 SILENT = "no speech was found in it"
 
 
@@ -118,10 +99,10 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     with _processes(settings, work) as pool:
-        recordings = _cut_apart(recordings, work / CUTS, pool)
+        recordings = _cut_apart(recordings, work, pool)
         _check_recordings(recordings)
-        _extract_missing(settings, recordings, work / CLIPS, quarantine, pool)
-    if not any(True for _ in _finished(recordings, work / CLIPS)):
+        _extract_missing(settings, recordings, work, quarantine, pool)
+    if not any(True for _ in _finished(recordings, work)):
         raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
     samples: dict[str, int] = {}
     with ShardWriter(
@@ -133,7 +114,7 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
         finished = set()
-        for split, clip in _finished(recordings, work / CLIPS):
+        for split, clip in _finished(recordings, work):
             writer.write(split, clip)
             samples[split] = samples.get(split, 0) + 1
             finished.add(clip.key)
@@ -225,24 +206,24 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
-    _write_atomically(record, json.dumps(made_by).encode())
+    write_atomically(record, json.dumps(made_by).encode())
     return work
 
 
-def _cut_apart(recordings: Sequence[Recording], cuts: Path, pool: Executor) -> list[Recording]:
+def _cut_apart(recordings: Sequence[Recording], work: Path, pool: Executor) -> list[Recording]:
     """The recordings, with numbered parts in the place of those to be cut by their speech."""
-    missing = [one for one in recordings if one.cut and not _cut_path(cuts, one).exists()]
+    missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
     with _progress() as progress:
         task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
-        for future in as_completed([pool.submit(_cut, recording) for recording in missing]):
+        for future in as_completed([pool.submit(cut, recording) for recording in missing]):
             future.result()
             progress.advance(task)
-    return [part for one in recordings for part in (_cut_parts(one, cuts) if one.cut else [one])]
+    return [part for one in recordings for part in (_cut_parts(one, work) if one.cut else [one])]
 
 
-def _cut_parts(recording: Recording, cuts: Path) -> list[Recording]:
+def _cut_parts(recording: Recording, work: Path) -> list[Recording]:
     """The parts of a recording that has been cut; itself where nobody speaks, with this flaw."""
-    spans = json.loads(_cut_path(cuts, recording).read_text("utf8"))
+    spans = json.loads(cut_path(work, recording).read_text("utf8"))
     flaw = SILENT if spans == [] else ""
     return [
         replace(
@@ -259,7 +240,7 @@ def _cut_parts(recording: Recording, cuts: Path) -> list[Recording]:
 def _extract_missing(
     settings: BuildSettings,
     recordings: Sequence[Recording],
-    clips: Path,
+    work: Path,
     quarantine: Quarantine,
     pool: Executor,
 ) -> None:
@@ -269,7 +250,7 @@ def _extract_missing(
         for recording in recordings
         if not _is_plain(recording)
         and not _flaw(recording)
-        and not _clip_path(clips, recording).exists()
+        and not clip_path(work, recording).exists()
     ]
     for recording in recordings:
         if flaw := _flaw(recording):
@@ -278,7 +259,7 @@ def _extract_missing(
     with _progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
-        futures = {pool.submit(_extract, file): file for file in _files(missing)}
+        futures = {pool.submit(extract, file): file for file in _files(missing)}
         for future in as_completed(futures):
             for recording, reason in future.result():
                 quarantine.add("", recording.key, show_name(recording.media or ""), reason)
@@ -312,7 +293,7 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
     pool = ProcessPoolExecutor(
         settings.workers,
         context,
-        _start_worker,
+        start_worker,
         (settings.source, settings.extract, work, stopped),
     )
     with pool:
@@ -329,121 +310,16 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
             raise
 
 
-@dataclass
-class _Worker:
-    source: Source
-    extractor: Extractor
-    work: Path
-    stopped: c_bool
-
-
-_worker: _Worker | None = None
-"""What one process of the pool works with; set when it starts."""
-
-
-def _start_worker(source: Path, extract: ExtractSettings, work: Path, stopped: c_bool) -> None:
-    global _worker  # noqa: PLW0603  (a pool's initialiser has no other way to hand something on)
-    torch.set_num_threads(1)
-    _worker = _Worker(open_source(source), Extractor.load(extract), work, stopped)
-
-
-def _cut(recording: Recording) -> None:
-    """In a worker: find the speech of one recording, and keep where it is.
-
-    What cannot be decoded is left whole; it is decoded once more and then quarantined.
-    """
-    assert _worker is not None, "the pool's initialiser has run"
-    assert recording.media is not None, "there is nothing to be cut"
-    spans: list[tuple[float, float]] | None = None
-    reasons = (MediaError, MemoryError, OSError, KeyError)
-    with suppress(*reasons), _worker.source.open(recording.media) as media:
-        sound = decode_track(media, SAMPLE_RATE)
-        spans = None if sound is None else find_utterances(sound.samples)
-    _write_atomically(_cut_path(_worker.work / CUTS, recording), json.dumps(spans).encode())
-
-
-def _extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
-    """In a worker: the recordings of one file -> finished clips.
-
-    Returns:
-        Those that cannot be used, and why. Other exceptions are defects.
-    """
-    assert _worker is not None, "the pool's initialiser has run"
-    failed: list[tuple[Recording, str]] = []
-    for recording, part in _decoded(_worker, recordings):
-        if _worker.stopped.value:
-            break
-        try:
-            _finish(_worker, recording, part)
-        except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
-            failed.append((recording, " ".join(str(error).split()) or type(error).__name__))
-    return failed
-
-
-def _decoded(
-    worker: _Worker, recordings: Sequence[Recording]
-) -> Iterator[tuple[Recording, Part | MediaError | None]]:
-    """The recordings of one file, and what there is of each."""
-    name = recordings[0].media
-    if name is None:
-        yield from ((one, None) for one in recordings)
-        return
-    try:
-        media = worker.source.open(name)
-    except (OSError, KeyError) as error:
-        yield from ((one, MediaError(f"the file cannot be read ({error})")) for one in recordings)
-        return
-    with media:
-        yield from worker.extractor.parts(recordings, media)
-
-
-def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | None) -> None:
-    """Write the clip of one recording."""
-    if isinstance(part, MediaError):
-        raise part
-    clip = worker.extractor.clip(recording, part)
-    if recording.image is not None:
-        clip = replace(clip, image=_jpeg(worker.source.read(recording.image)))
-    if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
-        raise MediaError(NOTHING)
-    members = clip_members(clip)
-    clip_from_members(recording.key, dict(members))  # refuses rows that are not finite
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for suffix, content in members:
-            member = tarfile.TarInfo(suffix)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    _write_atomically(_clip_path(worker.work / CLIPS, recording), buffer.getvalue())
-
-
-def _jpeg(content: bytes) -> bytes:
-    """The content of a JPEG file, if it can be decoded.
-
-    Raises:
-        MediaError: it cannot.
-    """
-    picture = None
-    if content.startswith(b"\xff\xd8"):
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    if picture is None:
-        raise MediaError("the image is no JPEG file, or is damaged")
-    return content
-
-
-def _finished(recordings: Sequence[Recording], clips: Path) -> Iterator[tuple[str, Clip]]:
+def _finished(recordings: Sequence[Recording], work: Path) -> Iterator[tuple[str, Clip]]:
     """Split and clip of every recording that could be decoded, in the corpus's order."""
     for recording in recordings:
-        path = _clip_path(clips, recording)
+        path = clip_path(work, recording)
         if _flaw(recording):
             continue
         if _is_plain(recording):
             yield recording.split, describe(Clip(recording.key), recording)
         elif path.exists():
-            with tarfile.open(path) as tar:
-                files = [(member.name, tar.extractfile(member)) for member in tar]
-                members = {name: file.read() for name, file in files if file is not None}
-            clip = clip_from_members(recording.key, members)
+            clip = read_kept(path, recording.key)
             yield recording.split, describe(clip, recording)  # the corpus may have been corrected
 
 
@@ -455,29 +331,3 @@ def _is_plain(recording: Recording) -> bool:
 def _flaw(recording: Recording) -> str:
     """Why it cannot be used, as far as that is known before it is decoded."""
     return recording.flaw or (NOTHING if _is_plain(recording) and not recording.text else "")
-
-
-def _clip_path(clips: Path, recording: Recording) -> Path:
-    """Where the finished clip lies."""
-    decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
-    return clips / f"{_hash(recording.key, *decoded, recording.image)}.tar"
-
-
-def _cut_path(cuts: Path, recording: Recording) -> Path:
-    """Where the spans of a recording that is to be cut lie."""
-    return cuts / f"{_hash(recording.media)}.json"
-
-
-def _hash(*parts: object) -> str:
-    """A file's name for what it was made of: a corpus that has changed does not find the old."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """The file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

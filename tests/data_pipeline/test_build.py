@@ -162,7 +162,7 @@ def korean_corpus(root: Path, files: list[str], labels: list[str]) -> Path:
 def test_keys_that_cannot_be_are_refused_before_anything_is_encoded(
     settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(build, "_extract")
+    monkeypatch.delattr(build, "extract")
     settings = replace(settings, corpus="korean_speech")
     twice = korean_corpus(tmp_path / "twice", ["a/1.wav", "b/1.wav"], ["joy"] * 2)
     with pytest.raises(UserError, match=r"a/1\.wav and b/1\.wav would both be clip '1'"):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_pipeline.build_report import BUILD_REPORT, BuildReport, BuildTally
 from data_pipeline.build_worker import cut, extract, start_worker
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
@@ -70,15 +71,7 @@ class BuildSettings:
     options: Mapping[str, Path] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class BuildResult:
-    """What came out: clips written to each split, and recordings that could not be decoded."""
-
-    samples: dict[str, int]
-    quarantined: int
-
-
-def build_dataset(settings: BuildSettings) -> BuildResult:
+def build_dataset(settings: BuildSettings) -> BuildReport:
     """Build the dataset.
 
     Raises:
@@ -87,42 +80,59 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
     """
     if settings.out.exists():
         raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
-    name = settings.name or settings.corpus
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"--name: {name!r}; a name has letters, digits, - and _ only")
+    if not re.fullmatch(NAME, settings.name or settings.corpus):
+        raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
     settings = replace(settings, extract=_find_encoders(settings, recordings))
-    extractor = Extractor.load(settings.extract)
-    work = _open_work_folder(settings, extractor)
+    schema = _schema(Extractor.load(settings.extract))
+    work = _open_work_folder(settings, schema)
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     with _processes(settings, work) as pool:
         recordings = _cut_apart(recordings, work, pool)
         _check_recordings(recordings)
         _extract_missing(settings, recordings, work, quarantine, pool)
-    if not any(True for _ in _finished(recordings, work)):
-        raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
-    samples: dict[str, int] = {}
     with ShardWriter(
         settings.out,
-        name=name,
+        name=settings.name or settings.corpus,
         corpus=settings.corpus,
         licence=corpus.licence,
-        features=_schema(extractor),
+        features=schema,
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
-        finished = set()
-        for split, clip in _finished(recordings, work):
-            writer.write(split, clip)
-            samples[split] = samples.get(split, 0) + 1
-            finished.add(clip.key)
-        broken = [one.key for one in recordings if one.key not in finished]
-        if broken:
-            writer.add_file(QUARANTINE, quarantine.lines(broken).encode())
+        report = _write(settings, recordings, work, quarantine, writer)
     shutil.rmtree(work)
-    return BuildResult(samples, len(broken))
+    return report
+
+
+def _write(
+    settings: BuildSettings,
+    recordings: Sequence[Recording],
+    work: Path,
+    quarantine: Quarantine,
+    writer: ShardWriter,
+) -> BuildReport:
+    """Put the finished clips into shards, and what became of the others beside them.
+
+    Raises:
+        UserError: there is no clip.
+    """
+    tally, finished = BuildTally(), set()
+    for split, clip in _finished(recordings, work):
+        writer.write(split, clip)
+        tally.add(split, clip)
+        finished.add(clip.key)
+    if not finished:
+        raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
+    broken = [one.key for one in recordings if one.key not in finished]
+    lines = quarantine.lines(broken) if broken else ""
+    if lines:
+        writer.add_file(QUARANTINE, lines.encode())
+    report = tally.report(settings.corpus, lines)
+    writer.add_file(BUILD_REPORT, report.content)
+    return report
 
 
 def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> ExtractSettings:
@@ -192,7 +202,7 @@ def _schema(extractor: Extractor) -> FeatureSchema:
     )
 
 
-def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
+def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
     """`<out>.partial`, new or left by a build with the same corpus and encoders."""
     work = settings.out.with_name(f"{settings.out.name}.partial")
     for folder in (CLIPS, CUTS):
@@ -201,7 +211,7 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
         "corpus": settings.corpus,
         "source": str(settings.source.resolve()),
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
-        "schema": _schema(extractor).model_dump(mode="json"),
+        "schema": schema.model_dump(mode="json"),
     }
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -68,9 +69,15 @@ def build(
         max_broken,
         {} if transcripts is None else {"transcripts": transcripts},
     )
-    result = build_dataset(settings)
-    counts = ", ".join(f"{count} {split}" for split, count in result.samples.items())
-    typer.echo(f"wrote {out}: {counts} clips; {result.quarantined} recordings were broken")
+    began_s = monotonic()
+    report = build_dataset(settings)
+    for line in report.table():
+        typer.echo(line)
+    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items())
+    typer.echo(
+        f"wrote {out}: {counts} clips; {report.quarantined} recordings were broken; "
+        f"{monotonic() - began_s:,.0f} s since the command began"
+    )
 
 
 @data.command()

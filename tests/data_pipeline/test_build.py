@@ -118,6 +118,12 @@ def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None
     named = [json.loads(line) for line in (settings.out / "quarantine.jsonl").open()]
     assert [(line["key"], line["member"]) for line in named] == [("c3", "clips/c3.mp4")]
     assert "cannot be decoded" in named[0]["reason"]
+    report = json.loads((settings.out / "build_report.json").read_text())
+    assert report == result.model_dump(mode="json")
+    assert (report["recordings"], report["samples"]) == (CLIPS, result.samples)
+    assert report["broken"] == {"the sound cannot be decoded": 1}
+    assert report["missing"] == {"text": 0, "face": 0, "speech": 0}
+    assert report["seconds"] == {"train": 3.584}
 
 
 @pytest.mark.usefixtures("in_process")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.build import BuildResult, BuildSettings
+from data_pipeline.build import BuildSettings
+from data_pipeline.build_report import BuildReport, BuildTally
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from memo.cli import main
@@ -107,9 +108,9 @@ def test_build_hands_the_transcripts_on(
 ) -> None:
     given: list[BuildSettings] = []
 
-    def built(settings: BuildSettings) -> BuildResult:
+    def built(settings: BuildSettings) -> BuildReport:
         given.append(settings)
-        return BuildResult({"train": 1}, 0)
+        return BuildTally().report("videos", "")
 
     with monkeypatch.context() as patched:
         patched.setattr("data_pipeline.build.build_dataset", built)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,7 +37,23 @@ from data_pipeline.features.extract import (
     show_name,
 )
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
-from data_pipeline.kept import CLIPS, CUTS, clip_path, cut_path, read_kept, write_atomically
+from data_pipeline.filters import (
+    FILTERED,
+    Dropped,
+    Filters,
+    Measures,
+    count_words,
+    filtered_lines,
+)
+from data_pipeline.kept import (
+    CLIPS,
+    CUTS,
+    Kept,
+    clip_path,
+    cut_path,
+    read_kept,
+    write_atomically,
+)
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.writer import ShardWriter
@@ -58,6 +75,7 @@ class BuildSettings:
         samples_per_shard: clips of one tar.
         max_broken: stop after this many recordings that cannot be used.
         options: of the corpus, by name.
+        filters: which clips are left out.
     """
 
     corpus: str
@@ -69,6 +87,15 @@ class BuildSettings:
     samples_per_shard: int = 100
     max_broken: int = 100
     options: Mapping[str, Path] = field(default_factory=dict)
+    filters: Filters = field(default_factory=Filters)
+
+
+class Outcome(NamedTuple):
+    """What became of a recording: a clip, or it was dropped by a filter, or it is broken."""
+
+    recording: Recording
+    clip: Clip | None
+    dropped: Dropped | None
 
 
 def build_dataset(settings: BuildSettings) -> BuildReport:
@@ -76,12 +103,14 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
 
     Raises:
         UserError: an existing output, an unknown corpus or encoder, a source without the corpus's
-            layout, a partial build with other settings, too many or only broken recordings.
+            layout, thresholds that make no sense, a partial build with other settings, too many
+            broken recordings, or no clip at all.
     """
     if settings.out.exists():
         raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
+    settings.filters.check()
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
@@ -119,19 +148,29 @@ def _write(
     Raises:
         UserError: there is no clip.
     """
-    tally, finished = BuildTally(), set()
-    for split, clip in _finished(recordings, work):
-        writer.write(split, clip)
-        tally.add(split, clip)
-        finished.add(clip.key)
-    if not finished:
-        raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
-    broken = [one.key for one in recordings if one.key not in finished]
+    tally, broken, filtered = BuildTally(), [], []
+    for recording, clip, dropped in _finished(settings, recordings, work):
+        if clip is not None:
+            writer.write(recording.split, clip)
+            tally.add(recording.split, clip)
+        elif dropped is not None:
+            filtered.append((recording.key, dropped))
+        else:
+            broken.append(recording.key)
+    if len(broken) + len(filtered) == len(recordings):
+        raise UserError(
+            f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
+            f"{len(broken):,} are broken; {work} has what is known of them"
+        )
     lines = quarantine.lines(broken) if broken else ""
-    if lines:
-        writer.add_file(QUARANTINE, lines.encode())
-    report = tally.report(settings.corpus, lines)
-    writer.add_file(BUILD_REPORT, report.content)
+    report = tally.report(settings.corpus, settings.filters, filtered, lines)
+    for name, content in (
+        (QUARANTINE, lines.encode()),
+        (FILTERED, filtered_lines(filtered).encode()),
+        (BUILD_REPORT, report.content),
+    ):
+        if content:
+            writer.add_file(name, content)
     return report
 
 
@@ -212,6 +251,7 @@ def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
         "source": str(settings.source.resolve()),
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
         "schema": schema.model_dump(mode="json"),
+        "filters": settings.filters.thresholds,
     }
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):
@@ -260,6 +300,7 @@ def _extract_missing(
         for recording in recordings
         if not _is_plain(recording)
         and not _flaw(recording)
+        and not settings.filters.first_failed(_said(recording))
         and not clip_path(work, recording).exists()
     ]
     for recording in recordings:
@@ -304,7 +345,7 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
         settings.workers,
         context,
         start_worker,
-        (settings.source, settings.extract, work, stopped),
+        (settings.source, settings.extract, settings.filters, work, stopped),
     )
     with pool:
         try:
@@ -320,17 +361,31 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
             raise
 
 
-def _finished(recordings: Sequence[Recording], work: Path) -> Iterator[tuple[str, Clip]]:
-    """Split and clip of every recording that could be decoded, in the corpus's order."""
+def _finished(
+    settings: BuildSettings, recordings: Sequence[Recording], work: Path
+) -> Iterator[Outcome]:
+    """What became of every recording, in the corpus's order."""
     for recording in recordings:
-        path = clip_path(work, recording)
-        if _flaw(recording):
-            continue
+        path, said = clip_path(work, recording), _said(recording)
+        kept = None
         if _is_plain(recording):
-            yield recording.split, describe(Clip(recording.key), recording)
+            kept = Kept(Clip(recording.key), said)
         elif path.exists():
-            clip = read_kept(path, recording.key)
-            yield recording.split, describe(clip, recording)  # the corpus may have been corrected
+            kept = read_kept(path, recording.key)
+        # The text is the present one: the corpus may have been corrected.
+        measures = replace(kept.measures, words=said.words) if kept else said
+        dropped = settings.filters.first_failed(measures)
+        if _flaw(recording):
+            yield Outcome(recording, None, None)
+        elif dropped or not kept or not kept.clip:
+            yield Outcome(recording, None, dropped)
+        else:
+            yield Outcome(recording, describe(kept.clip, recording), None)
+
+
+def _said(recording: Recording) -> Measures:
+    """What filters can judge before anything is decoded."""
+    return Measures(words=count_words(recording.text))
 
 
 def _is_plain(recording: Recording) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from data_pipeline.clip import Clip
+from data_pipeline.filters import Dropped, Filters
 from data_pipeline.quarantine import count_reasons
 from data_pipeline.shards.dataset import Record
 
@@ -16,26 +17,30 @@ LONGEST_KIND = 80
 
 
 class BuildReport(Record):
-    """The whole of `build_report.json`; `recordings` are those of `samples` and of `broken`.
+    """The whole of `build_report.json`; every recording is written, filtered out or broken.
 
     No times are in it: the same corpus and settings give the same report, whatever the number of
     processes or interruptions.
 
     Attributes:
         corpus: its name.
+        filters: thresholds, those that are off as null.
         recordings: utterances of the corpus, after long media were cut.
         samples: split -> clips that were written.
         seconds: split -> length of these clips.
         missing: modality -> clips that were written without it.
+        filtered: each filter that is on -> clips that it dropped; `filtered.jsonl` names them.
         broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
     """
 
     format: Literal["memo-build/1"] = "memo-build/1"
     corpus: str
+    filters: Filters
     recordings: int
     samples: dict[str, int]
     seconds: dict[str, float]
     missing: dict[str, int]
+    filtered: dict[str, int]
     broken: dict[str, int]
 
     @property
@@ -54,6 +59,9 @@ class BuildReport(Record):
         rows = [("recordings", self.recordings, self.recordings)]
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
+        on = self.filters.thresholds
+        for name, count in self.filtered.items():
+            rows.append((f"filtered: {name} {on[name]:g}", count, self.recordings))
         rows += [(f"broken: {kind}", count, self.recordings) for kind, count in self.broken.items()]
         width = max(len(name) for name, _, _ in rows) + 2
         lines = [f"{name:<{width}}{count:>10,}{_percent(count, of)}" for name, count, of in rows]
@@ -76,20 +84,31 @@ class BuildTally:
         for name, there in zip(MODALITIES, has, strict=True):
             self._missing[name] += not there
 
-    def report(self, corpus: str, quarantine: str) -> BuildReport:
+    def report(
+        self,
+        corpus: str,
+        filters: Filters,
+        filtered: Iterable[tuple[str, Dropped]],
+        quarantine: str,
+    ) -> BuildReport:
         """What came out.
 
         Args:
             corpus: its name.
+            filters: their thresholds.
+            filtered: keys of the clips that were dropped, and why.
             quarantine: the lines that name the broken recordings.
         """
         broken = count_kinds(quarantine.splitlines())
+        dropped = Counter(one.filter for _, one in filtered)
         return BuildReport(
             corpus=corpus,
-            recordings=self._samples.total() + sum(broken.values()),
+            filters=filters,
+            recordings=self._samples.total() + dropped.total() + sum(broken.values()),
             samples=dict(self._samples),
             seconds={split: number / 1000 for split, number in self._milliseconds.items()},
             missing=self._missing,
+            filtered={name: dropped[name] for name in filters.thresholds},
             broken=broken,
         )
 

@@ -53,10 +53,20 @@ def build(
     max_broken: Annotated[
         int, typer.Option(min=0, help="Stop after so many recordings that cannot be used.")
     ] = 100,
+    min_words: Annotated[int | None, typer.Option(help="Drop clips whose text has fewer.")] = None,
+    min_duration_s: Annotated[float | None, typer.Option(help="Drop shorter clips.")] = None,
+    max_duration_s: Annotated[float | None, typer.Option(help="Drop longer clips.")] = None,
+    min_speech_dbfs: Annotated[
+        float | None, typer.Option(help="Drop clips whose sound is quieter (RMS), e.g. -50.")
+    ] = None,
+    min_face_share: Annotated[
+        float | None, typer.Option(help="Drop clips of video with a face in fewer frames: 0 to 1.")
+    ] = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
+    from data_pipeline.filters import Filters  # noqa: PLC0415
 
     settings = BuildSettings(
         corpus,
@@ -68,6 +78,7 @@ def build(
         samples_per_shard,
         max_broken,
         {} if transcripts is None else {"transcripts": transcripts},
+        Filters(min_words, min_duration_s, max_duration_s, min_speech_dbfs, min_face_share),
     )
     began_s = monotonic()
     report = build_dataset(settings)
@@ -75,7 +86,8 @@ def build(
         typer.echo(line)
     counts = ", ".join(f"{count} {split}" for split, count in report.samples.items())
     typer.echo(
-        f"wrote {out}: {counts} clips; {report.quarantined} recordings were broken; "
+        f"wrote {out}: {counts} clips; {sum(report.filtered.values())} were dropped by filters, "
+        f"{report.quarantined} recordings were broken; "
         f"{monotonic() - began_s:,.0f} s since the command began"
     )
 

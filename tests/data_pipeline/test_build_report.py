@@ -4,6 +4,7 @@ import numpy as np
 
 from data_pipeline.build_report import BuildTally, count_kinds
 from data_pipeline.clip import Clip
+from data_pipeline.filters import Dropped, Filters
 
 ROWS = np.ones((2, 3), np.float16)
 
@@ -32,18 +33,22 @@ def test_every_recording_is_counted_once_and_shares_are_of_all_of_them() -> None
     tally.add("train", Clip("a", text=" ", duration_s=0.1, face=ROWS, speech=ROWS))
     tally.add("train", Clip("b", text="so", duration_s=0.2))
     tally.add("valid", Clip("c", text="so", duration_s=3600, speech=ROWS))
-    report = tally.report("grid", quarantine("it is broken"))
-    assert (report.recordings, report.quarantined) == (4, 1)
+    dropped = [("d", Dropped("max_duration_s", 9, 2.5))]
+    filters = Filters(min_words=1, max_duration_s=2.5)
+    report = tally.report("grid", filters, dropped, quarantine("it is broken"))
+    assert (report.recordings, report.quarantined) == (5, 1)
     assert report.samples == {"train": 2, "valid": 1}
     assert report.seconds == {"train": 0.3, "valid": 3600}
     assert report.missing == {"text": 1, "face": 2, "speech": 1}
     assert [line.split() for line in report.table()] == [
-        ["recordings", "4", "100.0%"],
-        ["written:", "train", "2", "50.0%"],
-        ["written:", "valid", "1", "25.0%"],
+        ["recordings", "5", "100.0%"],
+        ["written:", "train", "2", "40.0%"],
+        ["written:", "valid", "1", "20.0%"],
         ["without", "text", "1", "33.3%"],
         ["without", "face", "2", "66.7%"],
         ["without", "speech", "1", "33.3%"],
-        ["broken:", "it", "is", "broken", "1", "25.0%"],
+        ["filtered:", "min_words", "1", "0", "0.0%"],
+        ["filtered:", "max_duration_s", "2.5", "1", "20.0%"],
+        ["broken:", "it", "is", "broken", "1", "20.0%"],
         ["hours", "of", "media", "1.00"],
     ]

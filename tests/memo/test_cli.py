@@ -8,6 +8,7 @@ from data_pipeline.build import BuildSettings
 from data_pipeline.build_report import BuildReport, BuildTally
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
+from data_pipeline.filters import Filters
 from memo.cli import main
 from memo.tokenizer import load_tokenizer
 
@@ -103,21 +104,23 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not issubclass(ZeroDivisionError, UserError)
 
 
-def test_build_hands_the_transcripts_on(
+def test_build_hands_transcripts_and_thresholds_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given: list[BuildSettings] = []
 
     def built(settings: BuildSettings) -> BuildReport:
         given.append(settings)
-        return BuildTally().report("videos", "")
+        return BuildTally().report("videos", Filters(), [], "")
 
     with monkeypatch.context() as patched:
         patched.setattr("data_pipeline.build.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
         assert run(monkeypatch, *command, "--transcripts", "all.tsv") == 0
-    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}]
+        assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
+    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}, {}]
+    assert [one.filters for one in given[1:]] == [Filters(), Filters(2, min_speech_dbfs=-50)]
     (tmp_path / "in").mkdir()
     for corpus, message in (
         ("grid", "--transcripts: not for corpus grid, but for videos"),

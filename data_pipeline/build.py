@@ -23,7 +23,14 @@ from typing import NamedTuple
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.build_report import BUILD_REPORT, BuildReport, BuildTally
+from data_pipeline.build_part import BuildPart
+from data_pipeline.build_report import (
+    BUILD_REPORT,
+    BuildOrigin,
+    BuildReport,
+    BuildTally,
+    hash_recordings,
+)
 from data_pipeline.build_worker import cut, extract, start_worker
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
@@ -76,6 +83,7 @@ class BuildSettings:
         max_broken: stop after this many recordings that cannot be used.
         options: of the corpus, by name.
         filters: which clips are left out.
+        part: of the recordings; None is all of them.
     """
 
     corpus: str
@@ -88,6 +96,7 @@ class BuildSettings:
     max_broken: int = 100
     options: Mapping[str, Path] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
+    part: BuildPart | None = None
 
 
 class Outcome(NamedTuple):
@@ -106,15 +115,18 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken recordings, or no clip at all.
     """
-    if settings.out.exists():
-        raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
-    if not re.fullmatch(NAME, settings.name or settings.corpus):
-        raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
-    settings.filters.check()
+    _check_settings(settings)
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
     settings = replace(settings, extract=_find_encoders(settings, recordings))
+    origin = BuildOrigin(
+        corpus=settings.corpus,
+        corpus_sha256=hash_recordings(recordings),
+        filters=settings.filters,
+        samples_per_shard=settings.samples_per_shard,
+    )
+    recordings = settings.part.share(recordings) if settings.part else recordings
     schema = _schema(Extractor.load(settings.extract))
     work = _open_work_folder(settings, schema)
     settings = replace(settings, source=unpacked(settings.source, work))
@@ -131,13 +143,27 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         features=schema,
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
-        report = _write(settings, recordings, work, quarantine, writer)
+        report = _write(settings, origin, recordings, work, quarantine, writer)
     shutil.rmtree(work)
     return report
 
 
+def _check_settings(settings: BuildSettings) -> None:
+    """What can be seen without the source.
+
+    Raises:
+        UserError: an existing output, a name or thresholds that cannot be.
+    """
+    if settings.out.exists():
+        raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
+    if not re.fullmatch(NAME, settings.name or settings.corpus):
+        raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
+    settings.filters.check()
+
+
 def _write(
     settings: BuildSettings,
+    origin: BuildOrigin,
     recordings: Sequence[Recording],
     work: Path,
     quarantine: Quarantine,
@@ -146,7 +172,7 @@ def _write(
     """Put the finished clips into shards, and what became of the others beside them.
 
     Raises:
-        UserError: there is no clip.
+        UserError: there is no clip; of a part that is no error, others may have some.
     """
     tally, broken, filtered = BuildTally(), [], []
     for recording, clip, dropped in _finished(settings, recordings, work):
@@ -157,13 +183,13 @@ def _write(
             filtered.append((recording.key, dropped))
         else:
             broken.append(recording.key)
-    if len(broken) + len(filtered) == len(recordings):
+    if not settings.part and len(broken) + len(filtered) == len(recordings):
         raise UserError(
             f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
             f"{len(broken):,} are broken; {work} has what is known of them"
         )
     lines = quarantine.lines(broken) if broken else ""
-    report = tally.report(settings.corpus, settings.filters, filtered, lines)
+    report = tally.report(origin, settings.part, filtered, lines)
     for name, content in (
         (QUARANTINE, lines.encode()),
         (FILTERED, filtered_lines(filtered).encode()),
@@ -252,6 +278,7 @@ def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
         "schema": schema.model_dump(mode="json"),
         "filters": settings.filters.thresholds,
+        "part": settings.part and str(settings.part),
     }
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):

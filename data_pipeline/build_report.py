@@ -1,30 +1,56 @@
 """`build_report.json`: how many recordings became clips, and what became of the others."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import pydantic
+from pydantic import Field
+
+from data_pipeline.build_part import BuildPart
 from data_pipeline.clip import Clip
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError
 from data_pipeline.filters import Dropped, Filters
 from data_pipeline.quarantine import count_reasons
 from data_pipeline.shards.dataset import Record
+from data_pipeline.shards.reader import Dataset
 
 BUILD_REPORT = "build_report.json"
 MODALITIES = ("text", "face", "speech")
+MOST_REPORT = 1 << 26
+"""Bytes that are read of one."""
 LONGEST_KIND = 80
 """Characters of a kind of fault; decoders say more than fits into a table."""
 
 
-class BuildReport(Record):
+class BuildOrigin(Record):
+    """What the parts of one build have in common, beside the encoders in `dataset.json`.
+
+    Attributes:
+        corpus: its name.
+        corpus_sha256: hash of all that the corpus says of its recordings.
+        filters: thresholds, those that are off as null.
+        samples_per_shard: clips of one tar.
+    """
+
+    format: Literal["memo-build/1"] = "memo-build/1"
+    corpus: str
+    corpus_sha256: str
+    filters: Filters
+    samples_per_shard: int = Field(gt=0)
+
+
+class BuildReport(BuildOrigin):
     """The whole of `build_report.json`; every recording is written, filtered out or broken.
 
     No times are in it: the same corpus and settings give the same report, whatever the number of
     processes or interruptions.
 
     Attributes:
-        corpus: its name.
-        filters: thresholds, those that are off as null.
+        part: of the corpus; None is all of it.
         recordings: utterances of the corpus, after long media were cut.
         samples: split -> clips that were written.
         seconds: split -> length of these clips.
@@ -33,9 +59,7 @@ class BuildReport(Record):
         broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
     """
 
-    format: Literal["memo-build/1"] = "memo-build/1"
-    corpus: str
-    filters: Filters
+    part: BuildPart | None
     recordings: int
     samples: dict[str, int]
     seconds: dict[str, float]
@@ -59,9 +83,9 @@ class BuildReport(Record):
         rows = [("recordings", self.recordings, self.recordings)]
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
-        on = self.filters.thresholds
-        for name, count in self.filtered.items():
-            rows.append((f"filtered: {name} {on[name]:g}", count, self.recordings))
+        for name, threshold in self.filters.thresholds.items():
+            count = self.filtered.get(name, 0)
+            rows.append((f"filtered: {name} {threshold:g}", count, self.recordings))
         rows += [(f"broken: {kind}", count, self.recordings) for kind, count in self.broken.items()]
         width = max(len(name) for name, _, _ in rows) + 2
         lines = [f"{name:<{width}}{count:>10,}{_percent(count, of)}" for name, count, of in rows]
@@ -86,31 +110,87 @@ class BuildTally:
 
     def report(
         self,
-        corpus: str,
-        filters: Filters,
+        origin: BuildOrigin,
+        part: BuildPart | None,
         filtered: Iterable[tuple[str, Dropped]],
         quarantine: str,
     ) -> BuildReport:
         """What came out.
 
         Args:
-            corpus: its name.
-            filters: their thresholds.
+            origin: of the clips.
+            part: of the corpus.
             filtered: keys of the clips that were dropped, and why.
             quarantine: the lines that name the broken recordings.
         """
         broken = count_kinds(quarantine.splitlines())
         dropped = Counter(one.filter for _, one in filtered)
         return BuildReport(
-            corpus=corpus,
-            filters=filters,
+            **dict(origin),
+            part=part,
             recordings=self._samples.total() + dropped.total() + sum(broken.values()),
             samples=dict(self._samples),
-            seconds={split: number / 1000 for split, number in self._milliseconds.items()},
+            seconds=_seconds(self._milliseconds),
             missing=self._missing,
-            filtered={name: dropped[name] for name in filters.thresholds},
+            filtered={name: dropped[name] for name in origin.filters.thresholds},
             broken=broken,
         )
+
+
+def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
+    """The report of one build that has made what its parts have.
+
+    Args:
+        parts: all of them, in order.
+    """
+    milliseconds: Counter[str] = Counter()
+    for part in parts:
+        milliseconds.update({name: round(1000 * one) for name, one in part.seconds.items()})
+    counts: dict[str, Counter[str]] = {}
+    for name in ("samples", "missing", "filtered", "broken"):
+        counts[name] = Counter()
+        for part in parts:
+            counts[name].update(getattr(part, name))
+    return BuildReport(
+        **{name: getattr(parts[0], name) for name in BuildOrigin.model_fields},
+        part=None,
+        recordings=sum(part.recordings for part in parts),
+        samples=counts["samples"],
+        seconds=_seconds(milliseconds),
+        missing=counts["missing"],
+        filtered=counts["filtered"],
+        broken=dict(sorted(counts["broken"].items())),
+    )
+
+
+def read_report(dataset: Dataset) -> BuildReport | None:
+    """The report beside a dataset; None if there is none.
+
+    Raises:
+        UserError: it is not of the format.
+    """
+    content = dataset.beside(BUILD_REPORT, MOST_REPORT)
+    if content is None:
+        return None
+    try:
+        return BuildReport.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        place = dataset.place / BUILD_REPORT
+        raise UserError(f"{place} is no memo-build/1: {where}: {first['msg']}") from None
+
+
+def hash_recordings(recordings: Iterable[Recording]) -> str:
+    """Hash of all that a corpus says of its recordings."""
+    digest = hashlib.sha256()
+    for one in recordings:
+        digest.update(repr(one).encode("utf8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _seconds(milliseconds: Mapping[str, int]) -> dict[str, float]:
+    return {split: number / 1000 for split, number in milliseconds.items()}
 
 
 def count_kinds(quarantine: Iterable[str]) -> dict[str, int]:

@@ -62,12 +62,19 @@ def build(
     min_face_share: Annotated[
         float | None, typer.Option(help="Drop clips of video with a face in fewer frames: 0 to 1.")
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Build share i/n alone, into OUT.parts/i-of-n; then 'memo data merge'."),
+    ] = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
+    from data_pipeline.build_part import parse_part  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
     from data_pipeline.filters import Filters  # noqa: PLC0415
 
+    share = None if part is None else parse_part(part)
+    out = share.folder(out) if share else out
     settings = BuildSettings(
         corpus,
         source,
@@ -79,12 +86,13 @@ def build(
         max_broken,
         {} if transcripts is None else {"transcripts": transcripts},
         Filters(min_words, min_duration_s, max_duration_s, min_speech_dbfs, min_face_share),
+        share,
     )
     began_s = monotonic()
     report = build_dataset(settings)
     for line in report.table():
         typer.echo(line)
-    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items())
+    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items()) or "no"
     typer.echo(
         f"wrote {out}: {counts} clips; {sum(report.filtered.values())} were dropped by filters, "
         f"{report.quarantined} recordings were broken; "
@@ -152,10 +160,18 @@ def merge(
     datasets: Annotated[list[str], typer.Argument(help="Folders with dataset.json, or URLs.")],
     out: Out,
 ) -> None:
-    """Write the clips of several datasets, made with the same encoders, into one."""
+    """Write the clips of several datasets with the same encoders, or all parts of one, into one."""
+    from data_pipeline.merge_parts import find_parts, merge_parts  # noqa: PLC0415
     from data_pipeline.shards.merge import merge_datasets  # noqa: PLC0415
 
-    samples = merge_datasets([parse_place(dataset) for dataset in datasets], out)
+    places = [parse_place(dataset) for dataset in datasets]
+    if parts := find_parts(places):
+        report = merge_parts(parts, out)
+        samples = report.samples
+        for line in report.table():
+            typer.echo(line)
+    else:
+        samples = merge_datasets(places, out)
     counts = ", ".join(f"{count} {split}" for split, count in samples.items())
     typer.echo(f"wrote {out}: {counts} clips")
 

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data_pipeline import build
@@ -16,45 +15,13 @@ from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
 from data_pipeline.filters import Filters
 from data_pipeline.shards.reader import open_dataset
-from tests.data_pipeline.features.media import make_sound, make_video
+from tests.data_pipeline.mixed_corpus import FILTERS, ROWS, write_corpus, write_table
 from tests.data_pipeline.test_build import content
-
-FILTERS = Filters(2, 0.2, 1.0, -60.0, 0.8)
-ROWS = (
-    ("whole", "one two three", "whole.wav"),
-    ("short", "one two", "short.wav"),
-    ("long", "one two", "long.wav"),
-    ("quiet", "one two", "quiet.wav"),
-    ("faceless", "one two", "faceless.mp4"),
-    ("terse", "one", ""),
-    ("broken", "one two", "broken.wav"),
-    ("text", "one two", ""),
-    ("spoken", "", "spoken.wav"),
-)
-
-
-def noise(length_s: float, level: float = 0.1) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    samples = np.random.default_rng(0).normal(0, level, round(16_000 * length_s))
-    return samples.astype(np.float32)
-
-
-def write_table(root: Path, rows: tuple[tuple[str, str, str], ...]) -> None:
-    lines = ["key,text,media", *(",".join(row) for row in rows)]
-    (root / "clips.csv").write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture
 def settings(tmp_path: Path, extract_settings: ExtractSettings) -> BuildSettings:
-    root = tmp_path / "mine"
-    root.mkdir()
-    write_table(root, ROWS)
-    lengths = {"whole": 0.4, "short": 0.1, "long": 1.2, "spoken": 0.4}
-    for name, length_s in lengths.items():
-        (root / f"{name}.wav").write_bytes(make_sound(noise(length_s)))
-    (root / "quiet.wav").write_bytes(make_sound(noise(0.4, 1e-4)))
-    (root / "broken.wav").write_bytes(b"no sound")
-    # No face is found in the first of four frames.
-    (root / "faceless.mp4").write_bytes(make_video(range(0, 400, 40), [9] * 10, noise(0.4)))
+    root = write_corpus(tmp_path / "mine")
     return BuildSettings("table", root, tmp_path / "out", extract_settings, filters=FILTERS)
 
 
@@ -64,7 +31,7 @@ def test_dropped_clips_are_named_with_value_and_threshold_and_are_not_broken(
 ) -> None:
     report = build_dataset(replace(settings, max_broken=1))
     train = open_dataset(settings.out).split("train")
-    assert [train.read(at).key for at in range(len(train))] == ["whole", "text", "spoken"]
+    assert [train.read(at).key for at in range(len(train))] == ["whole", "spoken"]
     lines = [json.loads(line) for line in (settings.out / "filtered.jsonl").open()]
     assert [(line["key"], line["filter"], line["threshold"]) for line in lines] == [
         ("short", "min_duration_s", 0.2),
@@ -86,7 +53,7 @@ def test_dropped_clips_are_named_with_value_and_threshold_and_are_not_broken(
     }
     assert set(written["filtered"]) == set(written["filters"])
     assert set(written["filtered"].values()) == {1}
-    assert (written["recordings"], report.samples) == (len(ROWS), {"train": 3})
+    assert (written["recordings"], report.samples) == (len(ROWS), {"train": 2, "valid": 1})
     assert "filtered: min_speech_dbfs -60" in "\n".join(report.table())
 
 

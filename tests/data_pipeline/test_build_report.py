@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 
-from data_pipeline.build_report import BuildTally, count_kinds
+from data_pipeline.build_report import BuildOrigin, BuildTally, count_kinds
 from data_pipeline.clip import Clip
 from data_pipeline.filters import Dropped, Filters
 
@@ -35,7 +35,8 @@ def test_every_recording_is_counted_once_and_shares_are_of_all_of_them() -> None
     tally.add("valid", Clip("c", text="so", duration_s=3600, speech=ROWS))
     dropped = [("d", Dropped("max_duration_s", 9, 2.5))]
     filters = Filters(min_words=1, max_duration_s=2.5)
-    report = tally.report("grid", filters, dropped, quarantine("it is broken"))
+    origin = BuildOrigin(corpus="grid", corpus_sha256="0", filters=filters, samples_per_shard=100)
+    report = tally.report(origin, None, dropped, quarantine("it is broken"))
     assert (report.recordings, report.quarantined) == (5, 1)
     assert report.samples == {"train": 2, "valid": 1}
     assert report.seconds == {"train": 0.3, "valid": 3600}

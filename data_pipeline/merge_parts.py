@@ -63,7 +63,7 @@ def merge_parts(parts: Sequence[Part], out: Path) -> BuildReport:
     """Write the dataset of which these are all parts, in order.
 
     Raises:
-        UserError: a clip is broken or in two parts, or there is none.
+        UserError: a clip is broken or in two parts, there is none, or a part's files disagree.
     """
     first, report = parts[0].dataset.info, sum_reports([one.report for one in parts])
     with ShardWriter(
@@ -75,8 +75,8 @@ def merge_parts(parts: Sequence[Part], out: Path) -> BuildReport:
         samples_per_shard=report.samples_per_shard,
     ) as writer:
         _write_clips(parts, writer)
-        for name in (QUARANTINE, FILTERED):
-            if lines := b"".join(_lines(one.dataset, name) for one in parts):
+        for name, reasons in ((QUARANTINE, "broken"), (FILTERED, "filtered")):
+            if lines := b"".join(_lines(one, name, reasons) for one in parts):
                 writer.add_file(name, lines)
         writer.add_file(BUILD_REPORT, report.content)
     return report
@@ -97,11 +97,15 @@ def _write_clips(parts: Sequence[Part], writer: ShardWriter) -> None:
         raise UserError(f"no recording of the {len(parts)} parts can be used")
 
 
-def _lines(dataset: Dataset, name: str) -> bytes:
-    """A file of lines beside a part's shards."""
-    content = dataset.beside(name, MOST_LINES) or b""
-    if len(content) == MOST_LINES:
-        raise UserError(f"{dataset.place / name} has more than {MOST_LINES >> 20} MiB")
+def _lines(one: Part, name: str, reasons: str) -> bytes:
+    """A file of lines beside a part's shards, of which its report has counted the reasons."""
+    content = one.dataset.beside(name, MOST_LINES) or b""
+    found, counted = len(content.splitlines()), sum(getattr(one.report, reasons).values())
+    if found != counted:
+        raise UserError(
+            f"{one.dataset.place / name} names {found:,} recordings, {BUILD_REPORT} counts "
+            f"{counted:,}; build part {one.part} again"
+        )
     return content
 
 

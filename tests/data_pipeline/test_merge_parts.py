@@ -61,6 +61,14 @@ def test_a_part_may_have_no_clip_but_not_all_of_them(settings: BuildSettings) ->
     assert not settings.out.exists()
 
 
+def test_a_part_that_has_lost_its_quarantine_is_refused(settings: BuildSettings) -> None:
+    parts = [build_part(settings, number, 2) for number in (1, 2)]
+    (parts[1] / "quarantine.jsonl").unlink()
+    with pytest.raises(UserError, match=r"names 0 recordings, .* counts 1; build part 2/2 again"):
+        merge_parts(find_parts(parts), settings.out)
+    assert not settings.out.exists()
+
+
 def test_parts_that_are_missing_or_there_twice_are_named(settings: BuildSettings) -> None:
     first, third = (build_part(settings, number, 4) for number in (1, 3))
     with pytest.raises(UserError, match="of the parts there is no 2/4, 4/4; build it with --part"):

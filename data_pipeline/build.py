@@ -8,57 +8,63 @@ own order: the same corpus and encoders give the same bytes, whatever the number
 interruptions.
 """
 
-import hashlib
-import io
 import json
 import multiprocessing
-import os
 import re
 import shutil
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
-import cv2
-import numpy as np
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_pipeline.clip import (
-    LONGEST_KEY,
-    NOTHING,
-    BadSampleError,
-    Clip,
-    clip_from_members,
-    clip_members,
-    is_key,
+from data_pipeline.build_part import BuildPart
+from data_pipeline.build_report import (
+    BUILD_REPORT,
+    BuildOrigin,
+    BuildReport,
+    BuildTally,
+    hash_recordings,
 )
+from data_pipeline.build_worker import cut, extract, start_worker
+from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
-from data_pipeline.corpora.source import Source, open_source, unpacked
+from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import (
-    SAMPLE_RATE,
     SPEECH_GROUP,
     Extractor,
     ExtractSettings,
-    Part,
     describe,
     show_name,
 )
-from data_pipeline.features.video import MediaError, decode_track
 from data_pipeline.features.weights import find_face_weights, find_speech_weights
+from data_pipeline.filters import (
+    FILTERED,
+    Dropped,
+    Filters,
+    Measures,
+    count_words,
+    filtered_lines,
+)
+from data_pipeline.kept import (
+    CLIPS,
+    CUTS,
+    Kept,
+    clip_path,
+    cut_path,
+    read_kept,
+    write_atomically,
+)
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
 from data_pipeline.shards.writer import ShardWriter
 
-CLIPS = "clips"
-CUTS = "cuts"
 SILENT = "no speech was found in it"
 
 
@@ -76,6 +82,8 @@ class BuildSettings:
         samples_per_shard: clips of one tar.
         max_broken: stop after this many recordings that cannot be used.
         options: of the corpus, by name.
+        filters: which clips are left out.
+        part: of the recordings; None is all of them.
     """
 
     corpus: str
@@ -87,61 +95,109 @@ class BuildSettings:
     samples_per_shard: int = 100
     max_broken: int = 100
     options: Mapping[str, Path] = field(default_factory=dict)
+    filters: Filters = field(default_factory=Filters)
+    part: BuildPart | None = None
 
 
-@dataclass(frozen=True)
-class BuildResult:
-    """What came out: clips written to each split, and recordings that could not be decoded."""
+class Outcome(NamedTuple):
+    """What became of a recording: a clip, or it was dropped by a filter, or it is broken."""
 
-    samples: dict[str, int]
-    quarantined: int
+    recording: Recording
+    clip: Clip | None
+    dropped: Dropped | None
 
 
-def build_dataset(settings: BuildSettings) -> BuildResult:
+def build_dataset(settings: BuildSettings) -> BuildReport:
     """Build the dataset.
 
     Raises:
         UserError: an existing output, an unknown corpus or encoder, a source without the corpus's
-            layout, a partial build with other settings, too many or only broken recordings.
+            layout, thresholds that make no sense, a partial build with other settings, too many
+            broken recordings, or no clip at all.
     """
-    if settings.out.exists():
-        raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
-    name = settings.name or settings.corpus
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"--name: {name!r}; a name has letters, digits, - and _ only")
+    _check_settings(settings)
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
     settings = replace(settings, extract=_find_encoders(settings, recordings))
-    extractor = Extractor.load(settings.extract)
-    work = _open_work_folder(settings, extractor)
+    origin = BuildOrigin(
+        corpus=settings.corpus,
+        corpus_sha256=hash_recordings(recordings),
+        filters=settings.filters,
+        samples_per_shard=settings.samples_per_shard,
+    )
+    recordings = settings.part.share(recordings) if settings.part else recordings
+    schema = _schema(Extractor.load(settings.extract))
+    work = _open_work_folder(settings, schema)
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     with _processes(settings, work) as pool:
-        recordings = _cut_apart(recordings, work / CUTS, pool)
+        recordings = _cut_apart(recordings, work, pool)
         _check_recordings(recordings)
-        _extract_missing(settings, recordings, work / CLIPS, quarantine, pool)
-    if not any(True for _ in _finished(recordings, work / CLIPS)):
-        raise UserError(f"no recording of {settings.source} can be used; see {work / QUARANTINE}")
-    samples: dict[str, int] = {}
+        _extract_missing(settings, recordings, work, quarantine, pool)
     with ShardWriter(
         settings.out,
-        name=name,
+        name=settings.name or settings.corpus,
         corpus=settings.corpus,
         licence=corpus.licence,
-        features=_schema(extractor),
+        features=schema,
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
-        finished = set()
-        for split, clip in _finished(recordings, work / CLIPS):
-            writer.write(split, clip)
-            samples[split] = samples.get(split, 0) + 1
-            finished.add(clip.key)
-        broken = [one.key for one in recordings if one.key not in finished]
-        if broken:
-            writer.add_file(QUARANTINE, quarantine.lines(broken).encode())
+        report = _write(settings, origin, recordings, work, quarantine, writer)
     shutil.rmtree(work)
-    return BuildResult(samples, len(broken))
+    return report
+
+
+def _check_settings(settings: BuildSettings) -> None:
+    """What can be seen without the source.
+
+    Raises:
+        UserError: an existing output, a name or thresholds that cannot be.
+    """
+    if settings.out.exists():
+        raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
+    if not re.fullmatch(NAME, settings.name or settings.corpus):
+        raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
+    settings.filters.check()
+
+
+def _write(
+    settings: BuildSettings,
+    origin: BuildOrigin,
+    recordings: Sequence[Recording],
+    work: Path,
+    quarantine: Quarantine,
+    writer: ShardWriter,
+) -> BuildReport:
+    """Put the finished clips into shards, and what became of the others beside them.
+
+    Raises:
+        UserError: there is no clip; of a part that is no error, others may have some.
+    """
+    tally, broken, filtered = BuildTally(), [], []
+    for recording, clip, dropped in _finished(settings, recordings, work):
+        if clip is not None:
+            writer.write(recording.split, clip)
+            tally.add(recording.split, clip)
+        elif dropped is not None:
+            filtered.append((recording.key, dropped))
+        else:
+            broken.append(recording.key)
+    if not settings.part and len(broken) + len(filtered) == len(recordings):
+        raise UserError(
+            f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
+            f"{len(broken):,} are broken; {work} has what is known of them"
+        )
+    lines = quarantine.lines(broken) if broken else ""
+    report = tally.report(origin, settings.part, filtered, lines)
+    for name, content in (
+        (QUARANTINE, lines.encode()),
+        (FILTERED, filtered_lines(filtered).encode()),
+        (BUILD_REPORT, report.content),
+    ):
+        if content:
+            writer.add_file(name, content)
+    return report
 
 
 def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> ExtractSettings:
@@ -211,7 +267,7 @@ def _schema(extractor: Extractor) -> FeatureSchema:
     )
 
 
-def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
+def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
     """`<out>.partial`, new or left by a build with the same corpus and encoders."""
     work = settings.out.with_name(f"{settings.out.name}.partial")
     for folder in (CLIPS, CUTS):
@@ -220,29 +276,31 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
         "corpus": settings.corpus,
         "source": str(settings.source.resolve()),
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
-        "schema": _schema(extractor).model_dump(mode="json"),
+        "schema": schema.model_dump(mode="json"),
+        "filters": settings.filters.thresholds,
+        "part": settings.part and str(settings.part),
     }
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
-    _write_atomically(record, json.dumps(made_by).encode())
+    write_atomically(record, json.dumps(made_by).encode())
     return work
 
 
-def _cut_apart(recordings: Sequence[Recording], cuts: Path, pool: Executor) -> list[Recording]:
+def _cut_apart(recordings: Sequence[Recording], work: Path, pool: Executor) -> list[Recording]:
     """The recordings, with numbered parts in the place of those to be cut by their speech."""
-    missing = [one for one in recordings if one.cut and not _cut_path(cuts, one).exists()]
+    missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
     with _progress() as progress:
         task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
-        for future in as_completed([pool.submit(_cut, recording) for recording in missing]):
+        for future in as_completed([pool.submit(cut, recording) for recording in missing]):
             future.result()
             progress.advance(task)
-    return [part for one in recordings for part in (_cut_parts(one, cuts) if one.cut else [one])]
+    return [part for one in recordings for part in (_cut_parts(one, work) if one.cut else [one])]
 
 
-def _cut_parts(recording: Recording, cuts: Path) -> list[Recording]:
+def _cut_parts(recording: Recording, work: Path) -> list[Recording]:
     """The parts of a recording that has been cut; itself where nobody speaks, with this flaw."""
-    spans = json.loads(_cut_path(cuts, recording).read_text("utf8"))
+    spans = json.loads(cut_path(work, recording).read_text("utf8"))
     flaw = SILENT if spans == [] else ""
     return [
         replace(
@@ -259,7 +317,7 @@ def _cut_parts(recording: Recording, cuts: Path) -> list[Recording]:
 def _extract_missing(
     settings: BuildSettings,
     recordings: Sequence[Recording],
-    clips: Path,
+    work: Path,
     quarantine: Quarantine,
     pool: Executor,
 ) -> None:
@@ -269,7 +327,8 @@ def _extract_missing(
         for recording in recordings
         if not _is_plain(recording)
         and not _flaw(recording)
-        and not _clip_path(clips, recording).exists()
+        and not settings.filters.first_failed(_said(recording))
+        and not clip_path(work, recording).exists()
     ]
     for recording in recordings:
         if flaw := _flaw(recording):
@@ -278,7 +337,7 @@ def _extract_missing(
     with _progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
-        futures = {pool.submit(_extract, file): file for file in _files(missing)}
+        futures = {pool.submit(extract, file): file for file in _files(missing)}
         for future in as_completed(futures):
             for recording, reason in future.result():
                 quarantine.add("", recording.key, show_name(recording.media or ""), reason)
@@ -312,8 +371,8 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
     pool = ProcessPoolExecutor(
         settings.workers,
         context,
-        _start_worker,
-        (settings.source, settings.extract, work, stopped),
+        start_worker,
+        (settings.source, settings.extract, settings.filters, work, stopped),
     )
     with pool:
         try:
@@ -329,122 +388,31 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
             raise
 
 
-@dataclass
-class _Worker:
-    source: Source
-    extractor: Extractor
-    work: Path
-    stopped: c_bool
-
-
-_worker: _Worker | None = None
-"""What one process of the pool works with; set when it starts."""
-
-
-def _start_worker(source: Path, extract: ExtractSettings, work: Path, stopped: c_bool) -> None:
-    global _worker  # noqa: PLW0603  (a pool's initialiser has no other way to hand something on)
-    torch.set_num_threads(1)
-    _worker = _Worker(open_source(source), Extractor.load(extract), work, stopped)
-
-
-def _cut(recording: Recording) -> None:
-    """In a worker: find the speech of one recording, and keep where it is.
-
-    What cannot be decoded is left whole; it is decoded once more and then quarantined.
-    """
-    assert _worker is not None, "the pool's initialiser has run"
-    assert recording.media is not None, "there is nothing to be cut"
-    spans: list[tuple[float, float]] | None = None
-    reasons = (MediaError, MemoryError, OSError, KeyError)
-    with suppress(*reasons), _worker.source.open(recording.media) as media:
-        sound = decode_track(media, SAMPLE_RATE)
-        spans = None if sound is None else find_utterances(sound.samples)
-    _write_atomically(_cut_path(_worker.work / CUTS, recording), json.dumps(spans).encode())
-
-
-def _extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
-    """In a worker: the recordings of one file -> finished clips.
-
-    Returns:
-        Those that cannot be used, and why. Other exceptions are defects.
-    """
-    assert _worker is not None, "the pool's initialiser has run"
-    failed: list[tuple[Recording, str]] = []
-    for recording, part in _decoded(_worker, recordings):
-        if _worker.stopped.value:
-            break
-        try:
-            _finish(_worker, recording, part)
-        except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
-            failed.append((recording, " ".join(str(error).split()) or type(error).__name__))
-    return failed
-
-
-def _decoded(
-    worker: _Worker, recordings: Sequence[Recording]
-) -> Iterator[tuple[Recording, Part | MediaError | None]]:
-    """The recordings of one file, and what there is of each."""
-    name = recordings[0].media
-    if name is None:
-        yield from ((one, None) for one in recordings)
-        return
-    try:
-        media = worker.source.open(name)
-    except (OSError, KeyError) as error:
-        yield from ((one, MediaError(f"the file cannot be read ({error})")) for one in recordings)
-        return
-    with media:
-        yield from worker.extractor.parts(recordings, media)
-
-
-def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | None) -> None:
-    """Write the clip of one recording."""
-    if isinstance(part, MediaError):
-        raise part
-    clip = worker.extractor.clip(recording, part)
-    if recording.image is not None:
-        clip = replace(clip, image=_jpeg(worker.source.read(recording.image)))
-    if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
-        raise MediaError(NOTHING)
-    members = clip_members(clip)
-    clip_from_members(recording.key, dict(members))  # refuses rows that are not finite
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for suffix, content in members:
-            member = tarfile.TarInfo(suffix)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    _write_atomically(_clip_path(worker.work / CLIPS, recording), buffer.getvalue())
-
-
-def _jpeg(content: bytes) -> bytes:
-    """The content of a JPEG file, if it can be decoded.
-
-    Raises:
-        MediaError: it cannot.
-    """
-    picture = None
-    if content.startswith(b"\xff\xd8"):
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    if picture is None:
-        raise MediaError("the image is no JPEG file, or is damaged")
-    return content
-
-
-def _finished(recordings: Sequence[Recording], clips: Path) -> Iterator[tuple[str, Clip]]:
-    """Split and clip of every recording that could be decoded, in the corpus's order."""
+def _finished(
+    settings: BuildSettings, recordings: Sequence[Recording], work: Path
+) -> Iterator[Outcome]:
+    """What became of every recording, in the corpus's order."""
     for recording in recordings:
-        path = _clip_path(clips, recording)
-        if _flaw(recording):
-            continue
+        path, said = clip_path(work, recording), _said(recording)
+        kept = None
         if _is_plain(recording):
-            yield recording.split, describe(Clip(recording.key), recording)
+            kept = Kept(Clip(recording.key), said)
         elif path.exists():
-            with tarfile.open(path) as tar:
-                files = [(member.name, tar.extractfile(member)) for member in tar]
-                members = {name: file.read() for name, file in files if file is not None}
-            clip = clip_from_members(recording.key, members)
-            yield recording.split, describe(clip, recording)  # the corpus may have been corrected
+            kept = read_kept(path, recording.key)
+        # The text is the present one: the corpus may have been corrected.
+        measures = replace(kept.measures, words=said.words) if kept else said
+        dropped = settings.filters.first_failed(measures)
+        if _flaw(recording):
+            yield Outcome(recording, None, None)
+        elif dropped or not kept or not kept.clip:
+            yield Outcome(recording, None, dropped)
+        else:
+            yield Outcome(recording, describe(kept.clip, recording), None)
+
+
+def _said(recording: Recording) -> Measures:
+    """What filters can judge before anything is decoded."""
+    return Measures(words=count_words(recording.text))
 
 
 def _is_plain(recording: Recording) -> bool:
@@ -455,29 +423,3 @@ def _is_plain(recording: Recording) -> bool:
 def _flaw(recording: Recording) -> str:
     """Why it cannot be used, as far as that is known before it is decoded."""
     return recording.flaw or (NOTHING if _is_plain(recording) and not recording.text else "")
-
-
-def _clip_path(clips: Path, recording: Recording) -> Path:
-    """Where the finished clip lies."""
-    decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
-    return clips / f"{_hash(recording.key, *decoded, recording.image)}.tar"
-
-
-def _cut_path(cuts: Path, recording: Recording) -> Path:
-    """Where the spans of a recording that is to be cut lie."""
-    return cuts / f"{_hash(recording.media)}.json"
-
-
-def _hash(*parts: object) -> str:
-    """A file's name for what it was made of: a corpus that has changed does not find the old."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """The file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -52,11 +53,28 @@ def build(
     max_broken: Annotated[
         int, typer.Option(min=0, help="Stop after so many recordings that cannot be used.")
     ] = 100,
+    min_words: Annotated[int | None, typer.Option(help="Drop clips whose text has fewer.")] = None,
+    min_duration_s: Annotated[float | None, typer.Option(help="Drop shorter clips.")] = None,
+    max_duration_s: Annotated[float | None, typer.Option(help="Drop longer clips.")] = None,
+    min_speech_dbfs: Annotated[
+        float | None, typer.Option(help="Drop clips whose sound is quieter (RMS), e.g. -50.")
+    ] = None,
+    min_face_share: Annotated[
+        float | None, typer.Option(help="Drop clips of video with a face in fewer frames: 0 to 1.")
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(help="Build share i/n alone, into OUT.parts/i-of-n; then 'memo data merge'."),
+    ] = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
+    from data_pipeline.build_part import parse_part  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
+    from data_pipeline.filters import Filters  # noqa: PLC0415
 
+    share = None if part is None else parse_part(part)
+    out = share.folder(out) if share else out
     settings = BuildSettings(
         corpus,
         source,
@@ -67,10 +85,19 @@ def build(
         samples_per_shard,
         max_broken,
         {} if transcripts is None else {"transcripts": transcripts},
+        Filters(min_words, min_duration_s, max_duration_s, min_speech_dbfs, min_face_share),
+        share,
     )
-    result = build_dataset(settings)
-    counts = ", ".join(f"{count} {split}" for split, count in result.samples.items())
-    typer.echo(f"wrote {out}: {counts} clips; {result.quarantined} recordings were broken")
+    began_s = monotonic()
+    report = build_dataset(settings)
+    for line in report.table():
+        typer.echo(line)
+    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items()) or "no"
+    typer.echo(
+        f"wrote {out}: {counts} clips; {sum(report.filtered.values())} were dropped by filters, "
+        f"{report.quarantined} recordings were broken; "
+        f"{monotonic() - began_s:,.0f} s since the command began"
+    )
 
 
 @data.command()
@@ -133,10 +160,18 @@ def merge(
     datasets: Annotated[list[str], typer.Argument(help="Folders with dataset.json, or URLs.")],
     out: Out,
 ) -> None:
-    """Write the clips of several datasets, made with the same encoders, into one."""
+    """Write the clips of several datasets with the same encoders, or all parts of one, into one."""
+    from data_pipeline.merge_parts import find_parts, merge_parts  # noqa: PLC0415
     from data_pipeline.shards.merge import merge_datasets  # noqa: PLC0415
 
-    samples = merge_datasets([parse_place(dataset) for dataset in datasets], out)
+    places = [parse_place(dataset) for dataset in datasets]
+    if parts := find_parts(places):
+        report = merge_parts(parts, out)
+        samples = report.samples
+        for line in report.table():
+            typer.echo(line)
+    else:
+        samples = merge_datasets(places, out)
     counts = ", ".join(f"{count} {split}" for split, count in samples.items())
     typer.echo(f"wrote {out}: {counts} clips")
 

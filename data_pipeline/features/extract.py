@@ -140,7 +140,7 @@ class Extractor:
         face, expression = self._face_rows(frames, aligned)
         return replace(
             clip,
-            duration_s=_duration_s(sound, len(frames), self.face_fps),
+            duration_s=length_s(sound, len(frames), self.face_fps),
             face=face,
             expression=expression,
             speech=self._speech_rows(sound),
@@ -240,7 +240,7 @@ def show_name(name: str) -> str:
     return name.encode("utf8", "backslashreplace").decode()
 
 
-def _duration_s(sound: NDArray[np.float32] | None, frames: int, face_fps: float) -> float:
-    """The longer of sound and picture, in seconds."""
+def length_s(sound: NDArray[np.float32] | None, frames: int, face_fps: float) -> float:
+    """The longer of sound (samples at 16 kHz) and pictures, in seconds."""
     of_sound = 0.0 if sound is None else len(sound) / SAMPLE_RATE
     return round(max(of_sound, frames / face_fps), 3)

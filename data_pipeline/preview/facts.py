@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.build_report import BUILD_REPORT
 from data_pipeline.clip import EXPRESSION, FACE, IMAGE, MEMBERS, SPEECH, BadSampleError, Clip, Label
 from data_pipeline.quarantine import QUARANTINE, count_reasons
 from data_pipeline.shards.dataset import DatasetInfo
@@ -35,7 +36,6 @@ LONGEST_NAME = 80
 OTHERS = "(others)"
 """What names are counted as, once there are `MOST_NAMES`."""
 
-BUILD_REPORT = "build_report.json"
 MOST_FILE = 1 << 26
 """Bytes that are read of a file beside `dataset.json`."""
 MOST_COUNTS = 200

@@ -42,13 +42,18 @@ def merge_datasets(places: Sequence[Place], out: Path) -> dict[str, int]:
             for split in dataset.info.splits:
                 clips = dataset.split(split)
                 for sample in range(len(clips)):
-                    clip = _read(dataset.place, clips, sample)
+                    clip = read_sound(dataset.place, clips, sample)
                     writer.write(split, replace(clip, key=_key(dataset.info.name, clip.key)))
                 samples[split] = samples.get(split, 0) + len(clips)
     return samples
 
 
-def _read(place: Place, clips: Split, sample: int) -> Clip:
+def read_sound(place: Place, clips: Split, sample: int) -> Clip:
+    """A clip that is to be written into another dataset.
+
+    Raises:
+        UserError: it is broken; names it.
+    """
     try:
         return clips.read(sample)
     except BadSampleError as error:

@@ -118,6 +118,12 @@ def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None
     named = [json.loads(line) for line in (settings.out / "quarantine.jsonl").open()]
     assert [(line["key"], line["member"]) for line in named] == [("c3", "clips/c3.mp4")]
     assert "cannot be decoded" in named[0]["reason"]
+    report = json.loads((settings.out / "build_report.json").read_text())
+    assert report == result.model_dump(mode="json")
+    assert (report["recordings"], report["samples"]) == (CLIPS, result.samples)
+    assert report["broken"] == {"the sound cannot be decoded": 1}
+    assert report["missing"] == {"text": 0, "face": 0, "speech": 0}
+    assert report["seconds"] == {"train": 3.584}
 
 
 @pytest.mark.usefixtures("in_process")
@@ -162,7 +168,7 @@ def korean_corpus(root: Path, files: list[str], labels: list[str]) -> Path:
 def test_keys_that_cannot_be_are_refused_before_anything_is_encoded(
     settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(build, "_extract")
+    monkeypatch.delattr(build, "extract")
     settings = replace(settings, corpus="korean_speech")
     twice = korean_corpus(tmp_path / "twice", ["a/1.wav", "b/1.wav"], ["joy"] * 2)
     with pytest.raises(UserError, match=r"a/1\.wav and b/1\.wav would both be clip '1'"):

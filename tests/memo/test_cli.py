@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.build import BuildResult, BuildSettings
+from data_pipeline.build import BuildSettings
+from data_pipeline.build_report import BuildOrigin, BuildReport, BuildTally
 from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
+from data_pipeline.filters import Filters
 from memo.cli import main
 from memo.tokenizer import load_tokenizer
 
@@ -102,21 +104,28 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not issubclass(ZeroDivisionError, UserError)
 
 
-def test_build_hands_the_transcripts_on(
+def test_build_hands_its_options_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given: list[BuildSettings] = []
+    origin = BuildOrigin(
+        corpus="videos", corpus_sha256="0", filters=Filters(), samples_per_shard=100
+    )
 
-    def built(settings: BuildSettings) -> BuildResult:
+    def built(settings: BuildSettings) -> BuildReport:
         given.append(settings)
-        return BuildResult({"train": 1}, 0)
+        return BuildTally().report(origin, None, [], "")
 
     with monkeypatch.context() as patched:
         patched.setattr("data_pipeline.build.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
         assert run(monkeypatch, *command, "--transcripts", "all.tsv") == 0
-    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}]
+        assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
+        assert run(monkeypatch, *command, "--part", "2/8") == 0
+    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}, {}, {}]
+    assert given[2].filters == Filters(2, min_speech_dbfs=-50)
+    assert [one.out for one in given[2:]] == [Path("out"), Path("out.parts/2-of-8")]
     (tmp_path / "in").mkdir()
     for corpus, message in (
         ("grid", "--transcripts: not for corpus grid, but for videos"),

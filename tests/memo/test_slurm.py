@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.errors import UserError
 from memo.cli import main
-from memo.slurm import CODE, Resources, Submission, render, submit
+from memo.slurm import CODE, ROOT, Resources, Submission, render, submit
 
 CONFIG = "name: mine\nsteps: 7\n"
 
@@ -244,6 +244,44 @@ def test_a_fold_that_never_ends_is_given_up(
     text = render(tuning).split("#!/usr/bin/env bash")[1]
     assert run_script(stubs, text, SLURM_RESTART_COUNT=restarts) == status
     assert requeued(stubs) == (status == 0)
+
+
+def run_build(stubs: Stubs, arguments: str, **slurm: str) -> int:
+    """Exit status of the script that builds shards."""
+    text = (ROOT / "launch" / "slurm" / "build_shards.sbatch").read_text()
+    return run_script(stubs, f"set -- {arguments}\n{text}", MEMO_CODE=str(ROOT), **slurm)
+
+
+def test_a_part_is_a_task_of_the_array(stubs: Stubs, capfd: pytest.CaptureFixture[str]) -> None:
+    stubs.add("srun", 'shift; exec "$@"')
+    arguments = "8 grid --source 'my grid' --out out --workers 3"
+    task = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_CPUS_PER_TASK": "16"}
+    stubs.add("scontrol", "echo PreemptTime=None")
+    assert run_build(stubs, arguments, **task) == 2
+    assert "my grid" in capfd.readouterr().err  # the command itself has looked for the source
+    build = ["python", "-c", "from memo.cli import main; main()", "data", "build"]
+    build += ["--workers", "16", "grid", "--source", "my grid", "--out", "out"]
+    build += ["--workers", "3", "--part", "2/8"]
+    assert stubs.calls[2 : 2 + len(build)] == build
+
+
+@pytest.mark.parametrize(("arguments", "task"), [("8 grid", ""), ("grid", "2"), ("", "2")])
+def test_a_build_without_an_array_or_a_number_of_parts_is_refused(
+    arguments: str, task: str, stubs: Stubs, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_build(stubs, arguments, SLURM_ARRAY_TASK_ID=task) == 2
+    assert "write: sbatch --array=1-8" in capfd.readouterr().err
+    assert not (stubs.folder / "calls").exists()
+
+
+@pytest.mark.parametrize(("preempted", "again"), [("None", False), ("2026-01-01", True)])
+def test_a_part_that_was_preempted_goes_back_to_the_queue(
+    preempted: str, again: bool, stubs: Stubs
+) -> None:
+    stubs.add("srun", "exit 143")
+    stubs.add("scontrol", f"echo '   PreemptTime={preempted}'")
+    assert run_build(stubs, "8 grid", SLURM_ARRAY_TASK_ID="2") == (0 if again else 143)
+    assert requeued(stubs) == again
 
 
 def test_a_container_runs_the_same_command(stubs: Stubs) -> None:

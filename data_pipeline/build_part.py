@@ -1,0 +1,51 @@
+"""`--part i/n`: the share of a corpus that one task of an array builds."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
+
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError
+
+
+@dataclass(frozen=True)
+class BuildPart:
+    """Part `number`, from 1, of a corpus that is built in `of` parts."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def folder(self, out: Path) -> Path:
+        """Where this part of the dataset `out` is written."""
+        return out.with_name(f"{out.name}.parts") / f"{self.number}-of-{self.of}"
+
+    def share(self, recordings: Sequence[Recording]) -> list[Recording]:
+        """Its recordings, which follow one another.
+
+        Those of one file are decoded together, so that they are of one part; where files have many,
+        a part may have none.
+        """
+        chosen, begin = [], 0
+        for at, one in enumerate(recordings):
+            if not at or one.media is None or one.media != recordings[at - 1].media:
+                begin = at
+            if begin * self.of // len(recordings) == self.number - 1:
+                chosen.append(one)
+        return chosen
+
+
+def parse_part(text: str) -> BuildPart:
+    """Read `i/n`.
+
+    Raises:
+        UserError: it is none.
+    """
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--part {text}: give i/n with i from 1 to n, e.g. 3/8")
+    return BuildPart(int(found[1]), int(found[2]))

@@ -1,0 +1,206 @@
+"""`build_report.json`: how many recordings became clips, and what became of the others."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import pydantic
+from pydantic import Field
+
+from data_pipeline.build_part import BuildPart
+from data_pipeline.clip import Clip
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError
+from data_pipeline.filters import Dropped, Filters
+from data_pipeline.quarantine import count_reasons
+from data_pipeline.shards.dataset import Record
+from data_pipeline.shards.reader import Dataset
+
+BUILD_REPORT = "build_report.json"
+MODALITIES = ("text", "face", "speech")
+MOST_REPORT = 1 << 26
+"""Bytes that are read of one."""
+LONGEST_KIND = 80
+"""Characters of a kind of fault; decoders say more than fits into a table."""
+
+
+class BuildOrigin(Record):
+    """What the parts of one build have in common, beside the encoders in `dataset.json`.
+
+    Attributes:
+        corpus: its name.
+        corpus_sha256: hash of all that the corpus says of its recordings.
+        filters: thresholds, those that are off as null.
+        samples_per_shard: clips of one tar.
+    """
+
+    format: Literal["memo-build/1"] = "memo-build/1"
+    corpus: str
+    corpus_sha256: str
+    filters: Filters
+    samples_per_shard: int = Field(gt=0)
+
+
+class BuildReport(BuildOrigin):
+    """The whole of `build_report.json`; every recording is written, filtered out or broken.
+
+    No times are in it: the same corpus and settings give the same report, whatever the number of
+    processes or interruptions.
+
+    Attributes:
+        part: of the corpus; None is all of it.
+        recordings: utterances of the corpus, after long media were cut.
+        samples: split -> clips that were written.
+        seconds: split -> length of these clips.
+        missing: modality -> clips that were written without it.
+        filtered: each filter that is on -> clips that it dropped; `filtered.jsonl` names them.
+        broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
+    """
+
+    part: BuildPart | None
+    recordings: int
+    samples: dict[str, int]
+    seconds: dict[str, float]
+    missing: dict[str, int]
+    filtered: dict[str, int]
+    broken: dict[str, int]
+
+    @property
+    def quarantined(self) -> int:
+        """Recordings that cannot be used."""
+        return sum(self.broken.values())
+
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+    def table(self) -> list[str]:
+        """Lines for the terminal: counts, and their shares of all recordings or clips."""
+        clips = sum(self.samples.values())
+        rows = [("recordings", self.recordings, self.recordings)]
+        rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
+        rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
+        for name, threshold in self.filters.thresholds.items():
+            count = self.filtered.get(name, 0)
+            rows.append((f"filtered: {name} {threshold:g}", count, self.recordings))
+        rows += [(f"broken: {kind}", count, self.recordings) for kind, count in self.broken.items()]
+        width = max(len(name) for name, _, _ in rows) + 2
+        lines = [f"{name:<{width}}{count:>10,}{_percent(count, of)}" for name, count, of in rows]
+        return [*lines, f"{'hours of media':<{width}}{sum(self.seconds.values()) / 3600:>10,.2f}"]
+
+
+class BuildTally:
+    """Counts the clips of a build while they are written."""
+
+    def __init__(self) -> None:
+        self._samples: Counter[str] = Counter()
+        self._milliseconds: Counter[str] = Counter()  # whole numbers: sums do not depend on order
+        self._missing = dict.fromkeys(MODALITIES, 0)
+
+    def add(self, split: str, clip: Clip) -> None:
+        """Count a clip that is written."""
+        self._samples[split] += 1
+        self._milliseconds[split] += round(1000 * clip.duration_s)
+        has = ((clip.text or "").strip(), clip.face is not None, clip.speech is not None)
+        for name, there in zip(MODALITIES, has, strict=True):
+            self._missing[name] += not there
+
+    def report(
+        self,
+        origin: BuildOrigin,
+        part: BuildPart | None,
+        filtered: Iterable[tuple[str, Dropped]],
+        quarantine: str,
+    ) -> BuildReport:
+        """What came out.
+
+        Args:
+            origin: of the clips.
+            part: of the corpus.
+            filtered: keys of the clips that were dropped, and why.
+            quarantine: the lines that name the broken recordings.
+        """
+        broken = count_kinds(quarantine.splitlines())
+        dropped = Counter(one.filter for _, one in filtered)
+        return BuildReport(
+            **dict(origin),
+            part=part,
+            recordings=self._samples.total() + dropped.total() + sum(broken.values()),
+            samples=dict(self._samples),
+            seconds=_seconds(self._milliseconds),
+            missing=self._missing,
+            filtered={name: dropped[name] for name in origin.filters.thresholds},
+            broken=broken,
+        )
+
+
+def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
+    """The report of one build that has made what its parts have.
+
+    Args:
+        parts: all of them, in order.
+    """
+    milliseconds: Counter[str] = Counter()
+    for part in parts:
+        milliseconds.update({name: round(1000 * one) for name, one in part.seconds.items()})
+    counts: dict[str, Counter[str]] = {}
+    for name in ("samples", "missing", "filtered", "broken"):
+        counts[name] = Counter()
+        for part in parts:
+            counts[name].update(getattr(part, name))
+    return BuildReport(
+        **{name: getattr(parts[0], name) for name in BuildOrigin.model_fields},
+        part=None,
+        recordings=sum(part.recordings for part in parts),
+        samples=counts["samples"],
+        seconds=_seconds(milliseconds),
+        missing=counts["missing"],
+        filtered=counts["filtered"],
+        broken=dict(sorted(counts["broken"].items())),
+    )
+
+
+def read_report(dataset: Dataset) -> BuildReport | None:
+    """The report beside a dataset; None if there is none.
+
+    Raises:
+        UserError: it is not of the format.
+    """
+    content = dataset.beside(BUILD_REPORT, MOST_REPORT)
+    if content is None:
+        return None
+    try:
+        return BuildReport.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        place = dataset.place / BUILD_REPORT
+        raise UserError(f"{place} is no memo-build/1: {where}: {first['msg']}") from None
+
+
+def hash_recordings(recordings: Iterable[Recording]) -> str:
+    """Hash of all that a corpus says of its recordings."""
+    digest = hashlib.sha256()
+    for one in recordings:
+        digest.update(repr(one).encode("utf8", "backslashreplace"))
+    return digest.hexdigest()
+
+
+def _seconds(milliseconds: Mapping[str, int]) -> dict[str, float]:
+    return {split: number / 1000 for split, number in milliseconds.items()}
+
+
+def count_kinds(quarantine: Iterable[str]) -> dict[str, int]:
+    """How many recordings are broken in which way: reasons without what is of one file alone."""
+    kinds: Counter[str] = Counter()
+    for reason, count in count_reasons(quarantine).items():
+        kind = re.sub(r" \(.*\)", "", reason)  # what the decoder said
+        kinds[re.sub(r"\d+(\.\d+)?", "N", kind)[:LONGEST_KIND]] += count
+    return dict(sorted(kinds.items()))
+
+
+def _percent(count: int, of: int) -> str:
+    return f"{count / of:>9.1%}" if of else ""

@@ -1,0 +1,154 @@
+"""What one process of a build does: raw files -> the kept clips, one file after the other."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ctypes import c_bool
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data_pipeline.clip import NOTHING, BadSampleError, Clip
+from data_pipeline.corpora.base import Recording
+from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.features.activity import find_utterances
+from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
+from data_pipeline.features.video import MediaError, decode_track
+from data_pipeline.filters import Filters, Measures, speech_level
+from data_pipeline.kept import clip_path, cut_path, keep, write_atomically
+
+
+@dataclass
+class _Worker:
+    source: Source
+    extractor: Extractor
+    filters: Filters
+    work: Path
+    stopped: c_bool
+
+
+_worker: _Worker | None = None
+"""What one process of the pool works with; set when it starts."""
+
+
+def start_worker(
+    source: Path, extract: ExtractSettings, filters: Filters, work: Path, stopped: c_bool
+) -> None:
+    """Open the source and load the encoders, once in each process.
+
+    Args:
+        source: the raw files, unpacked.
+        extract: the encoders.
+        filters: what they drop is not encoded, or not kept.
+        work: folder of what is kept.
+        stopped: set when the build is stopped; what has begun is left off then.
+    """
+    global _worker  # noqa: PLW0603  (a pool's initialiser has no other way to hand something on)
+    torch.set_num_threads(1)
+    _worker = _Worker(open_source(source), Extractor.load(extract), filters, work, stopped)
+
+
+def cut(recording: Recording) -> None:
+    """Find the speech of one recording, and keep where it is.
+
+    What cannot be decoded is left whole; it is decoded once more and then quarantined.
+    """
+    assert _worker is not None, "the pool's initialiser has run"
+    assert recording.media is not None, "there is nothing to be cut"
+    spans: list[tuple[float, float]] | None = None
+    reasons = (MediaError, MemoryError, OSError, KeyError)
+    with suppress(*reasons), _worker.source.open(recording.media) as media:
+        sound = decode_track(media, SAMPLE_RATE)
+        spans = None if sound is None else find_utterances(sound.samples)
+    write_atomically(cut_path(_worker.work, recording), json.dumps(spans).encode())
+
+
+def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
+    """The recordings of one file -> finished clips.
+
+    Returns:
+        Those that cannot be used, and why. Other exceptions are defects.
+    """
+    assert _worker is not None, "the pool's initialiser has run"
+    failed: list[tuple[Recording, str]] = []
+    for recording, part in _decoded(_worker, recordings):
+        if _worker.stopped.value:
+            break
+        try:
+            _finish(_worker, recording, part)
+        except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
+            failed.append((recording, " ".join(str(error).split()) or type(error).__name__))
+    return failed
+
+
+def _decoded(
+    worker: _Worker, recordings: Sequence[Recording]
+) -> Iterator[tuple[Recording, Part | MediaError | None]]:
+    """The recordings of one file, and what there is of each."""
+    name = recordings[0].media
+    if name is None:
+        yield from ((one, None) for one in recordings)
+        return
+    try:
+        media = worker.source.open(name)
+    except (OSError, KeyError) as error:
+        yield from ((one, MediaError(f"the file cannot be read ({error})")) for one in recordings)
+        return
+    with media:
+        yield from worker.extractor.parts(recordings, media)
+
+
+def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | None) -> None:
+    """Keep the clip of one recording, or that a filter drops it."""
+    if isinstance(part, MediaError):
+        raise part
+    measures, clip = _measure(worker, part), None
+    if worker.filters.first_failed(measures) is None:
+        clip = _encode(worker, recording, part)
+        measures = replace(measures, face_share=_face_share(clip, part))
+        if worker.filters.first_failed(measures) is not None:
+            clip = None
+    keep(clip_path(worker.work, recording), clip, measures)
+
+
+def _measure(worker: _Worker, part: Part | None) -> Measures:
+    """What can be said of a recording before it is encoded."""
+    if part is None:
+        return Measures()
+    duration_s = length_s(part.sound, len(part.frames), worker.extractor.face_fps)
+    return Measures(duration_s=duration_s, speech_dbfs=speech_level(part.sound))
+
+
+def _encode(worker: _Worker, recording: Recording, part: Part | None) -> Clip:
+    """The clip of one recording."""
+    clip = worker.extractor.clip(recording, part)
+    if recording.image is not None:
+        clip = replace(clip, image=_jpeg(worker.source.read(recording.image)))
+    if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
+        raise MediaError(NOTHING)
+    return clip
+
+
+def _face_share(clip: Clip, part: Part | None) -> float | None:
+    """Share of the frames in which a face was found; None of no video."""
+    if part is None or not len(part.frames):
+        return None
+    posteriors = clip.expression  # zeros where there is no face, as features of one may be, too
+    return 0.0 if posteriors is None else round(float(posteriors.any(axis=1).mean()), 4)
+
+
+def _jpeg(content: bytes) -> bytes:
+    """The content of a JPEG file, if it can be decoded.
+
+    Raises:
+        MediaError: it cannot.
+    """
+    picture = None
+    if content.startswith(b"\xff\xd8"):
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    if picture is None:
+        raise MediaError("the image is no JPEG file, or is damaged")
+    return content

@@ -1,0 +1,87 @@
+"""What a build keeps of each recording in `<out>.partial/` until it is done.
+
+Every file is written under a temporary name and renamed, so that a build that was killed finds it
+whole or not at all.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipeline.clip import Clip, clip_from_members, clip_members
+from data_pipeline.corpora.base import Recording
+from data_pipeline.filters import Measures
+
+CLIPS = "clips"
+CUTS = "cuts"
+_MEASURES = "measures.json"
+
+
+class Kept(NamedTuple):
+    """What is kept of a recording.
+
+    Attributes:
+        clip: None if a filter has dropped it.
+        measures: by which filters judge it.
+    """
+
+    clip: Clip | None
+    measures: Measures
+
+
+def clip_path(work: Path, recording: Recording) -> Path:
+    """Where the finished clip lies."""
+    decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
+    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image)}.tar"
+
+
+def cut_path(work: Path, recording: Recording) -> Path:
+    """Where the spans of a recording that is to be cut lie."""
+    return work / CUTS / f"{_hash(recording.media)}.json"
+
+
+def keep(path: Path, clip: Clip | None, measures: Measures) -> None:
+    """Write what came of a recording.
+
+    Raises:
+        BadSampleError: the clip could not be read again, e.g. for rows that are not finite.
+    """
+    members = [] if clip is None else clip_members(clip)
+    if clip is not None:
+        clip_from_members(clip.key, dict(members))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in [*members, (_MEASURES, json.dumps(asdict(measures)).encode())]:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_kept(path: Path, key: str) -> Kept:
+    """What `keep` has written."""
+    with tarfile.open(path) as tar:
+        files = [(member.name, tar.extractfile(member)) for member in tar]
+        members = {name: file.read() for name, file in files if file is not None}
+    measures = Measures(**json.loads(members.pop(_MEASURES)))
+    return Kept(clip_from_members(key, members) if members else None, measures)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _hash(*parts: object) -> str:
+    """A file's name for what it was made of: a corpus that has changed does not find the old."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

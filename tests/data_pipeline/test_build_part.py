@@ -1,0 +1,34 @@
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.build_part import BuildPart, parse_part
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError
+
+
+@given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 9))
+def test_parts_are_the_whole_in_its_order_and_divide_no_file(
+    media: list[str | None], of: int
+) -> None:
+    recordings = [Recording(f"k{at}", "train", name) for at, name in enumerate(media)]
+    parts = [BuildPart(number, of).share(recordings) for number in range(1, of + 1)]
+    assert [one for part in parts for one in part] == recordings
+    filled = [part for part in parts if part]
+    for before, after in pairwise(filled):
+        assert before[-1].media is None or before[-1].media != after[0].media
+
+
+def test_parts_are_of_like_size() -> None:
+    recordings = [Recording(f"k{at}", "train", f"{at}.wav") for at in range(100)]
+    sizes = [len(BuildPart(number, 7).share(recordings)) for number in range(1, 8)]
+    assert set(sizes) == {14, 15}
+
+
+@pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b"])
+def test_what_is_no_part_is_refused(text: str) -> None:
+    assert parse_part("3/8") == BuildPart(3, 8)
+    with pytest.raises(UserError, match=r"give i/n with i from 1 to n, e\.g\. 3/8"):
+        parse_part(text)

@@ -1,0 +1,55 @@
+import json
+
+import numpy as np
+
+from data_pipeline.build_report import BuildOrigin, BuildTally, count_kinds
+from data_pipeline.clip import Clip
+from data_pipeline.filters import Dropped, Filters
+
+ROWS = np.ones((2, 3), np.float16)
+
+
+def quarantine(*reasons: str) -> str:
+    return "".join(json.dumps({"key": "k", "reason": reason}) + "\n" for reason in reasons)
+
+
+def test_reasons_that_differ_in_numbers_or_in_what_the_decoder_said_are_of_one_kind() -> None:
+    lines = quarantine(
+        "the video cannot be decoded from 1.25 s on",
+        "the video cannot be decoded from 3 s on",
+        "the sound cannot be decoded (Invalid data (5) in a)",
+        "the sound cannot be decoded (End of file)",
+        "x" * 1000,
+    )
+    assert count_kinds(lines.splitlines()) == {
+        "the sound cannot be decoded": 2,
+        "the video cannot be decoded from N s on": 2,
+        "x" * 80: 1,
+    }
+
+
+def test_every_recording_is_counted_once_and_shares_are_of_all_of_them() -> None:
+    tally = BuildTally()
+    tally.add("train", Clip("a", text=" ", duration_s=0.1, face=ROWS, speech=ROWS))
+    tally.add("train", Clip("b", text="so", duration_s=0.2))
+    tally.add("valid", Clip("c", text="so", duration_s=3600, speech=ROWS))
+    dropped = [("d", Dropped("max_duration_s", 9, 2.5))]
+    filters = Filters(min_words=1, max_duration_s=2.5)
+    origin = BuildOrigin(corpus="grid", corpus_sha256="0", filters=filters, samples_per_shard=100)
+    report = tally.report(origin, None, dropped, quarantine("it is broken"))
+    assert (report.recordings, report.quarantined) == (5, 1)
+    assert report.samples == {"train": 2, "valid": 1}
+    assert report.seconds == {"train": 0.3, "valid": 3600}
+    assert report.missing == {"text": 1, "face": 2, "speech": 1}
+    assert [line.split() for line in report.table()] == [
+        ["recordings", "5", "100.0%"],
+        ["written:", "train", "2", "40.0%"],
+        ["written:", "valid", "1", "20.0%"],
+        ["without", "text", "1", "33.3%"],
+        ["without", "face", "2", "66.7%"],
+        ["without", "speech", "1", "33.3%"],
+        ["filtered:", "min_words", "1", "0", "0.0%"],
+        ["filtered:", "max_duration_s", "2.5", "1", "20.0%"],
+        ["broken:", "it", "is", "broken", "1", "20.0%"],
+        ["hours", "of", "media", "1.00"],
+    ]

@@ -1,0 +1,113 @@
+"""Parts of a build, and what they are together."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.build_part import BuildPart
+from data_pipeline.errors import UserError
+from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.filters import Filters
+from data_pipeline.merge_parts import find_parts, merge_parts
+from data_pipeline.shards.dataset import FeatureSchema
+from tests.data_pipeline.mixed_corpus import FILTERS, ROWS, write_corpus, write_table
+from tests.data_pipeline.shards.test_merge import write
+from tests.data_pipeline.test_build import content
+
+pytestmark = pytest.mark.usefixtures("in_process")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, extract_settings: ExtractSettings) -> BuildSettings:
+    root = write_corpus(tmp_path / "mine")
+    return BuildSettings(
+        "table",
+        root,
+        tmp_path / "out",
+        extract_settings,
+        samples_per_shard=2,
+        filters=FILTERS,
+    )
+
+
+def build_part(settings: BuildSettings, number: int, of: int) -> Path:
+    part = BuildPart(number, of)
+    out = part.folder(settings.out)
+    build_dataset(replace(settings, part=part, out=out))
+    return out
+
+
+@pytest.mark.parametrize("of", [1, 4, 12])
+def test_all_parts_in_whatever_order_are_one_build_bit_for_bit(
+    settings: BuildSettings, of: int
+) -> None:
+    build_dataset(settings)
+    parts = [build_part(settings, number, of) for number in range(1, of + 1)]
+    merged = settings.out.with_name("merged")
+    merge_parts(find_parts(parts[::-1]), merged)
+    assert content(merged) == content(settings.out)
+
+
+def test_a_part_may_have_no_clip_but_not_all_of_them(settings: BuildSettings) -> None:
+    settings = replace(settings, filters=Filters(4, max_duration_s=0.01))
+    parts = [build_part(settings, number, 2) for number in (1, 2)]
+    assert json.loads((parts[0] / "dataset.json").read_text())["shards"] == []
+    with pytest.raises(UserError, match="no recording of the 2 parts can be used"):
+        merge_parts(find_parts(parts), settings.out)
+    assert not settings.out.exists()
+
+
+def test_a_part_that_has_lost_its_quarantine_is_refused(settings: BuildSettings) -> None:
+    parts = [build_part(settings, number, 2) for number in (1, 2)]
+    (parts[1] / "quarantine.jsonl").unlink()
+    with pytest.raises(UserError, match=r"names 0 recordings, .* counts 1; build part 2/2 again"):
+        merge_parts(find_parts(parts), settings.out)
+    assert not settings.out.exists()
+
+
+def test_parts_that_are_missing_or_there_twice_are_named(settings: BuildSettings) -> None:
+    first, third = (build_part(settings, number, 4) for number in (1, 3))
+    with pytest.raises(UserError, match="of the parts there is no 2/4, 4/4; build it with --part"):
+        find_parts([first, third])
+    shutil.copytree(first, first.with_name("copy"))
+    with pytest.raises(UserError, match=r"1-of-4 and .*copy are both part 1/4"):
+        find_parts([first, third, first.with_name("copy")])
+
+
+def test_parts_of_different_builds_are_refused(settings: BuildSettings) -> None:
+    first = build_part(settings, 1, 2)
+    others = {
+        "the number of parts is 2 and 3": build_part(settings, 2, 3),
+        "filters is .* and ": build_part(
+            replace(settings, filters=Filters(), out=settings.out.with_name("f")), 2, 2
+        ),
+        "samples_per_shard is 2 and 3": build_part(
+            replace(settings, samples_per_shard=3, out=settings.out.with_name("s")), 2, 2
+        ),
+        "name is table and other": build_part(
+            replace(settings, name="other", out=settings.out.with_name("n")), 2, 2
+        ),
+    }
+    write_table(settings.source, (("whole", "another text", "whole.wav"), *ROWS[1:]))
+    changed = replace(settings, out=settings.out.with_name("c"))
+    others["corpus_sha256 is .* and "] = build_part(changed, 2, 2)
+    for message, other in others.items():
+        with pytest.raises(UserError, match=rf"1-of-2 and .* are not of one build: {message}"):
+            find_parts([first, other])
+
+
+def test_parts_and_whole_datasets_are_not_mixed(settings: BuildSettings) -> None:
+    part = build_part(settings, 1, 2)
+    whole = write(settings.out, "whole", FeatureSchema(), {})
+    with pytest.raises(UserError, match=r"1-of-2 is part 1/2 of a build, .*out is none"):
+        find_parts([part, whole])
+    assert find_parts([whole]) == []
+    (whole / "build_report.json").write_text('{"format": "mine"}')
+    with pytest.raises(
+        UserError, match=r"build_report\.json is no memo-build/1: format: Input should"
+    ):
+        find_parts([whole])

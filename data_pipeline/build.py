@@ -129,7 +129,7 @@ def build_dataset(settings: BuildSettings) -> BuildResult:
         name=name,
         corpus=settings.corpus,
         licence=corpus.licence,
-        features=_schema(extractor),
+        features=feature_schema(extractor),
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
         finished = set()
@@ -189,7 +189,7 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
         media[recording.key] = recording.media
 
 
-def _schema(extractor: Extractor) -> FeatureSchema:
+def feature_schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
     face, speech = extractor.face, extractor.speech
     return FeatureSchema(
@@ -220,7 +220,7 @@ def _open_work_folder(settings: BuildSettings, extractor: Extractor) -> Path:
         "corpus": settings.corpus,
         "source": str(settings.source.resolve()),
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
-        "schema": _schema(extractor).model_dump(mode="json"),
+        "schema": feature_schema(extractor).model_dump(mode="json"),
     }
     record = work / "made_by.json"
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):

@@ -157,7 +157,7 @@ class Extractor:
         if aligned:
             faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
         else:
-            speech = self._speech_in(frames, sound)
+            speech = self.speech_in(frames, sound)
             faces, found = align_faces(frames, size, speech)  # (T, size, size), (T,)
         if not found.any():
             return None, None
@@ -166,7 +166,7 @@ class Extractor:
         posteriors[~found] = 0
         return features.astype(np.float16), posteriors.astype(np.float16)
 
-    def _speech_in(
+    def speech_in(
         self, frames: Frames, sound: NDArray[np.float32] | None
     ) -> NDArray[np.bool_] | None:
         """In which frames somebody speaks, (T,); None without sound."""

@@ -33,7 +33,10 @@ View = tuple[Frames, NDArray[np.bool_]]
 
 
 def align_faces(
-    frames: Frames, size: int, speech: NDArray[np.bool_] | None = None
+    frames: Frames,
+    size: int,
+    speech: NDArray[np.bool_] | None = None,
+    boxes: dict[int, Floats] | None = None,
 ) -> tuple[Frames, NDArray[np.bool_]]:
     """Follow the face that speaks through the frames and cut it out, upright where eyes are seen.
 
@@ -42,6 +45,7 @@ def align_faces(
         size: height and width of the faces, in pixels.
         speech: in which frames somebody speaks, (T,); None: not known. Where several faces are in
             sight, it tells whose is taken (see `choose_faces`).
+        boxes: what `search_faces` finds in them, if that is known already.
 
     Returns:
         Grey faces uint8 (T, size, size), zeros where there is none, and which were found, (T,).
@@ -50,7 +54,8 @@ def align_faces(
     """
     cv2.setNumThreads(1)  # one process a core; and the same result on every machine
     count = len(frames)
-    tracks = notable_tracks(join_faces(_detect(frames), frames), count)
+    boxes = search_faces(frames) if boxes is None else boxes
+    tracks = notable_tracks(join_faces(boxes, frames), count)
     faces, found = np.zeros((count, size, size), np.uint8), np.zeros(count, dtype=bool)
     views = [_view(frames, track, size) for track in tracks]
     for cut, seen in _speaking(tracks, views, np.zeros(count, bool) if speech is None else speech):
@@ -107,10 +112,14 @@ def _squares(track: Track, greys: Frames) -> Floats:
     return squares
 
 
-def _detect(greys: Frames) -> dict[int, Floats]:
-    """Boxes (n, 4) of the faces in each searched frame that shows any."""
-    searched = {*range(0, len(greys), DETECT_EVERY), len(greys) - 1} - {-1}
-    found = {at: _find_faces(greys[at]) for at in sorted(searched)}
+def search_faces(frames: Frames) -> dict[int, Floats]:
+    """Boxes (n, 4) of the faces in each searched frame that shows any, by its number.
+
+    Args:
+        frames: uint8 (T, H, W), grey.
+    """
+    searched = {*range(0, len(frames), DETECT_EVERY), len(frames) - 1} - {-1}
+    found = {at: _find_faces(frames[at]) for at in sorted(searched)}
     return {at: boxes for at, boxes in found.items() if len(boxes)}
 
 

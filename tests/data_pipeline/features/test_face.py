@@ -17,10 +17,10 @@ from data_pipeline.features.face import (
     EYE_DISTANCE,
     EYE_HEIGHT,
     _cut,
-    _detect,
     _moving_median,
     _squares_of_eyes,
     align_faces,
+    search_faces,
 )
 from data_pipeline.features.tracks import MAX_GAP, join_faces
 
@@ -116,7 +116,7 @@ def single_face_runs(faces: dict[int, NDArray[np.float64]]) -> list[list[int]]:
 def test_one_face_is_followed_as_it_was_before_several_were(clip: Frames) -> None:
     clip = clip.copy()
     clip[7:9], clip[16:31] = 128, 128
-    faces = _detect(clip)
+    faces = search_faces(clip)
     (track,) = join_faces(faces, clip)
     assert [times.tolist() for times, _ in track.runs()] == single_face_runs(faces)
     np.testing.assert_array_equal(track.boxes, np.concatenate(list(faces.values())))

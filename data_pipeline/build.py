@@ -127,7 +127,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         samples_per_shard=settings.samples_per_shard,
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
-    schema = _schema(Extractor.load(settings.extract))
+    schema = feature_schema(Extractor.load(settings.extract))
     work = _open_work_folder(settings, schema)
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
@@ -245,7 +245,7 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
         media[recording.key] = recording.media
 
 
-def _schema(extractor: Extractor) -> FeatureSchema:
+def feature_schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
     face, speech = extractor.face, extractor.speech
     return FeatureSchema(

@@ -72,6 +72,23 @@ def find_speech(sound: NDArray[np.float32]) -> list[Span]:
     return cuts
 
 
+def frames_with_speech(sound: NDArray[np.float32], count: int, fps: float) -> NDArray[np.bool_]:
+    """In which pictures somebody speaks: (count,).
+
+    One with speech between the picture before and the one after; lips move before they are heard.
+
+    Args:
+        sound: (samples,) at 16 kHz, from the first picture on.
+        count: pictures.
+        fps: pictures a second.
+    """
+    times_s = np.arange(count) / fps
+    speech = np.zeros(count, dtype=bool)
+    for begin_s, end_s in find_speech(sound):
+        speech |= (times_s > begin_s - 1 / fps) & (times_s < end_s + 1 / fps)
+    return speech
+
+
 def _ratio(decibels: float) -> float:
     return math.pow(10, decibels / 10)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
+from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.denseface import DenseFace
 from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
@@ -137,7 +138,7 @@ class Extractor:
             frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
             aligned: the pictures are faces already.
         """
-        face, expression = self._face_rows(frames, aligned)
+        face, expression = self._face_rows(frames, sound, aligned)
         return replace(
             clip,
             duration_s=length_s(sound, len(frames), self.face_fps),
@@ -147,7 +148,7 @@ class Extractor:
         )
 
     def _face_rows(
-        self, frames: Frames, aligned: bool
+        self, frames: Frames, sound: NDArray[np.float32] | None, aligned: bool
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
         """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
         if self.face is None:
@@ -156,13 +157,20 @@ class Extractor:
         if aligned:
             faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
         else:
-            faces, found = align_faces(frames, size)  # (T, size, size), (T,)
+            speech = self.speech_in(frames, sound)
+            faces, found = align_faces(frames, size, speech)  # (T, size, size), (T,)
         if not found.any():
             return None, None
         features, posteriors = self.face.encode(faces)
         features[~found] = 0
         posteriors[~found] = 0
         return features.astype(np.float16), posteriors.astype(np.float16)
+
+    def speech_in(
+        self, frames: Frames, sound: NDArray[np.float32] | None
+    ) -> NDArray[np.bool_] | None:
+        """In which frames somebody speaks, (T,); None without sound."""
+        return None if sound is None else frames_with_speech(sound, len(frames), self.face_fps)
 
     def _speech_rows(self, sound: NDArray[np.float32] | None) -> NDArray[np.float16] | None:
         """Rows of 60 ms, (T, D); None of no sound, or sound too short for one."""

@@ -1,4 +1,4 @@
-"""Finds the face of one frame sequence and cuts it out as FER2013 would have cut it.
+"""Finds the speaker's face in a frame sequence and cuts it out as FER2013 would have cut it.
 
 OpenCV's Haar cascades (Viola and Jones, CVPR 2001) look for the face and its eyes in every third
 frame; what lies between is interpolated. FER2013's crops are those of such a face detector too: its
@@ -14,10 +14,11 @@ import numpy as np
 from cv2.data import haarcascades
 from numpy.typing import NDArray
 
+from data_pipeline.features.speaker import choose_faces, lip_motion
+from data_pipeline.features.tracks import Track, join_faces, notable_tracks
+
 DETECT_EVERY = 3
 """Frames from one detection to the next."""
-MAX_GAP = 10
-"""Longest stretch between two detections that is interpolated, in frames: one second at 10 fps."""
 SMOOTHING = 5
 """Detections over which the moving median is taken."""
 SEARCH_PIXELS = 200
@@ -28,14 +29,23 @@ EYE_HEIGHT = 0.38
 
 Frames = NDArray[np.uint8]
 Floats = NDArray[np.float64]
+View = tuple[Frames, NDArray[np.bool_]]
 
 
-def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
-    """Follow the largest face through the frames and cut it out, upright where its eyes are seen.
+def align_faces(
+    frames: Frames,
+    size: int,
+    speech: NDArray[np.bool_] | None = None,
+    boxes: dict[int, Floats] | None = None,
+) -> tuple[Frames, NDArray[np.bool_]]:
+    """Follow the face that speaks through the frames and cut it out, upright where eyes are seen.
 
     Args:
         frames: uint8 (T, H, W), grey, about 10 a second.
         size: height and width of the faces, in pixels.
+        speech: in which frames somebody speaks, (T,); None: not known. Where several faces are in
+            sight, it tells whose is taken (see `choose_faces`).
+        boxes: what `search_faces` finds in them, if that is known already.
 
     Returns:
         Grey faces uint8 (T, size, size), zeros where there is none, and which were found, (T,).
@@ -43,12 +53,37 @@ def align_faces(frames: Frames, size: int) -> tuple[Frames, NDArray[np.bool_]]:
         at most `MAX_GAP` frames apart, and nowhere else.
     """
     cv2.setNumThreads(1)  # one process a core; and the same result on every machine
-    squares = _track(frames)  # (T, 4), rows of NaN without a face
-    found = ~np.isnan(squares[:, 0])
-    faces = np.zeros((len(frames), size, size), np.uint8)
-    for at in np.flatnonzero(found):
-        faces[at] = _cut(frames[at], squares[at], size)
+    count = len(frames)
+    boxes = search_faces(frames) if boxes is None else boxes
+    tracks = notable_tracks(join_faces(boxes, frames), count)
+    faces, found = np.zeros((count, size, size), np.uint8), np.zeros(count, dtype=bool)
+    views = [_view(frames, track, size) for track in tracks]
+    for cut, seen in _speaking(tracks, views, np.zeros(count, bool) if speech is None else speech):
+        faces[seen], found = cut[seen], found | seen
     return faces, found
+
+
+def _speaking(tracks: list[Track], views: list[View], speech: NDArray[np.bool_]) -> list[View]:
+    """The views of the person who speaks, of all; no two of the same frame."""
+    if len(views) < 2:
+        return views
+    chosen = choose_faces(
+        seen=np.array([seen for _, seen in views]),
+        areas=np.array([track.area() for track in tracks]),
+        motions=np.array([lip_motion(*view) for view in views]),
+        speech=speech,
+    )
+    return [view for view, taken in zip(views, chosen, strict=True) if taken]
+
+
+def _view(frames: Frames, track: Track, size: int) -> View:
+    """A track's faces, cut out, (T, size, size), zeros where it is not seen; and where it is."""
+    squares = _squares(track, frames)  # (T, 4)
+    seen = ~np.isnan(squares[:, 0])
+    faces = np.zeros((len(frames), size, size), np.uint8)
+    for at in np.flatnonzero(seen):
+        faces[at] = _cut(frames[at], squares[at], size)
+    return faces, seen
 
 
 def shrink_faces(frames: Frames, size: int) -> Frames:
@@ -59,10 +94,10 @@ def shrink_faces(frames: Frames, size: int) -> Frames:
     return faces
 
 
-def _track(greys: Frames) -> Floats:
+def _squares(track: Track, greys: Frames) -> Floats:
     """Squares to cut, (T, 4): centre x, y and side in pixels, angle in radians; NaN: no face."""
     squares = np.full((len(greys), 4), np.nan)
-    for times, boxes in _runs(_detect(greys)):
+    for times, boxes in track.runs():
         eyes = np.array([_find_eyes(greys[at], box) for at, box in zip(times, boxes, strict=True)])
         seen = ~np.isnan(eyes[:, 0])
         if seen.sum() * 2 > len(times):
@@ -77,46 +112,15 @@ def _track(greys: Frames) -> Floats:
     return squares
 
 
-def _detect(greys: Frames) -> dict[int, Floats]:
-    """The followed face's box (x, y, width, height) in each searched frame that shows it."""
-    boxes: dict[int, Floats] = {}
-    last: Floats | None = None
-    searched = {*range(0, len(greys), DETECT_EVERY), len(greys) - 1} - {-1}
-    for at in sorted(searched):
-        candidates = _find_faces(greys[at])
-        if len(candidates):
-            last = _choose(candidates, last)
-            boxes[at] = last
-    return boxes
+def search_faces(frames: Frames) -> dict[int, Floats]:
+    """Boxes (n, 4) of the faces in each searched frame that shows any, by its number.
 
-
-def _choose(candidates: Floats, last: Floats | None) -> Floats:
-    """The candidate (n, 4) that overlaps the last box most, else the largest."""
-    if last is not None:
-        overlaps = np.array([_overlap(box, last) for box in candidates])
-        if overlaps.max() > 0:
-            return np.asarray(candidates[overlaps.argmax()])
-    return np.asarray(candidates[candidates[:, 2].argmax()])
-
-
-def _overlap(one: Floats, other: Floats) -> float:
-    """Intersection over union of two boxes."""
-    low = np.maximum(one[:2], other[:2])
-    high = np.minimum(one[:2] + one[2:], other[:2] + other[2:])
-    shared = float(np.prod(np.clip(high - low, 0, None)))
-    return shared / (float(np.prod(one[2:]) + np.prod(other[2:])) - shared)
-
-
-def _runs(boxes: dict[int, Floats]) -> list[tuple[NDArray[np.int64], Floats]]:
-    """Detections cut into runs of one face: frame numbers (n,) and boxes (n, 4)."""
-    runs: list[list[int]] = []
-    for at, box in boxes.items():
-        last = runs[-1][-1] if runs else None
-        if last is not None and at - last <= MAX_GAP and _overlap(box, boxes[last]) > 0:
-            runs[-1].append(at)
-        else:
-            runs.append([at])
-    return [(np.array(times), np.stack([boxes[at] for at in times])) for times in runs]
+    Args:
+        frames: uint8 (T, H, W), grey.
+    """
+    searched = {*range(0, len(frames), DETECT_EVERY), len(frames) - 1} - {-1}
+    found = {at: _find_faces(frames[at]) for at in sorted(searched)}
+    return {at: boxes for at, boxes in found.items() if len(boxes)}
 
 
 def _moving_median(rows: Floats) -> Floats:

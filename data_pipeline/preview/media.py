@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import Source
+from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.face import align_faces
 from data_pipeline.features.video import MediaError, decode_frames, decode_sound
 
@@ -96,9 +97,11 @@ def decode_media(clip: Clip, source: Source, fps: float) -> Media:
     except _UNREADABLE as error:
         return Media(problems=(f"{clip.source} cannot be read: {_one_line(error)}",))
     problems: list[str] = []
-    faces = _tried(lambda: _faces(decode_frames(content, fps), fps), problems)
-    sound = _tried(lambda: _outline(decode_sound(content, SAMPLE_RATE)), problems)
-    return Media(faces or (), sound, tuple(f"{clip.source}: {one}" for one in problems))
+    frames = _tried(lambda: decode_frames(content, fps), problems)
+    sound = _tried(lambda: decode_sound(content, SAMPLE_RATE), problems)
+    faces = None if frames is None else _tried(lambda: _faces(frames, sound, fps), problems)
+    told = tuple(f"{clip.source}: {one}" for one in problems)
+    return Media(faces or (), _outline(sound), told)
 
 
 def _tried(decode: Callable[[], _Decoded], problems: list[str]) -> _Decoded | None:
@@ -114,9 +117,12 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _faces(frames: NDArray[np.uint8], fps: float) -> tuple[Face, ...]:
-    """One of frames (T, H, W) in every `FACE_EVERY_S`, with its face cut out."""
-    cut, found = align_faces(frames, FACE_PIXELS)  # (T, size, size), (T,)
+def _faces(
+    frames: NDArray[np.uint8], sound: NDArray[np.float32] | None, fps: float
+) -> tuple[Face, ...]:
+    """One of frames (T, H, W) in every `FACE_EVERY_S`, with the speaker's face cut out."""
+    speech = None if sound is None else frames_with_speech(sound, len(frames), fps)
+    cut, found = align_faces(frames, FACE_PIXELS, speech)  # (T, size, size), (T,)
     step = max(1, round(FACE_EVERY_S * fps), math.ceil(len(frames) / MOST_FACES))
     return tuple(
         Face(

@@ -190,10 +190,10 @@ def test_a_defect_of_the_face_search_is_that_of_one_part(
 ) -> None:
     rows_of = Extractor._face_rows
 
-    def fails_at_five(self: Extractor, frames: NDArray[np.uint8], aligned: bool) -> Any:  # noqa: ANN401
+    def fails_at_five(self: Extractor, frames: NDArray[np.uint8], *others: Any) -> Any:  # noqa: ANN401
         if len(frames) == 5:
             raise MemoryError
-        return rows_of(self, frames, aligned)
+        return rows_of(self, frames, *others)
 
     monkeypatch.setattr(Extractor, "_face_rows", fails_at_five)
     settings = give(parts_of_long([(0, 1), (1, 1.5), (2, 3)]))

@@ -33,20 +33,51 @@ def make_video(
     The sound starts at `sound_start_ms`; the hole is counted from its start. The upper half of
     the pictures has the `top_level`, if one is given.
     """
+    pictures = np.empty((len(levels), size, size), np.uint8)
+    pictures[:] = np.asarray(levels)[:, None, None]
+    if top_level is not None:
+        pictures[:, : size // 2] = top_level
+    return make_film(
+        times_ms,
+        pictures,
+        sound,
+        rate=rate,
+        format=format,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        sound_start_ms=sound_start_ms,
+        hole_ms=hole_ms,
+        channels=channels,
+    )
+
+
+def make_film(
+    times_ms: Sequence[int],
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    sound: NDArray[np.float32] | None,
+    *,
+    rate: int = 16_000,
+    format: str = "mp4",
+    video_codec: str = "mpeg4",
+    audio_codec: str = "aac",
+    sound_start_ms: int = 0,
+    hole_ms: tuple[int, int] = (0, 0),
+    channels: int = 1,
+) -> bytes:
+    """These grey pictures (H, W) at these times, and sound, as in `make_video`."""
     buffer = io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[channels]
     with av.open(buffer, "w", format=format) as container:
         video = container.add_stream(video_codec, rate=25)
-        video.width = video.height = size
+        video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
         audio = None
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)
-        for time_ms, level in zip(times_ms, levels, strict=True):
-            picture = np.full((size, size, 3), level, np.uint8)
-            picture[: size // 2] = level if top_level is None else top_level
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        for time_ms, picture in zip(times_ms, pictures, strict=True):
+            coloured = np.repeat(picture[:, :, None], 3, axis=2)
+            frame = av.VideoFrame.from_ndarray(coloured, format="rgb24")
             frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
             container.mux(video.encode(frame))
         container.mux(video.encode())

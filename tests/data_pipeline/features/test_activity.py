@@ -7,7 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.features import activity
-from data_pipeline.features.activity import LONGEST_S, find_speech, find_utterances
+from data_pipeline.features.activity import (
+    LONGEST_S,
+    find_speech,
+    find_utterances,
+    frames_with_speech,
+)
 from data_pipeline.features.video import decode_sound
 
 RATE = 16_000
@@ -105,6 +110,13 @@ def test_spans_do_not_depend_on_how_much_is_held_in_memory(monkeypatch: pytest.M
     whole = find_speech(sound)
     monkeypatch.setattr(activity, "CHUNK", 77)
     assert find_speech(sound) == whole
+
+
+def test_pictures_with_speech_are_those_around_it() -> None:
+    sound = with_tones(noise(4, 0.001), [(1.0, 2.0)])
+    assert np.flatnonzero(frames_with_speech(sound, 40, 10.0)).tolist() == list(range(9, 22))
+    assert np.flatnonzero(frames_with_speech(sound, 8, 2.0)).tolist() == [1, 2, 3, 4, 5]
+    assert frames_with_speech(sound[:0], 3, 10.0).tolist() == [False] * 3
 
 
 def test_a_short_recording_is_one_utterance() -> None:

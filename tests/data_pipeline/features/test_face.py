@@ -16,12 +16,13 @@ from data_pipeline.corpora.source import open_source
 from data_pipeline.features.face import (
     EYE_DISTANCE,
     EYE_HEIGHT,
-    MAX_GAP,
     _cut,
     _moving_median,
     _squares_of_eyes,
     align_faces,
+    search_faces,
 )
+from data_pipeline.features.tracks import MAX_GAP, join_faces
 
 Frames = NDArray[np.uint8]
 SIZE = 48
@@ -95,6 +96,33 @@ def test_moving_median_drops_an_outlier_and_keeps_a_drift() -> None:
     spoilt = rows.copy()
     spoilt[4] = 100
     assert np.abs(_moving_median(spoilt) - rows).max() <= 3
+
+
+def single_face_runs(faces: dict[int, NDArray[np.float64]]) -> list[list[int]]:
+    """Frame numbers of each run, as they were when one face alone was followed."""
+    runs: list[list[int]] = []
+    for at, boxes in faces.items():
+        assert len(boxes) == 1
+        if runs and at - runs[-1][-1] <= MAX_GAP:
+            x, y, width, height = np.abs(boxes[0] - faces[runs[-1][-1]][0])
+            assert x + y + width + height < 30  # pixels: it is held still
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    return runs
+
+
+@pytest.mark.corpora
+def test_one_face_is_followed_as_it_was_before_several_were(clip: Frames) -> None:
+    clip = clip.copy()
+    clip[7:9], clip[16:31] = 128, 128
+    faces = search_faces(clip)
+    (track,) = join_faces(faces, clip)
+    assert [times.tolist() for times, _ in track.runs()] == single_face_runs(faces)
+    np.testing.assert_array_equal(track.boxes, np.concatenate(list(faces.values())))
+    known = align_faces(clip, SIZE, np.arange(len(clip)) < 20)
+    for one, other in zip(known, align_faces(clip, SIZE), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.corpora

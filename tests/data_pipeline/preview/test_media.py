@@ -33,7 +33,9 @@ def test_without_a_face_the_pictures_themselves_are_shown(tmp_path: Path) -> Non
 
 
 def test_faces_are_those_that_were_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def align(frames: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def align(
+        frames: NDArray[np.uint8], size: int, _: object
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         numbers = np.arange(len(frames), dtype=np.uint8)
         faces = np.broadcast_to(numbers[:, None, None], (len(frames), size, size))
         return faces, numbers != 5

@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # Before torch is imported: two test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch
+
 # Nothing is fetched; without this, transformers asks its hub again and again for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The tests' own servers are not behind a proxy.
@@ -16,6 +18,12 @@ os.environ["no_proxy"] = "127.0.0.1"
 # A busy machine is no defect of the code.
 settings.register_profile("memo", deadline=None)
 settings.load_profile("memo")
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> None:
+    """A run in this process has set them to zero for good; hypothesis draws some."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

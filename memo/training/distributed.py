@@ -107,7 +107,7 @@ def join(threads: int | None) -> Ranks:
     """
     describe_process(os.environ)
     torch.set_num_threads(threads or _share_of_cores(os.environ))
-    # Gradients that fade over a text's words become numbers for which a CPU takes 16 times as long.
+    # Gradients that fade over a text's words become numbers for which a CPU takes 20 times as long.
     torch.set_flush_denormal(True)
     device = torch.device("cpu")
     if torch.cuda.is_available():

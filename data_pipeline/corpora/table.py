@@ -3,7 +3,8 @@
 Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. Columns that are
 known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
 `media` (a video or sound file), `begin_s` and `end_s` (of the clip in its media, where that is
-longer) and `image` (a JPEG file); an empty cell says nothing.
+longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `image` (a JPEG file); an
+empty cell says nothing.
 
 Labels: every other column.
 
@@ -13,13 +14,15 @@ Speakers, sessions and splits: as the table says; without its column the split i
 import math
 from collections.abc import Mapping, Sequence
 
+from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source, check_files, read_table
 from data_pipeline.errors import UserError
+from data_pipeline.transcripts import read_words
 
 CONTENT = ("text", "media", "image")
 SPAN = ("begin_s", "end_s")
-KNOWN = ("key", "split", "language", "speaker", "session", "tags", *CONTENT, *SPAN)
+KNOWN = ("key", "split", "language", "speaker", "session", "tags", "words", *CONTENT, *SPAN)
 
 
 @register
@@ -67,8 +70,9 @@ def row_recording(row: Mapping[str, str], key: str, where: str, labels: Sequence
         labels: columns that are labels.
 
     Raises:
-        UserError: begin and end are no part of its media.
+        UserError: begin and end are no part of its media, or its words cannot be read.
     """
+    span = _span(row, where)
     return Recording(
         key=row.get("key") or key,
         split=row.get("split") or "train",
@@ -78,9 +82,29 @@ def row_recording(row: Mapping[str, str], key: str, where: str, labels: Sequence
         speaker=row.get("speaker", ""),
         session=row.get("session", ""),
         tags=tuple(row.get("tags", "").split()),
-        span=_span(row, where),
+        words=words_inside(read_words(where, row.get("words", "")), span),
+        span=span,
         image=row.get("image") or None,
         labels={name: row[name] for name in labels if row[name]},
+    )
+
+
+def words_inside(words: Sequence[Word], span: tuple[float, float] | None) -> tuple[Word, ...]:
+    """The words of a part of a recording, with times in that part.
+
+    Args:
+        words: with times in the recording, in seconds.
+        span: begin and end of the part; None: it is all of it.
+    """
+    begin_s, end_s = span or (0.0, math.inf)
+    return tuple(
+        Word(
+            word.text,
+            round(max(word.start_s, begin_s) - begin_s, 3),
+            round(min(word.end_s, end_s) - begin_s, 3),
+        )
+        for word in words
+        if word.start_s < end_s and word.end_s > begin_s
     )
 
 

@@ -36,10 +36,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, row_recording
+from data_pipeline.corpora.table import KNOWN, row_recording, words_inside
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
@@ -48,7 +47,6 @@ from data_pipeline.transcripts import (
     decode_text,
     load_json,
     parse_transcript,
-    read_words,
 )
 
 VIDEOS = (
@@ -269,16 +267,16 @@ def _utterances(source: Source, media: Recording, transcript: _Transcript) -> li
     if not cues:
         return [replace(media, key=numbered(media.key, 1), cut=False, flaw=NO_SPEECH)]
     return [
-        _timed(
+        _checked(
             replace(
                 media,
                 key=numbered(media.key, number),
                 text=cue.text,
                 language=language,
+                words=words_inside(cue.words, (cue.begin_s, cue.end_s)),
                 speaker=_speaker(cue, media),
                 span=(cue.begin_s, cue.end_s),
-            ),
-            cue.words,
+            )
         )
         for number, cue in enumerate(cues, start=1)
     ]
@@ -290,24 +288,15 @@ def _speaker(cue: Cue, media: Recording) -> str:
     return cue.speaker or media.speaker
 
 
-def _timed(utterance: Recording, words: Sequence[Word]) -> Recording:
-    """The utterance with its words, which have times in the media; with a flaw, if it has one."""
+def _checked(utterance: Recording) -> Recording:
+    """The utterance, that is not to be cut further; with a flaw, if it has one."""
     begin_s, end_s = utterance.span or (0.0, math.inf)
-    inside = [
-        Word(
-            word.text,
-            round(max(word.start_s, begin_s) - begin_s, 3),
-            round(min(word.end_s, end_s) - begin_s, 3),
-        )
-        for word in words
-        if word.start_s < end_s and word.end_s > begin_s
-    ]
     flaw = ""
     if utterance.span is not None and end_s <= begin_s:
         flaw = f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
     elif utterance.span is not None and end_s - begin_s > LONGEST_S:
         flaw = f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
-    return replace(utterance, words=tuple(inside), cut=False, flaw=flaw)
+    return replace(utterance, cut=False, flaw=flaw)
 
 
 def _of_table(source: Source, path: Path, finder: _Finder) -> Said:
@@ -370,12 +359,12 @@ def _told(lines: Sequence[tuple[Recording, str, Mapping[str, str]]]) -> list[Rec
     """The utterances that a table has of one file, by time."""
     found = []
     for media, where, row in lines:
-        labels = [name for name in row if name not in (*KNOWN, "file", "words")]
+        labels = [name for name in row if name not in (*KNOWN, "file")]
         line = row_recording({**row, "media": media.media or ""}, "", where, labels)
         named = replace(
             line, speaker=line.speaker or media.speaker, session=line.session or media.session
         )
-        found.append(_timed(named, read_words(where, row.get("words", ""))))
+        found.append(_checked(named))
     found.sort(key=lambda one: one.span or (0.0, math.inf))
     key = lines[0][0].key
     return [replace(one, key=one.key or numbered(key, at)) for at, one in enumerate(found, start=1)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.clip import Word
 from data_pipeline.corpora.fdu_mtl import DOMAINS
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
@@ -159,6 +160,17 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         read("table", write(tmp_path / "empty", {"a.txt": ""}))
     with pytest.raises(UserError, match=r"table: no file a\.mp4 \(1 are missing\)"):
         read("table", write(tmp_path / "named", {"t.csv": "media\na.mp4\n"}))
+
+
+def test_words_of_a_table_have_times_in_its_clips(tmp_path: Path) -> None:
+    words = '"[[""so"", 0.9, 1.2], [""it"", 1.5, 1.75], [""goes"", 2.5, 3.0]]"'
+    files = {"t.csv": f"media,begin_s,end_s,words,mood\na.mp4,1,2.6,{words},glad\n", "a.mp4": b""}
+    (clip,) = read("table", write(tmp_path, files))
+    assert clip.words == (Word("so", 0.0, 0.2), Word("it", 0.5, 0.75), Word("goes", 1.5, 1.6))
+    assert clip.labels == {"mood": "glad"}
+    (tmp_path / "t.csv").write_text("media,words\na.mp4,so\n")
+    with pytest.raises(UserError, match="table: line 2: words should be as"):
+        read("table", tmp_path)
 
 
 def test_clips_of_a_table_may_be_parts_of_longer_files(tmp_path: Path) -> None:

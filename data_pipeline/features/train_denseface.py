@@ -3,10 +3,12 @@
 One epoch is one pass; the learning rate follows one cycle (Smith and Topin, 2018) over all epochs.
 After each epoch the run's state is kept in `OUT.partial`; the same command goes on from there, and
 ends with the weights of a run that was never interrupted.
+
+A tenth of the train split is held out; in the end it gives the temperature of the posteriors.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from time import perf_counter
@@ -18,9 +20,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
+from data_pipeline.features.calibration import calibration_error, fit_temperature
 from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
 from data_pipeline.features.fer2013 import SIZE, FaceSplit, read_fer2013
 
+HELD_OUT = 10
+"""One of so many training faces is."""
 SHIFT = 4
 """Random shift of a training face in each direction, in pixels."""
 
@@ -134,7 +139,8 @@ def train_face(settings: FaceTraining) -> FaceCard:
         raise UserError(f"--epochs: {settings.epochs} is less than 1")
     if not settings.out.parent.is_dir():
         raise UserError(f"--out: there is no folder {settings.out.parent}; make it first")
-    train, test = read_fer2013(settings.source)
+    whole, test = read_fer2013(settings.source)
+    train, held_out = _hold_out(whole, settings.seed)
     if len(train.faces) < settings.batch:
         raise UserError(f"FER2013: {len(train.faces)} faces to train; {settings.batch} are needed")
     run = _Run(settings, train)
@@ -142,10 +148,23 @@ def train_face(settings: FaceTraining) -> FaceCard:
     while run.epoch < settings.epochs:
         _train_epoch(run, train, test)
     trained_on = f"FER2013, {settings.epochs} epochs, seed {settings.seed}"
-    card = FaceCard(test.classes, SIZE, trained_on, round(run.test_accuracy, 4))
+    temperature = fit_temperature(logits_of(run.net, held_out), held_out.labels)
+    logits = logits_of(run.net, test)
+    errors = [calibration_error((logits / t).softmax(1), test.labels) for t in (1.0, temperature)]
+    found = [round(value, 4) for value in (run.test_accuracy, temperature, *errors)]
+    card = FaceCard(test.classes, SIZE, trained_on, *found)
     save_face_net(settings.out, run.net, card)
     run.partial.unlink()
     return card
+
+
+def _hold_out(split: FaceSplit, seed: int) -> tuple[FaceSplit, FaceSplit]:
+    """The faces to train on, and those that are held out."""
+    shuffled = torch.randperm(len(split.faces), generator=torch.Generator().manual_seed(seed))
+    cut = -(-len(shuffled) // HELD_OUT)
+    parts = [shuffled[cut:].sort().values, shuffled[:cut].sort().values]
+    train, held_out = (replace(split, faces=split.faces[p], labels=split.labels[p]) for p in parts)
+    return train, held_out
 
 
 def _train_epoch(run: _Run, train: FaceSplit, test: FaceSplit) -> None:
@@ -201,11 +220,15 @@ def _step(run: _Run, faces: Tensor, labels: Tensor) -> tuple[float, int]:
     return loss.item(), int((logits.argmax(1) == labels).sum())
 
 
-@torch.inference_mode()
 def accuracy(net: DenseFaceNet, split: FaceSplit) -> float:
     """Share of a split that is classified rightly."""
+    return float((logits_of(net, split).argmax(1) == split.labels).double().mean())
+
+
+@torch.inference_mode()
+def logits_of(net: DenseFaceNet, split: FaceSplit) -> Tensor:
+    """Class logits of a split's faces, (n, K)."""
     net.eval()
-    pairs = zip(split.faces.split(256), split.labels.split(256), strict=True)
-    right = sum(int((net(faces)[1].argmax(1) == labels).sum()) for faces, labels in pairs)
+    logits = torch.cat([net(faces)[1] for faces in split.faces.split(256)])
     net.train()
-    return right / len(split.faces)
+    return logits

@@ -1,6 +1,7 @@
 """DenseFace against a plain implementation of DenseNet-BC, and its file."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,18 @@ def test_file_keeps_network_and_card(path: Path, net: DenseFaceNet) -> None:
     # The file is in half precision.
     np.testing.assert_allclose(encoder.encode(faces(4))[0], expected, rtol=0.05, atol=0.02)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_temperature_levels_posteriors_and_leaves_features(
+    tmp_path: Path, path: Path, net: DenseFaceNet
+) -> None:
+    levelled = tmp_path / "levelled.safetensors"
+    save_face_net(levelled, net, replace(CARD, temperature=2.0))
+    features, posteriors = DenseFace.load(path).encode(faces(4))
+    same_features, level = DenseFace.load(levelled).encode(faces(4))
+    roots = np.sqrt(posteriors)
+    np.testing.assert_array_equal(same_features, features)
+    np.testing.assert_allclose(level, roots / roots.sum(axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_an_interrupted_run_ends_as_one_never_interrupted(
 def test_refuses_unfit_settings_before_training(corpus: Path) -> None:
     with pytest.raises(UserError, match="--epochs"):
         train_face(settings(corpus, epochs=0))
-    with pytest.raises(UserError, match="8 faces to train; 9 are needed"):
+    with pytest.raises(UserError, match="7 faces to train; 9 are needed"):
         train_face(settings(corpus, batch=9))
     with pytest.raises(UserError, match="there is no folder"):
         train_face(FaceTraining(corpus, corpus / "nowhere" / "f.safetensors"))

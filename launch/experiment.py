@@ -19,16 +19,15 @@ is done is not repeated; `cross_corpus` takes what `continual` has left in the s
 """
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
 from pathlib import Path
 
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs, read_results, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
+from memo.tuning.grid import combinations
 from memo.tuning.task import load_task
 
 HERE = Path(__file__).parent
@@ -48,7 +47,7 @@ class Experiment:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.tasks: Sequence[str] = arguments.tasks
         self.pretrained: str | None = arguments.pretrained
-        self.varied: Sequence[tuple[str, Sequence[str]]] = arguments.vary
+        self.varied: Sequence[str] = arguments.vary
         self.settings: Sequence[str] = arguments.settings
         self.folder: Path = arguments.out
         self.launcher: Sequence[str] = (
@@ -137,18 +136,10 @@ def objectives(experiment: Experiment) -> None:
 
 def grid(experiment: Experiment) -> None:
     """Every combination of the varied settings; the first is what the others are compared with."""
-    names = [name for name, _ in experiment.varied]
-    runs = []
-    for values in product(*(values for _, values in experiment.varied)):
-        chosen = list(zip(names, values, strict=True))
-        label = "_".join(f"{name.split('.')[-1]}-{_plain(value)}" for name, value in chosen)
-        runs.append(experiment.tune(label, "full", *(f"{name}={value}" for name, value in chosen)))
-    compare_runs(runs, experiment.folder)
-
-
-def _plain(value: str) -> str:
-    """A value as a part of a folder's name."""
-    return re.sub(r"[^\w.-]+", "+", value).strip("+")
+    folder, varied = experiment.folder, experiment.varied
+    runs = [folder / one.label for one in combinations(varied)]
+    experiment.tune("", "full", *(f"--vary={one}" for one in varied))
+    compare_runs(runs, folder)
 
 
 def continual(experiment: Experiment) -> None:
@@ -176,14 +167,6 @@ OF_SEVERAL: dict[str, Callable[[Experiment], None]] = {
 }
 
 
-def _varied(text: str) -> tuple[str, Sequence[str]]:
-    """`sog.places=[convolution],[pooling,dense]` -> the setting and its values."""
-    name, equals, values = text.partition("=")
-    if not equals or not name or not values:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=A,B")
-    return name, re.findall(r"\[[^\]]*\]|[^,\[\]]+", values)
-
-
 def main() -> None:
     """Run one kind of experiment."""
     parser = argparse.ArgumentParser(description="Run and compare.")
@@ -192,9 +175,7 @@ def main() -> None:
     tasks.add_argument("--task", dest="tasks", type=lambda name: (name,))
     tasks.add_argument("--tasks", type=lambda names: tuple(names.split(",")))
     parser.add_argument("--pretrained", help="run, or for objectives a YAML file")
-    parser.add_argument(
-        "--vary", type=_varied, action="append", default=[], metavar="KEY=A,B", help="of grid"
-    )
+    parser.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="of grid")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of tuning runs")

@@ -28,6 +28,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--vectors", help="file of word vectors, for an original's backbone")
     parser.add_argument("--config", type=Path, help="YAML file of settings")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="a run for each value, or each combination of values, in a folder of its own",
+    )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
     return parser.parse_intermixed_args()
@@ -47,11 +54,15 @@ def main() -> int:
         named.append(f"words.vectors={arguments.vectors}")
     try:
         from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
+        from memo.tuning.grid import vary  # noqa: PLC0415
 
-        config = load_config(FinetuneConfig, arguments.config, [*named, *arguments.settings])
-        from memo.tuning.run import finetune  # noqa: PLC0415  (imports DeepSpeed)
+        settings = [*named, *arguments.settings]
+        configs = [load_config(FinetuneConfig, arguments.config, settings)]
+        if arguments.vary:
+            configs = vary(configs[0].folder, arguments.config, settings, arguments.vary)
+        from memo.tuning.run import finetune_each  # noqa: PLC0415  (imports DeepSpeed)
 
-        return finetune(config)
+        return finetune_each(configs)
     except UserError as error:
         if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
             print(f"finetune: {error}", file=sys.stderr)  # noqa: T201

@@ -147,9 +147,10 @@ def _check(submission: Submission) -> tuple[Path, tuple[int, ...]]:
         config = load_config(PretrainConfig, submission.config, submission.settings)
         return run_folder(config).absolute(), ()
     tuning = load_config(FinetuneConfig, submission.config, submission.settings)
+    from memo.multitask.texts import SharedStates  # noqa: PLC0415
     from memo.tuning.run import open_job  # noqa: PLC0415  (imports DeepSpeed)
 
-    folds = open_job(tuning).folds
+    folds = open_job(tuning, SharedStates()).folds
     if submission.array is None:
         return tuning.folder.absolute(), ()
     if not re.fullmatch(r"folds(%[1-9]\d*)?", submission.array):

@@ -17,6 +17,7 @@ from memo.multitask.artifact import TABLE, SystemArtifact
 from memo.multitask.fold import Answers, SystemResult, learn, scores_of
 from memo.multitask.members import Member
 from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_system
+from memo.multitask.texts import SharedStates
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Job, Record
@@ -34,13 +35,17 @@ class SystemJob(Job):
         self.config = setup.config
 
     @classmethod
-    def open(cls, config: FinetuneConfig) -> "SystemJob":
+    def open(cls, config: FinetuneConfig, states: SharedStates) -> "SystemJob":
         """Open and check; nothing is written.
+
+        Args:
+            config: the settings.
+            states: what frozen layers have read for other runs of this process.
 
         Raises:
             UserError: anything that does not fit.
         """
-        return cls(set_up_system(config))
+        return cls(set_up_system(config, states))
 
     @property
     def folds(self) -> tuple[int, ...]:

@@ -30,7 +30,15 @@ from memo.evaluation.folds import Fold
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import Sampling
 from memo.multitask.members import Member, SystemSettings, load_system, open_members
-from memo.multitask.texts import Cut, StateStore, TextTransform, cut_pieces, cut_words, label_specs
+from memo.multitask.texts import (
+    Cut,
+    SharedStates,
+    StateStore,
+    TextTransform,
+    cut_pieces,
+    cut_words,
+    label_specs,
+)
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.setup import Backbone, open_backbone
@@ -85,6 +93,7 @@ class SystemSetup:
         members: opened and checked.
         backbone: what tuning starts from; None for the original's words.
         lookup: vectors of a file of words; None trains them, or needs none.
+        states: what frozen layers have read for this run and others of this process.
     """
 
     config: FinetuneConfig
@@ -93,20 +102,25 @@ class SystemSetup:
     members: Sequence[Member]
     backbone: Backbone | None
     lookup: Lookup | None
+    states: SharedStates
 
     @property
     def kinds(self) -> list[TaskKind]:
         """What each task asks."""
         return [TaskKind(one.name, one.outputs, bool(one.traits)) for one in self.members]
 
-    @cached_property
+    @property
     def store(self) -> StateStore | None:
         """Keeps what frozen layers have read, if all folds and seeds have the same ones."""
         config = self.config
-        # At stage 3 every forward pass is one of all ranks, whatever each has kept.
         frozen = (config.mode == "linear" or config.frozen_layers > 0) and not config.direct
-        kept = frozen and config.distribution.zero_stage < 3
-        return StateStore(int(config.kept_gib * 2**30)) if kept else None
+        # At stage 3 every forward pass is one of all ranks, whatever each has kept.
+        if not frozen or config.distribution.zero_stage == 3:
+            return None
+        assert self.backbone is not None, "the settings are checked"
+        read = self.backbone.sha256, config.mode, config.sog.layer, config.frozen_layers
+        precise = config.distribution.precision, config.distribution.zero_stage > 0
+        return self.states.of((*read, *precise), int(config.kept_gib * 2**30))
 
     @cached_property
     def views(self) -> list[View]:
@@ -321,8 +335,12 @@ def find_recipe(name: str) -> Recipe:
     return _REGISTRY[name]()
 
 
-def set_up_system(config: FinetuneConfig) -> SystemSetup:
+def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     """Open and check everything; nothing is written.
+
+    Args:
+        config: the settings.
+        states: what frozen layers have read for other runs of this process.
 
     Raises:
         UserError: anything that does not fit.
@@ -335,7 +353,7 @@ def set_up_system(config: FinetuneConfig) -> SystemSetup:
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None
-    setup = SystemSetup(config, system, recipe, members, backbone, lookup)
+    setup = SystemSetup(config, system, recipe, members, backbone, lookup, states)
     recipe.check(setup)
     folds = setup.fold_count
     if config.folds is not None and not set(config.folds) <= set(range(folds)):

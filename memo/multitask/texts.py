@@ -218,6 +218,25 @@ class StateStore:
             at += len(ids)
 
 
+class SharedStates:
+    """The store of one run after the other, as long as they read with the same layers."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, int] | None = None
+        self._store = StateStore(0)
+
+    def of(self, reader: object, most: int) -> StateStore:
+        """The store of a reader's states; another reader's is given up.
+
+        Args:
+            reader: all that decides what a text's states are, compared by ==.
+            most: bytes that are kept.
+        """
+        if self._key != (reader, most):
+            self._key, self._store = (reader, most), StateStore(most)
+        return self._store
+
+
 def _digest(ids: Tensor) -> bytes:
     return hashlib.blake2b(ids.cpu().numpy().tobytes(), digest_size=16).digest()
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from data_pipeline.errors import UserError
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
+from memo.multitask.texts import SharedStates
 from memo.settings import parse_config
 from memo.training.admission import brief, launch_facts, refuse_different
 from memo.training.distributed import Ranks, join
@@ -37,16 +38,34 @@ def finetune(config: FinetuneConfig) -> int:
     Raises:
         UserError: something that the user can mend, the same on every rank.
     """
-    with watched(join(config.threads), config.distribution.hang_s) as ranks:
-        return _finetune(config, ranks)
+    return finetune_each([config])
 
 
-def _finetune(config: FinetuneConfig, ranks: Ranks) -> int:
+def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
+    """One run after the other; those of frozen layers that are the same read a text once.
+
+    Args:
+        configs: one or more; the first says how many threads there are and when a rank hangs.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        UserError: see `finetune`; the runs before are whole.
+    """
+    states = SharedStates()
+    with watched(join(configs[0].threads), configs[0].distribution.hang_s) as ranks:
+        for config in configs:
+            _finetune(config, ranks, states)
+    return 0
+
+
+def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> None:
     """The same on ranks that are watched over."""
     refuse_different(ranks, launch_facts(config))
     with ranks.together():
         choose_precision(config.distribution, ranks.device)
-        job = open_job(config)
+        job = open_job(config, states)
         _check_folder(job)
         origin = job.origin()
     refuse_different(ranks, {name: brief(json.dumps(one)) for name, one in origin.items()})
@@ -59,11 +78,14 @@ def _finetune(config: FinetuneConfig, ranks: Ranks) -> int:
             _run_fold(job, ranks, fold, seed)
     if ranks.first:
         _sum_up(job)
-    return 0
 
 
-def open_job(config: FinetuneConfig) -> Job:
+def open_job(config: FinetuneConfig, states: SharedStates) -> Job:
     """One task, several in turn, or several at once; nothing is written.
+
+    Args:
+        config: the settings.
+        states: what frozen layers have read for other runs of this process.
 
     Raises:
         UserError: anything that does not fit.
@@ -71,7 +93,7 @@ def open_job(config: FinetuneConfig) -> Job:
     if config.tasks:
         return SequenceJob.open(config)
     assert config.task is not None, "the settings have one or several"
-    return SystemJob.open(config) if is_system(config.task) else TaskJob.open(config)
+    return SystemJob.open(config, states) if is_system(config.task) else TaskJob.open(config)
 
 
 def _check_folder(job: Job) -> None:

@@ -147,7 +147,7 @@ class TwoFolds:
 
 @pytest.fixture
 def tuning(stubs: Stubs, monkeypatch: pytest.MonkeyPatch) -> Submission:
-    monkeypatch.setattr("memo.tuning.run.open_job", lambda config: TwoFolds)
+    monkeypatch.setattr("memo.tuning.run.open_job", lambda config, states: TwoFolds)
     settings = ["task=demo", "pretrained=x", "run_dir=a run"]
     return submission(script="finetune", config=None, settings=settings, array="folds%1")
 

@@ -164,8 +164,8 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 
 def test_words_of_a_table_have_times_in_its_clips(tmp_path: Path) -> None:
     words = '"[[""so"", 0.9, 1.2], [""it"", 1.5, 1.75], [""goes"", 2.5, 3.0]]"'
-    files = {"t.csv": f"media,begin_s,end_s,words,mood\na.mp4,1,2.6,{words},glad\n", "a.mp4": b""}
-    (clip,) = read("table", write(tmp_path, files))
+    table = f"media,begin_s,end_s,words,mood\na.mp4,1,2.6,{words},glad\n"
+    (clip,) = read("table", write(tmp_path, {"t.csv": table, "a.mp4": b""}))
     assert clip.words == (Word("so", 0.0, 0.2), Word("it", 0.5, 0.75), Word("goes", 1.5, 1.6))
     assert clip.labels == {"mood": "glad"}
     (tmp_path / "t.csv").write_text("media,words\na.mp4,so\n")

@@ -13,6 +13,7 @@ from data_pipeline.stream import Placement
 from memo.multitask.batches import TaskStreams
 from memo.multitask.members import load_system, open_members
 from memo.multitask.setup import open_fold, set_up_system
+from memo.multitask.texts import SharedStates
 from memo.tuning.run import finetune
 from tests.memo.multitask.small_system import system_config, write_asp, write_sog
 from tests.memo.tuning.test_run import alone
@@ -87,7 +88,7 @@ def test_a_system_that_nobody_has_built_is_refused(sog: Path, tmp_path: Path) ->
 
 
 def test_more_ranks_than_texts_of_a_task_are_refused(asp: Path, tmp_path: Path) -> None:
-    setup = set_up_system(system_config(asp, tmp_path / "run"))
+    setup = set_up_system(system_config(asp, tmp_path / "run"), SharedStates())
     fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
     makers = [fold.maker(task, np.arange(3)) for task in range(3)]
     crowd = [replace(maker, placement=Placement(0, 4)) for maker in makers]
@@ -96,7 +97,7 @@ def test_more_ranks_than_texts_of_a_task_are_refused(asp: Path, tmp_path: Path) 
 
 
 def test_samplings(asp: Path, tmp_path: Path) -> None:
-    setup = set_up_system(system_config(asp, tmp_path / "run"))
+    setup = set_up_system(system_config(asp, tmp_path / "run"), SharedStates())
     fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
     makers = [fold.maker(task, fold.part(task).train[: 4 + 8 * task]) for task in range(3)]
 

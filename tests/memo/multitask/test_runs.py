@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from data_pipeline.errors import UserError
+from data_pipeline.packing import PackedBatch
 from data_pipeline.shards.reader import open_dataset
 from memo.evaluation.compare import compare_runs
+from memo.multitask.texts import SharedStates, TokenStates
 from memo.multitask.trained import open_texts
 from memo.tuning.results import fold_folder
-from memo.tuning.run import finetune
+from memo.tuning.run import finetune, finetune_each
 from tests.distributed import run_ranks
 from tests.memo.multitask.small_system import (
     system_config,
@@ -158,6 +162,44 @@ def test_what_is_kept_of_a_frozen_backbone_changes_nothing(
         found.append(load_file(fold_folder(run, 0, 2) / "system" / "system.safetensors"))
     for name, value in found[0].items():
         assert all(torch.equal(one[name], value) for one in found), name
+
+
+def test_runs_of_the_same_frozen_layers_read_a_text_once(
+    sog: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ["backbone=memo", f"pretrained={backbone}", "mode=linear", "training.epochs=1"]
+    common += ["sog.layer=1", "folds=[0]"]
+    read, passed = TokenStates.rows, Counter[str]()
+
+    def count(self: TokenStates, batch: PackedBatch) -> Tensor:
+        passed[run] += len(batch.seqlens)
+        return read(self, batch)
+
+    monkeypatch.setattr(TokenStates, "rows", count)
+    several = [
+        system_config(sog, tmp_path / f"several-{gate}", *common, f"sog.gate={gate}")
+        for gate in ("none", "sog")
+    ]
+    run = "several"
+    assert finetune_each(several) == 0
+    run = "alone"
+    assert finetune(system_config(sog, tmp_path / "alone", *common, "sog.gate=sog")) == 0
+    assert passed["several"] == passed["alone"] > 0
+    here, there = (
+        load_file(fold_folder(tmp_path / name, 0, 1) / "system" / "system.safetensors")
+        for name in ("several-sog", "alone")
+    )
+    assert all(torch.equal(there[name], value) for name, value in here.items())
+
+
+def test_other_frozen_layers_have_a_store_of_their_own() -> None:
+    states = SharedStates()
+    first = states.of(("a", 1), 1000)
+    texts = [torch.tensor([1, 2])]
+    first.keep(texts, torch.ones(2, 3))
+    assert states.of(("a", 1), 1000).find(texts) is not None
+    assert states.of(("a", 2), 1000).find(texts) is None
+    assert states.of(("a", 1), 1000).find(texts) is None  # given up, not kept beside
 
 
 def test_the_scores_are_those_of_the_written_answers(sog: Path, tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Runs that differ in some settings: every combination of their values."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from data_pipeline.errors import UserError
+from memo.settings import load_config
+from memo.tuning.config import FinetuneConfig
+
+
+class Combination(NamedTuple):
+    """One value of each setting that varies.
+
+    Attributes:
+        label: name of the run's folder.
+        settings: `key=value` each.
+    """
+
+    label: str
+    settings: tuple[str, ...]
+
+
+def combinations(varied: Sequence[str]) -> list[Combination]:
+    """Every combination, the last setting running fastest.
+
+    Args:
+        varied: `sog.gate=none,sog`, `sog.places=[convolution],[pooling,dense]`, ...
+
+    Raises:
+        UserError: one is not of this form, or two combinations would have the same folder.
+    """
+    found = list(_combinations([_parse(one) for one in varied]))
+    labels = [one.label for one in found]
+    twice = next((one for one in labels if labels.count(one) > 1), None)
+    if twice is not None:
+        raise UserError(f"--vary: two combinations would both be {twice}; name each value once")
+    return found
+
+
+def vary(
+    folder: Path, config: Path | None, settings: Sequence[str], varied: Sequence[str]
+) -> list[FinetuneConfig]:
+    """The settings of every combination's run.
+
+    Args:
+        folder: in which each has its own.
+        config: YAML file of settings.
+        settings: `key=value` each, of all runs.
+        varied: see `combinations`.
+
+    Raises:
+        UserError: see `combinations` and `load_config`.
+    """
+    return [
+        load_config(
+            FinetuneConfig,
+            config,
+            [*settings, *one.settings, f"run_dir={folder / one.label}"],
+        )
+        for one in combinations(varied)
+    ]
+
+
+def _combinations(varied: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Combination]:
+    names = [name for name, _ in varied]
+    for values in product(*(values for _, values in varied)):
+        chosen = list(zip(names, values, strict=True))
+        label = "_".join(f"{name.split('.')[-1]}-{_plain(value)}" for name, value in chosen)
+        yield Combination(label, tuple(f"{name}={value}" for name, value in chosen))
+
+
+def _parse(text: str) -> tuple[str, Sequence[str]]:
+    """`sog.places=[convolution],[pooling,dense]` -> the setting and its values."""
+    name, equals, values = text.partition("=")
+    if not equals or not name or not values:
+        raise UserError(f"--vary {text}: it is not of the form KEY=A,B")
+    return name, re.findall(r"\[[^\]]*\]|[^,\[\]]+", values)
+
+
+def _plain(value: str) -> str:
+    """A value as a part of a folder's name."""
+    return re.sub(r"[^\w.-]+", "+", value).strip("+")

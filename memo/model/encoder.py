@@ -90,10 +90,16 @@ def even_rows(hidden: Tensor) -> Tensor:
     make of these rows is to be thrown away.
     """
     rows = len(hidden)
-    if rows == 0 or hidden.device.type != "cpu" or hidden.dtype != torch.bfloat16:
-        return hidden
-    step = max(2 ** (rows.bit_length() - 4), 32)
-    return F.pad(hidden, (0, 0, 0, -rows % step))
+    filled = even_count(rows, hidden.device, hidden.dtype)
+    return hidden if filled == rows else F.pad(hidden, (0, 0, 0, filled - rows))
+
+
+def even_count(rows: int, device: torch.device, dtype: torch.dtype) -> int:
+    """How many rows `even_rows` makes of so many on a device."""
+    if device.type != "cpu" or dtype != torch.bfloat16:
+        return rows
+    step = max(2 ** (rows.bit_length() - 4), 32) if rows else 1
+    return rows + -rows % step
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from memo.config import ModelSpec, PretrainConfig
 from memo.model.attention import choose_backend
+from memo.model.encoder import even_count
 from memo.model.memobert import MemoBert
 from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
@@ -109,6 +110,7 @@ class Footprint:
             model = PretrainingModel(backbone, build_objectives(config.objectives, spec))
         self._model = model.to(dtype)
         self.parameters = sum(one.numel() for one in model.parameters())
+        self._computes = device, dtype
         self._about = (config, transform, spec)
         self._kinds = list(KINDS)
 
@@ -118,9 +120,10 @@ class Footprint:
         The kind of micro-batch that needs the most at the first call is taken from then on.
 
         Args:
-            tokens: of the micro-batch.
+            tokens: of the micro-batch; the rows that an encoder fills it up with count as such.
         """
-        needs = {kind: self._of_kind(kind, tokens) for kind in self._kinds}
+        rows = even_count(tokens, *self._computes)
+        needs = {kind: self._of_kind(kind, rows) for kind in self._kinds}
         self._kinds = [max(needs, key=needs.__getitem__)]
         return max(needs.values())
 

@@ -55,7 +55,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
 
     def whole_frames(
-        frames: NDArray[np.uint8], size: int, _: object
+        frames: NDArray[np.uint8], size: int, *_: object
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
 

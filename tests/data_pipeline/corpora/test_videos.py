@@ -370,7 +370,7 @@ def test_a_hostile_folder_is_built_and_each_file_ends_where_it_should(
     tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bright_pictures_are_faces(
-        frames: NDArray[np.uint8], size: int, _: object
+        frames: NDArray[np.uint8], size: int, *_: object
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return frames[:, :size, :size].copy(), frames.max(axis=(1, 2), initial=0) > 150
 

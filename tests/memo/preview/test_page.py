@@ -63,10 +63,10 @@ Preview = Callable[..., Page]
 def preview(tmp_path: Path) -> Preview:
     """Writes a dataset of some clips, and its page."""
 
-    def make(clips: list[Clip], source: Path | None = None, **settings: int) -> Page:
+    def make(clips: list[Clip], source: Path | None = None) -> Page:
         write_clips(tmp_path / "d", train=clips)
         out = tmp_path / "page.html"
-        write_preview(PreviewSettings(tmp_path / "d", out, source, **settings))
+        write_preview(PreviewSettings(tmp_path / "d", out, source))
         return Page(out)
 
     return make

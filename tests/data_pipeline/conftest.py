@@ -20,16 +20,22 @@ def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSetting
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread instead of processes, and a face in every frame but the first."""
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread instead of processes."""
 
     def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
         return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
+
+    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
+
+
+@pytest.fixture
+def in_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread instead of processes, and a face in every frame but the first."""
 
     def whole_frames(
         frames: NDArray[np.uint8], size: int, *_: object
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
 
-    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
     monkeypatch.setattr(extract, "align_faces", whole_frames)

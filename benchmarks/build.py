@@ -54,11 +54,19 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--speech-encoder", default="wav2vec2")
     parser.add_argument("--speech-weights", type=Path)
+    parser.add_argument("--detector-weights", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     place = given.speech_weights or find_speech_weights(given.speech_encoder, given.source)
-    extractor = Extractor.load(ExtractSettings(find_face_weights(), given.speech_encoder, place))
+    extractor = Extractor.load(
+        ExtractSettings(
+            find_face_weights(),
+            given.speech_encoder,
+            place,
+            detector_weights=given.detector_weights,
+        )
+    )
     source = open_source(given.source)
     everything = load_corpus(given.corpus).recordings(source)
     stages = Stages()
@@ -93,9 +101,11 @@ def measure_clip(
     size = extractor.face.input_size if extractor.face else 0
     speech = extractor.speech_in(part.frames, part.sound)
     with stages.timed("detect"):
-        boxes = search_faces(part.frames)
+        found = search_faces(part.frames, extractor.detector, extractor.face_fps)
     with stages.timed("track"):
-        faces, _ = align_faces(part.frames, size, speech, boxes)
+        faces, _ = align_faces(
+            part.frames, size, extractor.detector, extractor.face_fps, speech, found
+        )
     if extractor.face:
         with stages.timed("face"):
             extractor.face.encode(faces)

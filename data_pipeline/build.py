@@ -207,6 +207,8 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
         UserError: weights cannot be found.
     """
     asked = settings.extract
+    if all(one.media is None or one.aligned_face for one in recordings):
+        asked = replace(asked, detector_weights=None)  # there is nothing to be looked for
     if all(one.media is None for one in recordings):
         return replace(asked, face_weights=None, speech_weights=None)
     return replace(
@@ -247,7 +249,7 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
 
 def feature_schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
-    face, speech = extractor.face, extractor.speech
+    face, speech, detector = extractor.face, extractor.speech, extractor.detector
     return FeatureSchema(
         face=face
         and FaceSchema(
@@ -256,6 +258,8 @@ def feature_schema(extractor: Extractor) -> FeatureSchema:
             classes=list(face.classes),
             encoder=face.name,
             encoder_sha256=face.sha256,
+            detector=detector.name if detector.sha256 else None,
+            detector_sha256=detector.sha256,
         ),
         speech=speech
         and SpeechSchema(

@@ -84,12 +84,15 @@ def predict(
     html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
     face_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
     speech_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="Of what found the faces of the dataset, if it has a file.")
+    ] = None,
 ) -> None:
     """Show the emotion and its probability of every utterance; say what was not there to use."""
     from memo.inference.model import load  # noqa: PLC0415
     from memo.inference.predict import Weights, run_prediction  # noqa: PLC0415
 
-    weights = Weights(face_weights, speech_weights)
+    weights = Weights(face_weights, speech_weights, detector_weights)
     run_prediction(load(model), videos, weights, text, subtitles, json, html)
 
 

@@ -41,6 +41,10 @@ def build(
     face_weights: Annotated[
         Path | None, typer.Option(help="Face network; the one that ships with memo if not given.")
     ] = None,
+    detector_weights: Annotated[
+        Path | None,
+        typer.Option(help="Look for faces with YuNet, of this ONNX file, not with Haar cascades."),
+    ] = None,
     speech: Annotated[str, typer.Option(help="Speech encoder: whisper or wav2vec2.")] = "whisper",
     speech_weights: Annotated[
         Path | None, typer.Option(help="Its file or folder; looked for if not given.")
@@ -79,7 +83,7 @@ def build(
         corpus,
         source,
         out,
-        ExtractSettings(face_weights, speech, speech_weights),
+        ExtractSettings(face_weights, speech, speech_weights, detector_weights=detector_weights),
         name,
         workers,
         samples_per_shard,
@@ -147,11 +151,14 @@ def preview(
     ] = None,
     clips: Annotated[int, typer.Option(help="Clips to show.")] = 12,
     seed: Annotated[int, typer.Option(help="Which clips; same seed, same bytes.")] = 0,
+    detector_weights: Annotated[
+        Path | None, typer.Option(help="Of what found the faces of the dataset, if it has a file.")
+    ] = None,
 ) -> None:
     """Write one HTML page of what a dataset holds, with some of its clips on time lines."""
     from memo.preview.page import PreviewSettings, write_preview  # noqa: PLC0415
 
-    write_preview(PreviewSettings(parse_place(dataset), out, source, clips, seed))
+    write_preview(PreviewSettings(parse_place(dataset), out, source, clips, seed, detector_weights))
     typer.echo(f"wrote {out}")
 
 

@@ -1,8 +1,9 @@
 """Jobs for Slurm: a script of `launch/slurm/` with its arguments, on a snapshot of the code.
 
 ```
-runs/<name>/slurm/1/     a number a submission
-  pretrain.sbatch        what was submitted; of an array of folds folds.sbatch and summary.sbatch
+runs/<name>/slurm/1/     a number a submission; of a build <out>.parts/slurm/1/
+  pretrain.sbatch        what was submitted; of an array of folds folds.sbatch and summary.sbatch,
+                         of a build parts.sbatch and merge.sbatch
   code/, config.yaml     what it runs: a preempted job goes on with the code it began with
   12.out                 what job 12 said; 12_0.out: task 0 of an array
 ```
@@ -19,14 +20,17 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from data_pipeline.build_part import BuildPart
 from data_pipeline.errors import UserError
+from memo.build_command import check_build
 from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.training.setup import run_folder
 from memo.tuning.config import FinetuneConfig
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("pretrain", "finetune")
+SCRIPTS = {"pretrain": "pretrain", "finetune": "finetune", "build": "build_shards"}
+"""What can be submitted, and its file in `launch/slurm/`."""
 CODE = ("memo", "data_pipeline", "launch", "configs")
 """Folders of the checkout that a run needs."""
 
@@ -78,12 +82,13 @@ class Submission:
     """What is to be run.
 
     Attributes:
-        script: `pretrain` or `finetune`, of `launch/slurm/`.
-        config: YAML file of settings; tuning needs none.
-        settings: `key=value`, over it.
+        script: of `SCRIPTS`.
+        config: YAML file of settings; tuning needs none, and a build has none.
+        settings: `key=value`, over it; of a build the arguments of `memo data build`.
         resources: what each job asks for.
         container: Apptainer image to run in.
-        array: `folds`, or `folds%2` for two at a time: a task of an array for every fold.
+        array: `folds`, or `folds%2` for two at a time: a task of an array for every fold; of a
+            build the number of parts: `8`, or `8%2`.
     """
 
     script: str
@@ -107,6 +112,23 @@ class BatchJob:
     text: str
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A submission in which no mistake was found.
+
+    Attributes:
+        folder: of the run, or of a build's parts.
+        tasks: their numbers, of an array; those of a build that are not done yet.
+        parts: how many a build has.
+        merge: what puts them together: the arguments of `memo data`.
+    """
+
+    folder: Path
+    tasks: tuple[int, ...] = ()
+    parts: int = 0
+    merge: tuple[str, ...] = ()
+
+
 def submit(submission: Submission) -> str:
     """Snapshot code and settings, write the scripts into the run's folder, and submit them.
 
@@ -116,10 +138,10 @@ def submit(submission: Submission) -> str:
     Raises:
         UserError: a mistake in the settings, or sbatch is missing or refuses; nothing is left then.
     """
-    run, folds = _check(submission)
-    with _new_folder(run / "slurm") as folder:
+    plan = _check(submission)
+    with _new_folder(plan.folder / "slurm") as folder:
         _snapshot(submission, folder)
-        numbers = _queue(folder, _jobs(submission, folder, folds))
+        numbers = _queue(folder, _jobs(submission, folder, plan))
     return f"submitted job {' and '.join(numbers)}; code, scripts and output are in {folder}"
 
 
@@ -129,57 +151,87 @@ def render(submission: Submission) -> str:
     Raises:
         UserError: a mistake in the settings.
     """
-    run, folds = _check(submission)
-    folders = (run / "slurm" / str(number) for number in count(1))
+    plan = _check(submission)
+    folders = (plan.folder / "slurm" / str(number) for number in count(1))
     folder = next(one for one in folders if not one.exists())
-    return "\n".join(job.text for job in _jobs(submission, folder, folds))
+    return "\n".join(job.text for job in _jobs(submission, folder, plan))
 
 
-def _check(submission: Submission) -> tuple[Path, tuple[int, ...]]:
-    """The run's folder, and the folds of an array; what is wrong is said before it is queued."""
+def _check(submission: Submission) -> _Plan:
+    """What is wrong is said before it is queued."""
     if submission.container is not None and not submission.container.exists():
         raise UserError(f"--container: there is no {submission.container}")
     if submission.script not in SCRIPTS:
-        raise UserError(f"there is no script {submission.script!r}, but {' and '.join(SCRIPTS)}")
+        raise UserError(f"there is no script {submission.script!r}, but {', '.join(SCRIPTS)}")
+    if submission.script == "build":
+        return _plan_build(submission)
     if submission.script == "pretrain":
         if submission.config is None or submission.array is not None:
             raise UserError("pretraining under Slurm needs --config, and has no --array of folds")
         config = load_config(PretrainConfig, submission.config, submission.settings)
-        return run_folder(config).absolute(), ()
+        return _Plan(run_folder(config).absolute())
     tuning = load_config(FinetuneConfig, submission.config, submission.settings)
     from memo.multitask.texts import SharedStates  # noqa: PLC0415
     from memo.tuning.run import open_job  # noqa: PLC0415  (imports DeepSpeed)
 
     folds = open_job(tuning, SharedStates()).folds
     if submission.array is None:
-        return tuning.folder.absolute(), ()
+        return _Plan(tuning.folder.absolute())
     if not re.fullmatch(r"folds(%[1-9]\d*)?", submission.array):
         raise UserError(f"--array {submission.array}: write folds, or folds%2 for two at a time")
-    return tuning.folder.absolute(), folds
+    return _Plan(tuning.folder.absolute(), folds)
 
 
-def _jobs(submission: Submission, folder: Path, folds: Sequence[int]) -> Iterator[BatchJob]:
-    """One, or of an array of folds the array and the summary of all of them."""
-    resources = submission.resources
+def _plan_build(submission: Submission) -> _Plan:
+    """The parts of a build, of which some may be there already.
+
+    Raises:
+        UserError: their number is not given, a file of settings is, or a mistake in the build.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,5})(%[1-9]\d*)?", submission.array or "", re.ASCII)
+    if not found:
+        given = "is missing" if submission.array is None else submission.array
+        raise UserError(f"--array {given}: write the number of parts: 8, or 8%2 for two at a time")
+    if submission.config is not None:
+        raise UserError("--config: a build has none; give its options behind --")
+    out, of = check_build(submission.settings), int(found[1])
+    parts = {number: BuildPart(number, of).folder(out) for number in range(1, of + 1)}
+    missing = tuple(number for number, part in parts.items() if not part.exists())
+    merge = ("merge", *map(str, parts.values()), f"--out={out}")
+    return _Plan(parts[1].parent.absolute(), missing, of, merge)
+
+
+def _jobs(submission: Submission, folder: Path, plan: _Plan) -> Iterator[BatchJob]:
+    """One, or an array, and what puts together what its tasks have made."""
+    single, several = f"--output={folder}/%j.out", f"--output={folder}/%A_%a.out"
+    resources, given = submission.resources, submission.settings
+    if submission.config:
+        given = [f"--config={folder / 'config.yaml'}", *given]
     if submission.array is None:
-        options = [f"--output={folder}/%j.out", *resources.options()]
-        yield BatchJob(submission.script, _render(submission, folder, options))
+        options = [single, *resources.options()]
+        yield BatchJob(submission.script, _render(submission, folder, options, given))
         return
-    numbers = ",".join(map(str, folds)) + submission.array.removeprefix("folds")
-    options = [f"--output={folder}/%A_%a.out", *resources.options(), f"--array={numbers}"]
-    yield BatchJob("folds", _render(submission, folder, options))
-    options = [f"--output={folder}/%j.out", *resources.single.options()]
-    # If a fold fails, the summary is not left waiting for ever.
-    options.append("--kill-on-invalid-dep=yes")
-    yield BatchJob("summary", _render(submission, folder, options))
+    numbers = ",".join(map(str, plan.tasks)) + "".join(submission.array.partition("%")[1:])
+    options = [several, *resources.options(), f"--array={numbers}"]
+    # If a task fails, what waits for all of them is not left waiting for ever.
+    after = [single, *resources.single.options(), "--kill-on-invalid-dep=yes"]
+    if not plan.parts:
+        yield BatchJob("folds", _render(submission, folder, options, given))
+        yield BatchJob("summary", _render(submission, folder, after, given))
+        return
+    if plan.tasks:
+        words = [str(plan.parts), *given]
+        yield BatchJob("parts", _render(submission, folder, options, words))
+    yield BatchJob("merge", _render(submission, folder, after, plan.merge))
 
 
-def _render(submission: Submission, folder: Path, options: Sequence[str]) -> str:
+def _render(
+    submission: Submission, folder: Path, options: Sequence[str], given: Sequence[str]
+) -> str:
     """The script of `launch/slurm/` with options for sbatch, and with its arguments."""
-    lines = (ROOT / "launch" / "slurm" / f"{submission.script}.sbatch").read_text("utf8")
+    script = ROOT / "launch" / "slurm" / f"{SCRIPTS[submission.script]}.sbatch"
+    lines = script.read_text("utf8")
     directives, body = lines.split("set -euo pipefail\n")  # sbatch reads options above it alone
-    config = [f"--config={folder / 'config.yaml'}"] if submission.config else []
-    given = shlex.join([*config, *submission.settings])
     ours = [f"#SBATCH {shlex.quote(one)}" for one in options]
     ours += ["set -euo pipefail", f"export MEMO_CODE={shlex.quote(str(folder / 'code'))}"]
     if submission.container is None:
@@ -187,7 +239,7 @@ def _render(submission: Submission, folder: Path, options: Sequence[str]) -> str
     else:
         image = str(submission.container.absolute())
         ours.append(f"export MEMO_CONTAINER={shlex.quote(image)}")
-    return directives + "\n".join([*ours, f"set -- {given}", body])
+    return directives + "\n".join([*ours, f"set -- {shlex.join(given)}", body])
 
 
 @contextmanager

@@ -15,13 +15,19 @@ def _name() -> None:
 
 @slurm.command()
 def submit(
-    script: Annotated[str, typer.Argument(help="pretrain or finetune.")],
+    script: Annotated[str, typer.Argument(help="pretrain, finetune or build.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Replace a setting.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Replace a setting; of a build what 'memo data build' is given, behind --.",
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     nodes: Annotated[str, typer.Option(help="A number, or a range: 1-4.")] = "1",
-    gpus_per_node: Annotated[str, typer.Option(help="A number, or TYPE:NUMBER.")] = "1",
+    gpus_per_node: Annotated[
+        str | None, typer.Option(help="A number, or TYPE:NUMBER; 1 if not given, of a build 0.")
+    ] = None,
     ntasks_per_node: Annotated[
         int | None, typer.Option(min=1, help="Processes; one a GPU if not given.")
     ] = None,
@@ -32,7 +38,10 @@ def submit(
         list[str] | None, typer.Option(help="Another option of sbatch: --sbatch=--account=a.")
     ] = None,
     array: Annotated[
-        str | None, typer.Option(help="folds, or folds%2: a task an array's fold, two at a time.")
+        str | None,
+        typer.Option(
+            help="folds, or folds%2: a task an array's fold, two at a time; of a build: 8, or 8%2."
+        ),
     ] = None,
     container: Annotated[Path | None, typer.Option(help="Apptainer image to run in.")] = None,
     print_: Annotated[
@@ -45,6 +54,7 @@ def submit(
 
     named = {"cpus-per-task": cpus_per_task, "partition": partition, "time": time}
     more = [f"--{name}={value}" for name, value in named.items() if value is not None]
-    resources = Resources(nodes, gpus_per_node, ntasks_per_node, [*more, *(sbatch or [])])
+    gpus = gpus_per_node or ("0" if script == "build" else "1")
+    resources = Resources(nodes, gpus, ntasks_per_node, [*more, *(sbatch or [])])
     submission = Submission(script, config, settings or [], resources, container, array)
     typer.echo(render(submission) if print_ else submit_jobs(submission))

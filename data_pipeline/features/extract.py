@@ -12,6 +12,7 @@ from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.denseface import DenseFace
+from data_pipeline.features.detector import FaceDetector, load_detector
 from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
 from data_pipeline.features.video import (
@@ -37,12 +38,14 @@ class ExtractSettings:
         speech_encoder: name of the speech encoder.
         speech_weights: its file or folder; None leaves sound out.
         face_fps: face rows a second.
+        detector_weights: file of the detector that looks for faces; None is the one without a file.
     """
 
     face_weights: Path | None
     speech_encoder: str
     speech_weights: Path | None
     face_fps: float = 10.0
+    detector_weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,20 @@ class Extractor:
         face: None leaves faces out.
         speech: None leaves sound out.
         face_fps: face rows a second.
+        detector: looks for faces.
     """
 
     def __init__(
-        self, face: DenseFace | None, speech: SpeechEncoder | None, face_fps: float
+        self,
+        face: DenseFace | None,
+        speech: SpeechEncoder | None,
+        face_fps: float,
+        detector: FaceDetector,
     ) -> None:
         self.face = face
         self.speech = speech
         self.face_fps = face_fps
+        self.detector = detector
 
     @classmethod
     def load(cls, settings: ExtractSettings) -> "Extractor":
@@ -82,6 +91,7 @@ class Extractor:
             DenseFace.load(face) if face else None,
             load_speech_encoder(settings.speech_encoder, speech) if speech else None,
             settings.face_fps,
+            load_detector(settings.detector_weights),
         )
 
     def parts(
@@ -154,11 +164,11 @@ class Extractor:
         if self.face is None:
             return None, None
         size = self.face.input_size
-        if aligned:
+        if aligned:  # (T, size, size), (T,)
             faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
         else:
             speech = self.speech_in(frames, sound)
-            faces, found = align_faces(frames, size, speech)  # (T, size, size), (T,)
+            faces, found = align_faces(frames, size, self.detector, self.face_fps, speech)
         if not found.any():
             return None, None
         features, posteriors = self.face.encode(faces)

@@ -78,8 +78,9 @@ def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags) -> 
 
     The best is; so is each that is never in sight together with those taken and whose lips go with
     the speech too: the same person after a cut. If nobody's lips do, or nobody speaks, it is the
-    longest and largest alone. If never two are in sight together, nothing tells one person in
-    several scenes from several people, and all are taken.
+    longest and largest alone. If one is seen after the other, nothing tells one person in several
+    scenes from several people, and all are taken; but who is seen again when another was in
+    between is not the other: two who talk are shown in turn (shot and reverse shot).
 
     Args:
         seen: in which frames each face is seen, (K, T).
@@ -90,7 +91,9 @@ def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags) -> 
     Returns:
         (K,), no two of which are seen in one frame.
     """
-    if (seen.sum(axis=0) <= 1).all():
+    before = np.logical_or.accumulate(seen, axis=1)
+    after = np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
+    if ((before & after).sum(axis=0) <= 1).all():
         return np.ones(len(seen), dtype=bool)
     scores = score_speakers(motions, speech)
     presence = seen.sum(axis=1) * areas

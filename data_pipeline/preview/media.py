@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import Source
 from data_pipeline.features.activity import frames_with_speech
+from data_pipeline.features.detector import FaceDetector
 from data_pipeline.features.face import align_faces
 from data_pipeline.features.video import MediaError, decode_frames, decode_sound
 
@@ -82,12 +83,13 @@ class Media:
     problems: tuple[str, ...] = ()
 
 
-def decode_media(clip: Clip, source: Source, fps: float) -> Media:
+def decode_media(clip: Clip, source: Source, detector: FaceDetector, fps: float) -> Media:
     """Decode the file that a clip was made from, as it was when the dataset was built.
 
     Args:
         clip: one that was made from a video or a sound file.
         source: the raw corpus.
+        detector: what found the faces.
         fps: pictures a second, as the face rows.
     """
     try:
@@ -99,7 +101,9 @@ def decode_media(clip: Clip, source: Source, fps: float) -> Media:
     problems: list[str] = []
     frames = _tried(lambda: decode_frames(content, fps), problems)
     sound = _tried(lambda: decode_sound(content, SAMPLE_RATE), problems)
-    faces = None if frames is None else _tried(lambda: _faces(frames, sound, fps), problems)
+    faces = None
+    if frames is not None:
+        faces = _tried(lambda: _faces(frames, sound, detector, fps), problems)
     told = tuple(f"{clip.source}: {one}" for one in problems)
     return Media(faces or (), _outline(sound), told)
 
@@ -118,11 +122,14 @@ def _one_line(error: Exception) -> str:
 
 
 def _faces(
-    frames: NDArray[np.uint8], sound: NDArray[np.float32] | None, fps: float
+    frames: NDArray[np.uint8],
+    sound: NDArray[np.float32] | None,
+    detector: FaceDetector,
+    fps: float,
 ) -> tuple[Face, ...]:
     """One of frames (T, H, W) in every `FACE_EVERY_S`, with the speaker's face cut out."""
     speech = None if sound is None else frames_with_speech(sound, len(frames), fps)
-    cut, found = align_faces(frames, FACE_PIXELS, speech)  # (T, size, size), (T,)
+    cut, found = align_faces(frames, FACE_PIXELS, detector, fps, speech)  # (T, size, size), (T,)
     step = max(1, round(FACE_EVERY_S * fps), math.ceil(len(frames) / MOST_FACES))
     return tuple(
         Face(

@@ -2,10 +2,17 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from data_pipeline.clip import EXPRESSION, FACE, SPEECH, BadSampleError, Clip, Fault
@@ -56,10 +63,28 @@ class RowSchema(Record):
 
 
 class FaceSchema(RowSchema):
-    """Face rows: `fps` rows a second, and the names of the expression classes."""
+    """Rows of faces.
+
+    Attributes:
+        fps: rows a second.
+        classes: names of the expression classes.
+        detector, detector_sha256: what found the faces, and the hash of its file; None of the Haar
+            cascades, which need no file and are not mentioned in `dataset.json`.
+    """
 
     fps: float = Field(gt=0)
     classes: tuple[str, ...]
+    detector: str | None = None
+    detector_sha256: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_detector(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Datasets of before, and those built without a detector's file, say nothing of it."""
+        fields: dict[str, Any] = handler(self)
+        if self.detector is None:
+            fields.pop("detector", None)
+            fields.pop("detector_sha256", None)
+        return fields
 
 
 class SpeechSchema(RowSchema):

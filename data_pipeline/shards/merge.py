@@ -102,8 +102,8 @@ def _same(schemas: Sequence[tuple[DatasetInfo, RowSchemaT | None]], name: str) -
     """The schema that all have that have any."""
     present = [(info, one) for info, one in schemas if one is not None]
     for info, one in present[1:]:
-        for field, value in one.model_dump(exclude={"mean", "std"}).items():
-            first = getattr(present[0][1], field)
+        for field in (name for name in type(one).model_fields if name not in ("mean", "std")):
+            value, first = getattr(one, field), getattr(present[0][1], field)
             if value != first:
                 raise UserError(
                     f"the {name} rows of {info.name} have {field}={value}, those of "

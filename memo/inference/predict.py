@@ -16,6 +16,7 @@ from rich.table import Table
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.features.denseface import DenseFace
+from data_pipeline.features.detector import load_detector, load_same_detector
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
 from data_pipeline.features.speech import load_speech_encoder
 from data_pipeline.features.video import MediaError, decode_sound, decode_spans
@@ -57,10 +58,12 @@ class Weights:
     Attributes:
         face: file of the face network.
         speech: file or folder of the speech encoder.
+        detector: file of the face detector; never looked for.
     """
 
     face: Path | None = None
     speech: Path | None = None
+    detector: Path | None = None
 
 
 def predict_videos(
@@ -113,15 +116,17 @@ def load_extractor(model: EmotionModel, weights: Weights, beside: Path) -> Extra
         UserError: their weights cannot be found, or are others than those of the model.
     """
     used, face, speech = model.task.modalities, None, None
+    detector = load_detector(None)
     if "face" in used and (schema := model.features.face) is not None:
         face = DenseFace.load(weights.face or find_face_weights())
         _check_weights("face", face.sha256, schema.encoder_sha256)
+        detector = load_same_detector(schema, weights.detector)
     if "speech" in used and (sounds := model.features.speech) is not None:
         place = weights.speech or find_speech_weights(sounds.encoder, beside)
         speech = load_speech_encoder(sounds.encoder, place)
         _check_weights("speech", speech.sha256, sounds.encoder_sha256)
     fps = model.features.face.fps if model.features.face is not None else 1.0
-    return Extractor(face, speech, fps)
+    return Extractor(face, speech, fps, detector)
 
 
 def _check_weights(name: str, found: str, wanted: str) -> None:

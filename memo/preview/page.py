@@ -11,10 +11,11 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from data_pipeline.clip import BadSampleError, Clip, Label
 from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.errors import UserError
+from data_pipeline.features.detector import FaceDetector, load_detector, load_same_detector
 from data_pipeline.preview.clips import SampledClip, sample_clips
 from data_pipeline.preview.facts import DatasetFacts, gather, shorten
 from data_pipeline.preview.media import Media, decode_media
-from data_pipeline.shards.dataset import DatasetInfo, RowSchema
+from data_pipeline.shards.dataset import DatasetInfo, FaceSchema, RowSchema
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.remote import RANGES
@@ -47,6 +48,7 @@ class PreviewSettings:
         source: the raw corpus, to show what was seen and heard; None shows the features alone.
         clips: how many.
         seed: which.
+        detector_weights: file of the detector that found the faces, if it has one.
     """
 
     dataset: Place
@@ -54,6 +56,15 @@ class PreviewSettings:
     source: Path | None = None
     clips: int = 12
     seed: int = 0
+    detector_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The raw corpus, and what looked for faces in it."""
+
+    source: Source
+    detector: FaceDetector
 
 
 @dataclass(frozen=True)
@@ -88,15 +99,16 @@ def write_preview(settings: PreviewSettings) -> None:
 
     Raises:
         UserError: the page exists already or has no folder, clips or seed are too small, there is
-            no such dataset or source, a shard is missing, or a server does not answer.
+            no such dataset or source, the faces were found by another detector, a shard is missing,
+            or a server does not answer.
     """
     _check(settings)
     out = settings.out
-    source = open_source(settings.source) if settings.source else None
     dataset = open_dataset(settings.dataset, RANGES)
+    raw = _open_raw(settings, dataset.info.features.face)
     facts = gather(dataset, settings.seed)
     sampled = sample_clips(dataset, settings.clips, settings.seed)
-    views = (view_clip(one, dataset.info, source) for one in sampled)
+    views = (view_clip(one, dataset.info, raw) for one in sampled)
     temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf8", errors="replace", newline="\n") as file:
@@ -119,18 +131,27 @@ def _check(settings: PreviewSettings) -> None:
         raise UserError(f"--out: there is no folder {out.parent}; make it first")
 
 
-def view_clip(sampled: SampledClip, info: DatasetInfo, source: Source | None) -> ClipView:
+def _open_raw(settings: PreviewSettings, face: FaceSchema | None) -> Raw | None:
+    """The raw corpus, if it is to be decoded again."""
+    if settings.source is None:
+        return None
+    weights = settings.detector_weights
+    detector = load_same_detector(face, weights) if face else load_detector(None)
+    return Raw(open_source(settings.source), detector)
+
+
+def view_clip(sampled: SampledClip, info: DatasetInfo, raw: Raw | None) -> ClipView:
     """Draw a clip.
 
     Args:
         sampled: the clip.
         info: `dataset.json`.
-        source: the raw corpus, if it is to be decoded again.
+        raw: the raw corpus, if it is to be decoded again.
     """
     clip = sampled.clip
     if clip is None:
         return ClipView(sampled, problems=(f"cannot be read: {sampled.problem}",))
-    media = _media(clip, info, source)
+    media = _media(clip, info, raw)
     image, problems = "", list(media.problems)
     if clip.image is not None:
         try:
@@ -181,14 +202,14 @@ def render(facts: DatasetFacts, views: Iterator[ClipView], seed: int) -> Iterato
     )
 
 
-def _media(clip: Clip, info: DatasetInfo, source: Source | None) -> Media:
+def _media(clip: Clip, info: DatasetInfo, raw: Raw | None) -> Media:
     """What can be decoded of a clip that was made from a video or a sound file."""
-    if source is None or not clip.duration_s > 0:
+    if raw is None or not clip.duration_s > 0:
         return Media()
     if not clip.source:
         return Media(problems=("does not say which file it was made from",))
     face = info.features.face
-    return decode_media(clip, source, face.fps if face else USUAL_FPS)
+    return decode_media(clip, raw.source, raw.detector, face.fps if face else USUAL_FPS)
 
 
 def _facts(clip: Clip) -> Iterator[tuple[str, str]]:

@@ -5,59 +5,37 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from data_pipeline import build, cpu_torch
+from data_pipeline import build
 from data_pipeline.features import extract
-from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
 from data_pipeline.features.extract import ExtractSettings
+from tests.data_pipeline.small_encoders import write_small_encoders
 
 
 @pytest.fixture(scope="session")
 def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSettings:
     """A random face network and a random wav2vec 2.0, both small."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    card = FaceCard(classes=("calm", "glad"), input_size=16, trained_on="noise", test_accuracy=0.5)
-    save_face_net(folder / "face.safetensors", DenseFaceNet(2), card)
-    cpu_torch.install()
-    from torchaudio.models import wav2vec2_model
-
-    convolutions = [(8, kernel, 2) for kernel in (3, 3, 3, 3, 2, 2)]
-    net = wav2vec2_model(
-        extractor_mode="group_norm",
-        extractor_conv_layer_config=[(8, 10, 5), *convolutions],
-        extractor_conv_bias=False,
-        encoder_embed_dim=64,
-        encoder_projection_dropout=0.0,
-        encoder_pos_conv_kernel=4,
-        encoder_pos_conv_groups=4,
-        encoder_num_layers=1,
-        encoder_num_heads=1,
-        encoder_attention_dropout=0.0,
-        encoder_ff_interm_features=16,
-        encoder_ff_interm_dropout=0.0,
-        encoder_dropout=0.0,
-        encoder_layer_norm_first=False,
-        encoder_layer_drop=0.0,
-        aux_num_out=None,
-    )
-    torch.save(net.state_dict(), folder / "wav2vec2.pth")
-    return ExtractSettings(folder / "face.safetensors", "wav2vec2", folder / "wav2vec2.pth")
+    return write_small_encoders(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread instead of processes, and a face in every frame but the first."""
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread instead of processes."""
 
     def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
         return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
 
+    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
+
+
+@pytest.fixture
+def in_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread instead of processes, and a face in every frame but the first."""
+
     def whole_frames(
-        frames: NDArray[np.uint8], size: int, _: object
+        frames: NDArray[np.uint8], size: int, *_: object
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
 
-    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
     monkeypatch.setattr(extract, "align_faces", whole_frames)

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +90,7 @@ def test_one_task_a_gpu(asked: Resources, options: list[str]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"script": "train"}, "there is no script 'train', but pretrain and finetune"),
+        ({"script": "train"}, "there is no script 'train', but pretrain, finetune, build"),
         ({"config": None}, "needs --config"),
         ({"array": "folds"}, "has no --array of folds"),
         ({"settings": ["step=3"]}, "did you mean 'steps'"),
@@ -282,6 +284,87 @@ def test_a_part_that_was_preempted_goes_back_to_the_queue(
     stubs.add("scontrol", f"echo '   PreemptTime={preempted}'")
     assert run_build(stubs, "8 grid", SLURM_ARRAY_TASK_ID="2") == (0 if again else 143)
     assert requeued(stubs) == again
+
+
+@pytest.fixture
+def building(stubs: Stubs) -> Submission:
+    """Of a table of three texts, in four parts."""
+    for folder in ("my texts", "made"):
+        Path(folder).mkdir()
+    Path("my texts", "clips.csv").write_text("text\none\ntwo\nthree\n")
+    arguments = ["table", "--source", "my texts", "--out=made/out", "--min-words", "1"]
+    asked = resources(nodes="1", gpus_per_node="0", more=["--cpus-per-task=4"])
+    changes = {"script": "build", "config": None, "settings": arguments, "array": "4%2"}
+    return submission(**changes, resources=asked)
+
+
+def test_the_parts_of_a_build_are_followed_by_their_merge(
+    stubs: Stubs, building: Submission
+) -> None:
+    stubs.add("sbatch", f"wc -l < '{stubs.folder}/calls'")
+    submit(building)
+    folder = Path("made", "out.parts", "slurm", "1").absolute()
+    ours = ["--parsable", str(folder / "parts.sbatch")]
+    after = ["--parsable", "--dependency=afterok:3", str(folder / "merge.sbatch")]
+    assert stubs.calls == ["sbatch", *ours, "sbatch", *after]
+    parts, merge = ((folder / f"{name}.sbatch").read_text() for name in ("parts", "merge"))
+    assert "#SBATCH --array=1,2,3,4%2\n" in parts
+    assert "#SBATCH --gpus-per-node" not in parts
+    assert "#SBATCH --array" not in merge
+    assert "#SBATCH --kill-on-invalid-dep=yes\n" in merge
+    (stubs.folder / "calls").unlink()
+    stubs.add("srun", "")
+    assert run_script(stubs, parts, SLURM_ARRAY_TASK_ID="3", SLURM_CPUS_PER_TASK="4") == 0
+    build = ["data", "build", "--workers", "4", *building.settings, "--part", "3/4"]
+    assert word_after(stubs.calls, "from memo.cli import main; main()") == build
+    (stubs.folder / "calls").unlink()
+    assert run_script(stubs, merge) == 0
+    made = [f"made/out.parts/{number}-of-4" for number in (1, 2, 3, 4)]
+    words = ["data", "merge", *made, "--out=made/out"]
+    assert word_after(stubs.calls, "from memo.cli import main; main()") == words
+
+
+def test_only_the_parts_that_are_missing_are_built(building: Submission) -> None:
+    for number in (1, 2, 4):
+        Path("made", "out.parts", f"{number}-of-4").mkdir(parents=True)
+    assert "#SBATCH --array=3%2\n" in render(building)
+    Path("made", "out.parts", "3-of-4").mkdir()
+    alone = render(building)
+    assert alone.count("#!/usr/bin/env bash") == 1
+    assert "set -- merge made/out.parts/1-of-4 made/out.parts/2-of-4" in alone
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "message"),
+    [
+        ({"array": None}, [], "--array is missing: write the number of parts"),
+        ({"array": "folds"}, [], "--array folds: write the number of parts"),
+        ({"config": Path("mine.yaml")}, [], "--config: a build has none"),
+        ({}, ["--part=1/4"], "--part 1/4: every task has its own"),
+        ({}, ["--out", "."], "--out: . exists already"),
+        ({}, ["--source", "none"], "none"),
+        ({}, [], "Invalid partition"),
+    ],
+)
+def test_a_mistake_in_a_build_leaves_nothing(
+    changes: dict[str, Any], more: list[str], message: str, stubs: Stubs, building: Submission
+) -> None:
+    stubs.add("sbatch", "echo 'sbatch: error: Invalid partition' >&2; exit 1")
+    before = sorted(Path().iterdir())
+    with pytest.raises(UserError, match=message):
+        submit(replace(building, settings=[*building.settings, *more], **changes))
+    assert sorted(Path().iterdir()) == before
+
+
+def test_what_a_build_does_not_take_is_said_as_the_build_says_it(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["build", "--array=2", "--", "table", "--source=."]
+    monkeypatch.setattr(sys, "argv", ["memo", "slurm", "submit", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "Missing option '--out'" in capsys.readouterr().err
 
 
 def test_a_container_runs_the_same_command(stubs: Stubs) -> None:

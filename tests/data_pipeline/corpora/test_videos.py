@@ -18,7 +18,6 @@ from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source
 from data_pipeline.corpora.videos import DOUBLE, NO_SPEECH
 from data_pipeline.errors import UserError
-from data_pipeline.features import extract
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.reader import open_dataset
@@ -363,53 +362,3 @@ def test_a_stopped_build_goes_on_with_its_own_transcripts_only(
         ("Good day there.", 1.5),
         ("Bye.", 1.8),
     ]
-
-
-@pytest.mark.usefixtures("in_process")
-def test_a_hostile_folder_is_built_and_each_file_ends_where_it_should(
-    tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def bright_pictures_are_faces(
-        frames: NDArray[np.uint8], size: int, _: object
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return frames[:, :size, :size].copy(), frames.max(axis=(1, 2), initial=0) > 150
-
-    monkeypatch.setattr(extract, "align_faces", bright_pictures_are_faces)
-    speech = tone((0, 2), length_s=2)
-    whole = video(2, speech, level=200)
-    source = write(
-        tmp_path / "raw",
-        {
-            "audio only.mp3": make_sound(speech),
-            "empty.mp4": b"",
-            "no face.mp4": video(2, speech, level=50),
-            "no length.wav": make_sound(speech),
-            "no length.srt": "00:00:01,000 --> 00:00:01,000\nHello.\n",
-            "silence.mp4": video(4, np.zeros(64_000, np.float32), level=50),
-            "text.mp4": "Dear diary, this is no video.\n" * 200,
-            "truncated.mp4": whole[: len(whole) // 2],
-            "video only.mp4": video(2, None, level=200),
-            "🎉.mp4": whole,
-        },
-    )
-    (source / "loop").symlink_to(source)
-    (source / "loop.mp4").symlink_to("loop.mp4")
-    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
-    build_dataset(settings)
-    assert not list(check_dataset(settings.out))
-    has = {
-        key: (clip.face is not None, clip.speech is not None)
-        for key, clip in clips(settings.out).items()
-    }
-    assert has == {
-        "audio only-0001": (False, True),
-        "no face-0001": (False, True),
-        "silence-0001": (False, True),
-        "video only-0001": (True, False),
-        "🎉-0001": (True, True),
-    }
-    reasons = quarantined(settings.out)
-    assert list(reasons) == ["empty-0001", "no length-0001", "text-0001", "truncated-0001"]
-    assert reasons["no length-0001"] == "it has no length: from 1.000 to 1.000 s"
-    broken = ("empty-0001", "text-0001", "truncated-0001")
-    assert all("the sound cannot be decoded" in reasons[key] for key in broken)

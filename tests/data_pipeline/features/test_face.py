@@ -13,19 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_pipeline.corpora.source import open_source
-from data_pipeline.features.face import (
-    EYE_DISTANCE,
-    EYE_HEIGHT,
-    _cut,
-    _moving_median,
-    _squares_of_eyes,
-    align_faces,
-    search_faces,
-)
-from data_pipeline.features.tracks import MAX_GAP, join_faces
+from data_pipeline.features import face
+from data_pipeline.features.face import _cut, _moving_median
+from data_pipeline.features.haar import HaarDetector
+from data_pipeline.features.tracks import join_faces
 
 Frames = NDArray[np.uint8]
 SIZE = 48
+FPS = 10.0
+MAX_GAP = 10
+"""Frames between which a face is interpolated."""
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +32,16 @@ def clip(shared: Path) -> Frames:
     with av.open(io.BytesIO(media)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[::2]])
+
+
+def search_faces(frames: Frames) -> dict[int, NDArray[np.float64]]:
+    return face.search_faces(frames, HaarDetector(), FPS)
+
+
+def align_faces(
+    frames: Frames, size: int, speech: NDArray[np.bool_] | None = None
+) -> tuple[Frames, NDArray[np.bool_]]:
+    return face.align_faces(frames, size, HaarDetector(), FPS, speech)
 
 
 def turned(frames: Frames, degrees: float, scale: float) -> Frames:
@@ -65,29 +72,11 @@ def test_frames_without_a_face_are_marked(count: int) -> None:
 def test_cut_samples_the_turned_square(x: float, y: float, side: float, angle: float) -> None:
     rows, columns = np.mgrid[:200, :200]
     ramp = (columns * 0.7 + rows * 0.5).astype(np.uint8)
-    face = _cut(ramp, np.array([x, y, side, angle]), 16)
+    cut = _cut(ramp, np.array([x, y, side, angle]), 16)
     across, down = np.meshgrid(*[(np.arange(16) + 0.5) / 16 * side - side / 2] * 2)
     at_x = x + across * np.cos(angle) - down * np.sin(angle)
     at_y = y + across * np.sin(angle) + down * np.cos(angle)
-    np.testing.assert_allclose(face, at_x * 0.7 + at_y * 0.5, atol=2)
-
-
-@given(
-    x=st.floats(80, 120),
-    y=st.floats(80, 120),
-    distance=st.floats(20, 40),
-    angle=st.floats(-0.4, 0.4),
-)
-def test_eyes_come_to_lie_where_fer2013_has_them(
-    x: float, y: float, distance: float, angle: float
-) -> None:
-    half = np.array([np.cos(angle), np.sin(angle)]) * distance / 2
-    left, right = np.array([x, y]) - half, np.array([x, y]) + half
-    cx, cy, side, turn = _squares_of_eyes(np.array([[*left, *right]]))[0]
-    back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / side
-    for eye, sign in ((left, -1), (right, 1)):
-        place = back @ (eye - (cx, cy)) + 0.5  # in sides of the square, from its corner
-        np.testing.assert_allclose(place, [0.5 + sign * EYE_DISTANCE / 2, EYE_HEIGHT], atol=1e-9)
+    np.testing.assert_allclose(cut, at_x * 0.7 + at_y * 0.5, atol=2)
 
 
 def test_moving_median_drops_an_outlier_and_keeps_a_drift() -> None:
@@ -112,14 +101,52 @@ def single_face_runs(faces: dict[int, NDArray[np.float64]]) -> list[list[int]]:
     return runs
 
 
+class Bright:
+    """A detector to which a picture's brightest pixel is a face's centre, if it is white."""
+
+    name = "bright"
+    sha256: str | None = None
+
+    def __init__(self) -> None:
+        self.looked = 0
+
+    def find(self, grey: Frames) -> NDArray[np.float64]:
+        self.looked += 1
+        row, column = np.unravel_index(grey.argmax(), grey.shape)
+        known = [[column - 10.0, row - 10.0, 20.0, 20.0, column, row]]
+        return np.array(known if grey.max() == 255 else []).reshape(-1, 6)
+
+    def squares(self, greys: Frames, faces: NDArray[np.float64]) -> NDArray[np.float64]:
+        assert len(greys) == len(faces)
+        return np.column_stack([faces[:, 4:], np.full(len(faces), 20.0), np.zeros(len(faces))])
+
+
+@pytest.mark.parametrize(
+    ("fps", "looked"),
+    [(1.0, [*range(50)]), (10.0, [*range(0, 50, 3), 49]), (25.0, [*range(0, 50, 8), 49])],
+)
+def test_faces_are_looked_for_in_seconds_and_any_detector_can_do_it(
+    fps: float, looked: list[int]
+) -> None:
+    frames = np.full((50, 60, 80), 90, np.uint8)
+    frames[:, 30, 40] = 255
+    detector = Bright()
+    assert list(face.search_faces(frames, detector, fps)) == looked
+    assert detector.looked == len(looked)
+    faces, found = face.align_faces(frames, 20, detector, fps)
+    assert found.all()
+    np.testing.assert_array_equal(faces, np.broadcast_to(faces[0], faces.shape))
+    assert np.unravel_index(faces[0].argmax(), (20, 20)) in {(9, 9), (9, 10), (10, 9), (10, 10)}
+
+
 @pytest.mark.corpora
 def test_one_face_is_followed_as_it_was_before_several_were(clip: Frames) -> None:
     clip = clip.copy()
     clip[7:9], clip[16:31] = 128, 128
     faces = search_faces(clip)
-    (track,) = join_faces(faces, clip)
+    (track,) = join_faces(faces, clip, FPS)
     assert [times.tolist() for times, _ in track.runs()] == single_face_runs(faces)
-    np.testing.assert_array_equal(track.boxes, np.concatenate(list(faces.values())))
+    np.testing.assert_array_equal(track.faces, np.concatenate(list(faces.values())))
     known = align_faces(clip, SIZE, np.arange(len(clip)) < 20)
     for one, other in zip(known, align_faces(clip, SIZE), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -14,27 +14,20 @@ from data_pipeline.corpora.source import open_source
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.extract import Extractor, ExtractSettings
 from data_pipeline.features.face import align_faces
+from data_pipeline.features.haar import HaarDetector
 from data_pipeline.features.video import decode_frames, decode_sound
 from tests.data_pipeline.features.drawing import Person, draw, talk
-from tests.data_pipeline.features.media import make_film, rotate
+from tests.data_pipeline.features.media import make_film, rotate, voice
 
 FPS, RATE, SIZE = 10, 16_000, 48
 LENGTH_S = 4
 COUNT = LENGTH_S * FPS
 LEFT, RIGHT = 90.0, 270.0
 SKIN = {LEFT: 170, RIGHT: 210}
+HAAR = HaarDetector()
 
 Frames = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
-
-
-def voice(spans: Sequence[tuple[float, float]], length_s: float = LENGTH_S) -> NDArray[np.float32]:
-    """Four syllables a second in the spans, and hardly any noise."""
-    times = np.arange(round(length_s * RATE)) / RATE
-    loud = np.any([(times >= begin) & (times < end) for begin, end in spans], axis=0)
-    tone = np.square(np.sin(np.pi * 4 * times)) * np.sin(2 * np.pi * 200 * times)
-    noise = np.random.default_rng(0).normal(0, 1e-4, len(times))
-    return np.asarray(0.2 * loud * tone + noise, np.float32)
 
 
 def at(begin_s: float, end_s: float) -> Flags:
@@ -69,7 +62,7 @@ def assert_is(faces: Frames, person: float) -> None:
 def talks() -> bytes:
     """The left one speaks in the first half, the right one in the second."""
     pictures = film([heads(LEFT, at(0.3, 1.7)), heads(RIGHT, at(2.3, 3.7))])
-    sound = voice([(0.3, 1.7), (2.3, 3.7)])
+    sound = voice([(0.3, 1.7), (2.3, 3.7)], LENGTH_S)
     return make_film(times_ms(FPS), pictures, sound, format="matroska", audio_codec="pcm_s16le")
 
 
@@ -84,7 +77,7 @@ def faces_of(media: bytes, begin_s: float = 0.0, end_s: float = LENGTH_S) -> tup
     assert sound is not None
     frames = frames[round(begin_s * FPS) : round(end_s * FPS)]
     sound = sound[round(begin_s * RATE) : round(end_s * RATE)]
-    return align_faces(frames, SIZE, frames_with_speech(sound, len(frames), FPS))
+    return align_faces(frames, SIZE, HAAR, FPS, frames_with_speech(sound, len(frames), FPS))
 
 
 @pytest.mark.parametrize(("begin_s", "speaker"), [(0.0, LEFT), (2.0, RIGHT)])
@@ -136,7 +129,7 @@ def test_who_leaves_and_comes_back_is_not_there_in_between() -> None:
     away = at(1.0, 2.6)
     speaks = at(0.2, 1.0) | at(2.8, 3.8)
     people = [heads(LEFT, speaks, ~away), heads(RIGHT, at(0, 0))]
-    sound = voice([(0.2, 3.8)])  # somebody speaks on, unseen
+    sound = voice([(0.2, 3.8)], LENGTH_S)  # somebody speaks on, unseen
     media = make_film(times_ms(FPS), film(people), sound, format="matroska")
     faces, found = faces_of(media)
     assert not found[away].any()
@@ -145,10 +138,27 @@ def test_who_leaves_and_comes_back_is_not_there_in_between() -> None:
     assert_is(faces[found], LEFT)
 
 
+@pytest.mark.parametrize("shot_s", [0.6, 1.4])
+def test_the_listener_of_a_reverse_shot_is_not_the_speaker(shot_s: float) -> None:
+    reverse = at(1.6, 1.6 + shot_s)
+    people = [heads(LEFT, at(0.3, 3.7), ~reverse), heads(RIGHT, at(0, 0), reverse)]
+    pictures = film(people)
+    for frame in np.flatnonzero(reverse):
+        pictures[frame][:, :150] = 30  # another room
+        pictures[frame][200:] = 220
+    sound = voice([(0.3, 3.7)], LENGTH_S)
+    media = make_film(times_ms(FPS), pictures, sound, format="matroska", audio_codec="pcm_s16le")
+    faces, found = faces_of(media)
+    assert not found[reverse].any()
+    assert not faces[~found].any()
+    assert found[~reverse].mean() > 0.8
+    assert_is(faces[found], LEFT)
+
+
 def test_a_turned_video_is_turned_back_before_faces_are_looked_for() -> None:
     people = [heads(LEFT, at(0.5, 3.5)), heads(RIGHT, at(0, 0))]
     lying = [np.ascontiguousarray(np.rot90(one)) for one in film(people)]
-    media = make_film(times_ms(FPS), lying, voice([(0.5, 3.5)]))
+    media = make_film(times_ms(FPS), lying, voice([(0.5, 3.5)], LENGTH_S))
     assert not faces_of(media)[1].any()
     faces, found = faces_of(rotate(media))
     assert found.all()
@@ -160,14 +170,14 @@ def test_without_sound_it_is_the_nearest_face(extractor: Extractor) -> None:
     picture = np.full((288, 300), 120, np.uint8)
     picture[:192, :120], picture[:, 120:] = cv2.resize(far, (120, 192)), near
     frames = np.repeat(picture[None], 20, axis=0)
-    faces, found = align_faces(frames, SIZE)
+    faces, found = align_faces(frames, SIZE, HAAR, FPS)
     assert found.all()
     assert_is(faces, LEFT)
     assert extractor.encode(Clip("k"), None, frames).face is not None
 
 
 def test_a_clip_without_a_face_keeps_its_text_and_speech(extractor: Extractor) -> None:
-    media = make_film(times_ms(FPS), film([[None] * COUNT]), voice([(0.5, 3.5)]))
+    media = make_film(times_ms(FPS), film([[None] * COUNT]), voice([(0.5, 3.5)], LENGTH_S))
     recording = Recording("k", "train", "a.mp4", text="Nobody is here.")
     ((_, part),) = extractor.parts([recording], media)
     assert not isinstance(part, Exception)
@@ -196,7 +206,7 @@ def test_of_two_real_faces_the_one_that_speaks_is_taken(
     listening = swing[np.arange(len(speaking)) % len(swing)]
     both = [speaking, listening] if left else [listening, speaking]
     speech = frames_with_speech(sound, len(speaking), FPS)
-    faces, found = align_faces(np.concatenate(both, axis=2), SIZE, speech)
-    alone, _ = align_faces(speaking, SIZE)
+    faces, found = align_faces(np.concatenate(both, axis=2), SIZE, HAAR, FPS, speech)
+    alone, _ = align_faces(speaking, SIZE, HAAR, FPS)
     assert found.all()
     assert np.abs(faces.astype(int) - alone).mean() < 6

@@ -143,3 +143,15 @@ def test_after_a_cut_only_a_face_whose_lips_go_with_the_speech_is_taken_as_well(
     motions = [moves(SPEECH), SILENT, SILENT, moves(SPEECH)]
     assert choose(seen, motions) == [True, False, False, True]
     assert choose(seen[:3], motions[:3]) == [True, False, False]
+
+
+def test_of_shot_and_reverse_shot_only_a_face_whose_lips_go_with_the_speech_is_taken() -> None:
+    shots, between = np.zeros(COUNT, dtype=bool), slice(14, 21)
+    shots[:14] = shots[21:] = True
+    flags = np.stack([shots, ~shots])
+    for listener, taken in ((SILENT, False), (moves(SPEECH), True)):
+        known = np.where(flags, np.stack([moves(SPEECH), listener]), np.nan)
+        chosen = choose_faces(flags, np.array([100.0, 110.0]), known, SPEECH)
+        assert chosen.tolist() == [True, taken]
+    alone = choose([slice(0, 14), between, slice(21, 40)], [moves(SPEECH), SILENT, SILENT])
+    assert alone == [True, True, True]  # three people, or one in three scenes

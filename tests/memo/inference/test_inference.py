@@ -205,6 +205,20 @@ def test_encoders_other_than_the_models_are_refused(exported: Path, tmp_path: Pa
         prediction.load_extractor(heard, Weights(), tmp_path)
 
 
+def test_the_detector_that_found_the_faces_is_asked_for(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(exported)
+    assert isinstance(model, EmotionModel)
+    assert model.features.face is not None
+    found = {"detector": "yunet", "detector_sha256": "0" * 64}
+    face = model.features.face.model_copy(update=found)
+    looked = replace(model, features=model.features.model_copy(update={"face": face}))
+    monkeypatch.setattr(prediction, "_check_weights", lambda *_: None)
+    with pytest.raises(UserError, match=r"found by yunet, .* give it with --detector-weights"):
+        prediction.load_extractor(looked, Weights(), tmp_path)
+
+
 def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     exported: Path, tmp_path: Path
 ) -> None:

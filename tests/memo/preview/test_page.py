@@ -1,5 +1,6 @@
 """The page as text: what is on it, and that nothing of the data becomes part of its code."""
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -63,10 +64,10 @@ Preview = Callable[..., Page]
 def preview(tmp_path: Path) -> Preview:
     """Writes a dataset of some clips, and its page."""
 
-    def make(clips: list[Clip], source: Path | None = None, **settings: int) -> Page:
+    def make(clips: list[Clip], source: Path | None = None) -> Page:
         write_clips(tmp_path / "d", train=clips)
         out = tmp_path / "page.html"
-        write_preview(PreviewSettings(tmp_path / "d", out, source, **settings))
+        write_preview(PreviewSettings(tmp_path / "d", out, source))
         return Page(out)
 
     return make
@@ -244,3 +245,17 @@ def test_the_command_writes_a_page_once(
     assert Page(out).tags.count("article") == 2
     assert run() == 2
     assert "exists already; give a new file" in capsys.readouterr().err
+
+
+def test_faces_are_looked_for_again_by_what_found_them(tmp_path: Path) -> None:
+    write_clips(tmp_path / "d", train=make_clips(2))
+    (tmp_path / "raw").mkdir()
+    info = json.loads((tmp_path / "d" / "dataset.json").read_text())
+    info["features"]["face"] |= {"detector": "yunet", "detector_sha256": "0" * 64}
+    (tmp_path / "d" / "dataset.json").write_text(json.dumps(info))
+    out = tmp_path / "page.html"
+    with pytest.raises(UserError, match=r"found by yunet, .* give it with --detector-weights"):
+        write_preview(PreviewSettings(tmp_path / "d", out, tmp_path / "raw"))
+    assert not out.exists()
+    write_preview(PreviewSettings(tmp_path / "d", out))
+    assert out.exists()

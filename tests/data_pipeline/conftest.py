@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from data_pipeline import build, cpu_torch
 from data_pipeline.features import extract
 from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
+from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
 
 
@@ -44,7 +45,10 @@ def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSetting
         aux_num_out=None,
     )
     torch.save(net.state_dict(), folder / "wav2vec2.pth")
-    return ExtractSettings(folder / "face.safetensors", "wav2vec2", folder / "wav2vec2.pth")
+    return ExtractSettings(
+        EncoderChoice("denseface", folder / "face.safetensors"),
+        EncoderChoice("wav2vec2", folder / "wav2vec2.pth"),
+    )
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from data_pipeline.features.denseface import SHIPPED, DenseFace
 from data_pipeline.features.device import CPU, choose_device, open_device
 from data_pipeline.features.log_mel import LogMel
 
+META = torch.device("meta")
+"""A device that every machine has; nothing is computed there."""
+SOUND = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
 has_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
 
@@ -42,14 +45,20 @@ def test_a_gpu_is_kept_from_races_and_short_products(monkeypatch: pytest.MonkeyP
     assert not torch.backends.cudnn.allow_tf32
 
 
+def test_rows_are_made_on_the_device() -> None:
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        DenseFace.load(SHIPPED, META).encode(np.zeros((2, 48, 48), np.uint8))
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        LogMel(device=META).encode(SOUND)
+
+
 @has_gpu
 def test_rows_of_a_gpu_are_those_of_the_cpu() -> None:
     gpu = open_device("cuda")
     faces = np.random.default_rng(0).integers(0, 256, (70, 48, 48), np.uint8)
-    sound = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     one, again = (DenseFace.load(SHIPPED, gpu).encode(faces)[0] for _ in range(2))
     np.testing.assert_array_equal(one, again)
     np.testing.assert_allclose(one, DenseFace.load(SHIPPED).encode(faces)[0], rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(
-        LogMel(device=gpu).encode(sound), LogMel().encode(sound), rtol=1e-4, atol=1e-4
+        LogMel(device=gpu).encode(SOUND), LogMel().encode(SOUND), rtol=1e-4, atol=1e-4
     )

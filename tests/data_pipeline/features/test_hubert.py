@@ -97,3 +97,10 @@ def test_other_networks_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
         with pytest.raises(UserError, match=f"no HuBERT network .*{next(iter(change))}"):
             HubertEncoder(tmp_path)
+
+
+def test_rows_are_made_on_the_device(tmp_path: Path) -> None:
+    small_net(**LARGE).save_pretrained(tmp_path)
+    encoder = HubertEncoder(tmp_path, torch.device("meta"))  # where nothing is computed
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        encoder.encode(noise())

@@ -125,3 +125,9 @@ def test_unknown_models_are_refused_and_none_is_fetched(
 ) -> None:
     with pytest.raises(UserError, match=message):
         TimmFace(name, tmp_path / "w.safetensors")
+
+
+def test_rows_are_made_on_the_device(model: str, weights: Path) -> None:
+    encoder = TimmFace(model, weights, torch.device("meta"))  # where nothing is computed
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        encoder.encode(faces(2, encoder.input_size))

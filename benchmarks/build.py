@@ -24,9 +24,11 @@ from data_pipeline.build import feature_schema
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part, describe
 from data_pipeline.features.face import align_faces, search_faces
-from data_pipeline.features.weights import find_face_weights, find_speech_weights
+from data_pipeline.features.face_encoder import FACE
+from data_pipeline.features.speech import SPEECH
 from data_pipeline.shards.writer import ShardWriter
 
 STAGES = ("decode", "detect", "track", "face", "speech", "write")
@@ -52,20 +54,18 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--corpus", default="grid")
     parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--speech-encoder", default="wav2vec2")
+    parser.add_argument("--face", default="denseface")
+    parser.add_argument("--face-weights", type=Path)
+    parser.add_argument("--speech", default="wav2vec2")
     parser.add_argument("--speech-weights", type=Path)
     parser.add_argument("--detector-weights", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    place = given.speech_weights or find_speech_weights(given.speech_encoder, given.source)
+    face = FACE.find(EncoderChoice(given.face, given.face_weights), given.source)
+    speech = SPEECH.find(EncoderChoice(given.speech, given.speech_weights), given.source)
     extractor = Extractor.load(
-        ExtractSettings(
-            find_face_weights(),
-            given.speech_encoder,
-            place,
-            detector_weights=given.detector_weights,
-        )
+        ExtractSettings(face, speech, detector_weights=given.detector_weights)
     )
     source = open_source(given.source)
     everything = load_corpus(given.corpus).recordings(source)

@@ -36,14 +36,10 @@ from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
 from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.extract import (
-    SPEECH_GROUP,
-    Extractor,
-    ExtractSettings,
-    describe,
-    show_name,
-)
-from data_pipeline.features.weights import find_face_weights, find_speech_weights
+from data_pipeline.features.device import choose_device
+from data_pipeline.features.extract import Extractor, ExtractSettings, describe, show_name
+from data_pipeline.features.face_encoder import FACE
+from data_pipeline.features.speech import SPEECH, speech_group
 from data_pipeline.filters import (
     FILTERED,
     Dropped,
@@ -76,7 +72,7 @@ class BuildSettings:
         corpus: name of a registered corpus.
         source: its raw files, a folder, an archive or a table.
         out: folder of the new dataset; must not exist.
-        extract: the encoders; weights that are None are looked for.
+        extract: the encoders; weights that are None are looked for, and a device is chosen.
         name: of the dataset; the corpus's if not given.
         workers: processes, each with one thread.
         samples_per_shard: clips of one tar.
@@ -125,6 +121,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         corpus_sha256=hash_recordings(recordings),
         filters=settings.filters,
         samples_per_shard=settings.samples_per_shard,
+        device=settings.extract.device,
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
@@ -204,18 +201,18 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
     """The encoders with their weights; none where there is nothing to see or hear.
 
     Raises:
-        UserError: weights cannot be found.
+        UserError: an encoder is unknown, weights cannot be found, or the device is not there.
     """
-    asked = settings.extract
+    asked, source = settings.extract, settings.source
     if all(one.media is None or one.aligned_face for one in recordings):
         asked = replace(asked, detector_weights=None)  # there is nothing to be looked for
     if all(one.media is None for one in recordings):
-        return replace(asked, face_weights=None, speech_weights=None)
+        return replace(asked, face=None, speech=None, device="cpu")
     return replace(
         asked,
-        face_weights=asked.face_weights or find_face_weights(),
-        speech_weights=asked.speech_weights
-        or find_speech_weights(asked.speech_encoder, settings.source),
+        face=asked.face and FACE.find(asked.face, source),
+        speech=asked.speech and SPEECH.find(asked.speech, source),
+        device=choose_device(asked.device),
     )
 
 
@@ -264,7 +261,7 @@ def feature_schema(extractor: Extractor) -> FeatureSchema:
         speech=speech
         and SpeechSchema(
             dim=speech.dim,
-            rows_per_s=speech.rows_per_s / SPEECH_GROUP,
+            rows_per_s=speech.rows_per_s / speech_group(speech.rows_per_s),
             encoder=speech.name,
             encoder_sha256=speech.sha256,
         ),
@@ -281,6 +278,7 @@ def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
         "source": str(settings.source.resolve()),
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
         "schema": schema.model_dump(mode="json"),
+        "device": settings.extract.device,
         "filters": settings.filters.thresholds,
         "part": settings.part and str(settings.part),
     }

@@ -34,6 +34,7 @@ class BuildOrigin(Record):
         corpus_sha256: hash of all that the corpus says of its recordings.
         filters: thresholds, those that are off as null.
         samples_per_shard: clips of one tar.
+        device: that the encoders ran on; rows of a GPU differ from a CPU's in their last bits.
     """
 
     format: Literal["memo-build/1"] = "memo-build/1"
@@ -41,6 +42,7 @@ class BuildOrigin(Record):
     corpus_sha256: str
     filters: Filters
     samples_per_shard: int = Field(gt=0)
+    device: str = "cpu"
 
 
 class BuildReport(BuildOrigin):

@@ -136,8 +136,8 @@ def _face_share(clip: Clip, part: Part | None) -> float | None:
     """Share of the frames in which a face was found; None of no video."""
     if part is None or not len(part.frames):
         return None
-    posteriors = clip.expression  # zeros where there is no face, as features of one may be, too
-    return 0.0 if posteriors is None else round(float(posteriors.any(axis=1).mean()), 4)
+    rows = clip.face if clip.expression is None else clip.expression  # features may be zeros, too
+    return 0.0 if rows is None else round(float(rows.any(axis=1).mean()), 4)
 
 
 def _jpeg(content: bytes) -> bytes:

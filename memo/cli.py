@@ -82,18 +82,27 @@ def predict(
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
+    face: Annotated[
+        str | None, typer.Option(help="Allows the model's face encoder, a package.module:Class.")
+    ] = None,
     face_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
+    speech: Annotated[
+        str | None, typer.Option(help="Allows the model's speech encoder, if it is such a class.")
+    ] = None,
     speech_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
     detector_weights: Annotated[
         Path | None, typer.Option(help="Of what found the faces of the dataset, if it has a file.")
     ] = None,
 ) -> None:
     """Show the emotion and its probability of every utterance; say what was not there to use."""
+    from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415
     from memo.inference.model import load  # noqa: PLC0415
-    from memo.inference.predict import Weights, run_prediction  # noqa: PLC0415
+    from memo.inference.predict import run_prediction  # noqa: PLC0415
 
-    weights = Weights(face_weights, speech_weights, detector_weights)
-    run_prediction(load(model), videos, weights, text, subtitles, json, html)
+    encoders = GivenEncoders(
+        Given(face, face_weights), Given(speech, speech_weights), detector_weights
+    )
+    run_prediction(load(model), videos, encoders, text, subtitles, json, html)
 
 
 @app.command()

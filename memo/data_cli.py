@@ -38,17 +38,28 @@ def build(
         Path | None,
         typer.Option(help="Of videos: a folder, an archive or a table of what is said in them."),
     ] = None,
+    face: Annotated[
+        str, typer.Option(help="Face encoder: denseface, timm:MODEL or package.module:Class.")
+    ] = "denseface",
     face_weights: Annotated[
-        Path | None, typer.Option(help="Face network; the one that ships with memo if not given.")
+        Path | None, typer.Option(help="Its file; denseface's ships with memo.")
     ] = None,
     detector_weights: Annotated[
         Path | None,
         typer.Option(help="Look for faces with YuNet, of this ONNX file, not with Haar cascades."),
     ] = None,
-    speech: Annotated[str, typer.Option(help="Speech encoder: whisper or wav2vec2.")] = "whisper",
+    speech: Annotated[
+        str,
+        typer.Option(
+            help="Speech encoder: whisper, wav2vec2, hubert, log-mel or package.module:Class."
+        ),
+    ] = "whisper",
     speech_weights: Annotated[
         Path | None, typer.Option(help="Its file or folder; looked for if not given.")
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="Of the encoders: cpu, cuda, or auto: the GPU if there is one.")
+    ] = "auto",
     name: Annotated[
         str | None, typer.Option(help="Name of the dataset; the corpus's if not given.")
     ] = None,
@@ -74,6 +85,7 @@ def build(
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
     from data_pipeline.build_part import parse_part  # noqa: PLC0415
+    from data_pipeline.features.encoders import EncoderChoice  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
     from data_pipeline.filters import Filters  # noqa: PLC0415
 
@@ -83,7 +95,12 @@ def build(
         corpus,
         source,
         out,
-        ExtractSettings(face_weights, speech, speech_weights, detector_weights=detector_weights),
+        ExtractSettings(
+            EncoderChoice(face, face_weights),
+            EncoderChoice(speech, speech_weights),
+            detector_weights=detector_weights,
+            device=device,
+        ),
         name,
         workers,
         samples_per_shard,

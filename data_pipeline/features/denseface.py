@@ -21,8 +21,12 @@ from torch import Tensor, nn
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
+from data_pipeline.features.device import CPU
+from data_pipeline.features.face_encoder import FACE
 from data_pipeline.shards.index import file_sha256
 
+SHIPPED = Path(__file__).with_name("denseface.safetensors")
+"""The network that ships with the package; its card is `denseface.md`."""
 FEATURES = 342
 BATCH = 64
 """Faces encoded at a time."""
@@ -101,16 +105,19 @@ class DenseFace:
     name = "denseface"
     dim = FEATURES
 
-    def __init__(self, net: DenseFaceNet, card: FaceCard, sha256: str) -> None:
-        self._net = net.eval()
+    def __init__(
+        self, net: DenseFaceNet, card: FaceCard, sha256: str, device: torch.device
+    ) -> None:
+        self._net = net.eval().to(device)
+        self._device = device
         self.card = card
         self.classes = card.classes
         self.input_size = card.input_size
         self.sha256 = sha256
 
     @classmethod
-    def load(cls, path: Path) -> "DenseFace":
-        """Read a file that `save_face_net` wrote.
+    def load(cls, path: Path, device: torch.device = CPU) -> "DenseFace":
+        """Read a file that `save_face_net` wrote, to encode on a device.
 
         Raises:
             UserError: the file is missing or is no face network.
@@ -127,7 +134,7 @@ class DenseFace:
             net.load_state_dict({**counters, **weights})
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} is no face network of memo ({error})") from None
-        return cls(net, card, file_sha256(path))
+        return cls(net, card, file_sha256(path), device)
 
     @torch.inference_mode()
     def encode(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -145,10 +152,14 @@ class DenseFace:
                 np.zeros((0, len(self.classes)), np.float32),
             )
         batches = torch.from_numpy(faces).split(BATCH)
-        outputs = [self._net(batch) for batch in batches]
+        outputs = [self._net(batch.to(self._device)) for batch in batches]
         features = torch.cat([features for features, _ in outputs])
         logits = torch.cat([logits for _, logits in outputs])
-        return features.numpy(), (logits / self.card.temperature).softmax(dim=1).numpy()
+        posteriors = (logits / self.card.temperature).softmax(dim=1)
+        return features.cpu().numpy(), posteriors.cpu().numpy()
+
+
+FACE.register(DenseFace.name, SHIPPED)(DenseFace.load)
 
 
 def save_face_net(path: Path, net: DenseFaceNet, card: FaceCard) -> None:

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.features.activity import frames_with_speech
-from data_pipeline.features.denseface import DenseFace
 from data_pipeline.features.detector import FaceDetector, load_detector
+from data_pipeline.features.device import open_device
+from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.face import align_faces, shrink_faces
-from data_pipeline.features.speech import SpeechEncoder, average_rows, load_speech_encoder
+from data_pipeline.features.face_encoder import FACE, FaceEncoder
+from data_pipeline.features.speech import SPEECH, SpeechEncoder, average_rows, speech_group
 from data_pipeline.features.video import (
     Frames,
     Media,
@@ -25,8 +27,6 @@ from data_pipeline.features.video import (
 )
 
 SAMPLE_RATE = 16_000
-SPEECH_GROUP = 3
-"""Encoder rows averaged into one: 3 rows of 20 ms are 60 ms (MEmoBERT)."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class ExtractSettings:
     """Which encoders, and at what rate.
 
     Attributes:
-        face_weights: file of the face network; None leaves faces out.
-        speech_encoder: name of the speech encoder.
-        speech_weights: its file or folder; None leaves sound out.
+        face: the face encoder; None leaves faces out.
+        speech: the speech encoder; None leaves sound out.
         face_fps: face rows a second.
         detector_weights: file of the detector that looks for faces; None is the one without a file.
+        device: where they run, see `choose_device`.
     """
 
-    face_weights: Path | None
-    speech_encoder: str
-    speech_weights: Path | None
+    face: EncoderChoice | None
+    speech: EncoderChoice | None
     face_fps: float = 10.0
     detector_weights: Path | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Extractor:
 
     def __init__(
         self,
-        face: DenseFace | None,
+        face: FaceEncoder | None,
         speech: SpeechEncoder | None,
         face_fps: float,
         detector: FaceDetector,
@@ -85,11 +85,15 @@ class Extractor:
 
     @classmethod
     def load(cls, settings: ExtractSettings) -> "Extractor":
-        """The encoders whose weights are given."""
-        face, speech = settings.face_weights, settings.speech_weights
+        """The encoders of the settings, whose weights have been found.
+
+        Raises:
+            UserError: one is unknown, or its weights do not load.
+        """
+        device = open_device(settings.device)
         return cls(
-            DenseFace.load(face) if face else None,
-            load_speech_encoder(settings.speech_encoder, speech) if speech else None,
+            FACE.load(settings.face, device) if settings.face else None,
+            SPEECH.load(settings.speech, device) if settings.speech else None,
             settings.face_fps,
             load_detector(settings.detector_weights),
         )
@@ -160,7 +164,10 @@ class Extractor:
     def _face_rows(
         self, frames: Frames, sound: NDArray[np.float32] | None, aligned: bool
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
-        """Features (T, 342) and posteriors (T, K), zero rows where no face is; None if nowhere."""
+        """Features (T, D) and posteriors (T, K), zero rows where no face is; None if nowhere.
+
+        Posteriors are None of an encoder that knows no expressions, too.
+        """
         if self.face is None:
             return None, None
         size = self.face.input_size
@@ -174,7 +181,8 @@ class Extractor:
         features, posteriors = self.face.encode(faces)
         features[~found] = 0
         posteriors[~found] = 0
-        return features.astype(np.float16), posteriors.astype(np.float16)
+        expression = posteriors.astype(np.float16) if self.face.classes else None
+        return features.astype(np.float16), expression
 
     def speech_in(
         self, frames: Frames, sound: NDArray[np.float32] | None
@@ -183,10 +191,10 @@ class Extractor:
         return None if sound is None else frames_with_speech(sound, len(frames), self.face_fps)
 
     def _speech_rows(self, sound: NDArray[np.float32] | None) -> NDArray[np.float16] | None:
-        """Rows of 60 ms, (T, D); None of no sound, or sound too short for one."""
+        """Rows of about 60 ms, (T, D); None of no sound, or sound too short for one."""
         if sound is None or self.speech is None:
             return None
-        rows = average_rows(self.speech.encode(sound), SPEECH_GROUP)
+        rows = average_rows(self.speech.encode(sound), speech_group(self.speech.rows_per_s))
         return rows.astype(np.float16) if len(rows) else None
 
 

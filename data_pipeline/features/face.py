@@ -15,6 +15,8 @@ DETECT_EVERY_S = 0.3
 """From one detection to the next."""
 SMOOTHING = 5
 """Detections over which the moving median is taken."""
+SPEAKER_PIXELS = 48
+"""Lips in larger faces are judged at this size, on which the thresholds were chosen."""
 
 View = tuple[Frames, NDArray[np.bool_]]
 
@@ -61,10 +63,16 @@ def _speaking(tracks: list[Track], views: list[View], speech: NDArray[np.bool_])
     chosen = choose_faces(
         seen=np.array([seen for _, seen in views]),
         areas=np.array([track.area() for track in tracks]),
-        motions=np.array([lip_motion(*view) for view in views]),
+        motions=np.array([_lips(*view) for view in views]),
         speech=speech,
     )
     return [view for view, taken in zip(views, chosen, strict=True) if taken]
+
+
+def _lips(faces: Frames, seen: NDArray[np.bool_]) -> Floats:
+    """The motion of the lips in a view, (T,), whatever the size of its faces."""
+    large = faces.shape[1] > SPEAKER_PIXELS
+    return lip_motion(shrink_faces(faces, SPEAKER_PIXELS) if large else faces, seen)
 
 
 def _view(frames: Frames, squares: Floats, size: int) -> View:

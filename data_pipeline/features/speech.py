@@ -1,17 +1,22 @@
 """The contract of a speech encoder, and the registry: one file of this package an encoder."""
 
-import importlib
-import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-import data_pipeline.features
 from data_pipeline.errors import UserError
+from data_pipeline.features.encoders import EncoderRegistry
+from data_pipeline.features.own import COMMON, Wanted, checked_rows, make_own
+
+RATE = 16_000
+"""Samples a second of what is encoded."""
+ROW_S = 0.06
+"""About how long a speech row is in seconds (MEmoBERT), whatever the encoder's own rate."""
+AMISS_S = 0.5
+"""Rows may miss so much of the sound, in seconds, at its ends."""
 
 
 class SpeechEncoder(Protocol):
@@ -20,8 +25,8 @@ class SpeechEncoder(Protocol):
     Attributes:
         name: its name on the command line and in `dataset.json`.
         dim: numbers in a row.
-        rows_per_s: rows a second.
-        sha256: hash of the weights' file.
+        rows_per_s: rows a second, the same at any time of a sound.
+        sha256: hash of the weights' file, or of what else the rows depend on.
     """
 
     name: str
@@ -30,59 +35,60 @@ class SpeechEncoder(Protocol):
     sha256: str
 
     def encode(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sound (samples,) at 16 kHz in [-1, 1] -> rows (T, dim)."""
+        """Sound (samples,) at 16 kHz in [-1, 1] -> rows (T, dim); T is 0 if it is too short."""
         ...
 
 
-Loader: TypeAlias = Callable[[Path], SpeechEncoder]
-_AnyLoader = TypeVar("_AnyLoader", bound=Loader)
+_WANTED = {
+    **COMMON,
+    "rows_per_s": Wanted(
+        "how many rows a second has", lambda one: isinstance(one, int | float) and one > 0
+    ),
+}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    load: Loader
-    folder: str
-
-
-_REGISTRY: dict[str, _Entry] = {}
-
-
-def register(name: str, folder: str) -> Callable[[_AnyLoader], _AnyLoader]:
-    """Decorator: make a class or function that loads weights known under an encoder's name.
+class OwnSpeechEncoder:
+    """A class of one's own, whose rows are checked; see `make_own`.
 
     Args:
-        name: of the encoder.
-        folder: name of the folder in which its weights are looked for.
-    """
-
-    def enter(load: _AnyLoader) -> _AnyLoader:
-        if name in _REGISTRY:
-            raise ValueError(f"two speech encoders are called {name!r}")
-        _REGISTRY[name] = _Entry(load, folder)
-        return load
-
-    return enter
-
-
-def speech_encoders() -> dict[str, str]:
-    """Name -> folder name of the weights, of all encoders; imports every module of the package."""
-    for module in pkgutil.iter_modules(data_pipeline.features.__path__, "data_pipeline.features."):
-        importlib.import_module(module.name)
-    return {name: _REGISTRY[name].folder for name in sorted(_REGISTRY)}
-
-
-def load_speech_encoder(name: str, weights: Path) -> SpeechEncoder:
-    """Load an encoder by name.
+        name: `package.module:Class`.
+        weights: file or folder, if the class wants any.
+        device: to encode on.
 
     Raises:
-        UserError: there is none of this name (lists those there are), or its weights do not load.
+        UserError: the class is no speech encoder; of `encode`: its rows are none.
     """
-    known = speech_encoders()
-    if name not in known:
-        raise UserError(f"there is no speech encoder {name!r}; known are: {', '.join(known)}")
-    if not weights.exists():
-        raise UserError(f"no weights of {name} at {weights}; name them with --speech-weights")
-    return _REGISTRY[name].load(weights)
+
+    def __init__(self, name: str, weights: Path | None, device: torch.device) -> None:
+        self._own = make_own("speech", name, weights, device, _WANTED)
+        self.name = name
+        self.dim: int = self._own.dim
+        self.rows_per_s = float(self._own.rows_per_s)
+        self.sha256: str = self._own.sha256
+
+    def encode(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sound (samples,) at 16 kHz -> rows (T, dim)."""
+        where = f"--speech {self.name}"
+        rows = checked_rows(where, self._own.encode(sound), None, self.dim)
+        seconds = len(sound) / RATE
+        if abs(len(rows) / self.rows_per_s - seconds) > AMISS_S:
+            raise UserError(
+                f"{where}: encode gave {len(rows)} rows of {seconds:.2f} s, but rows_per_s is "
+                f"{self.rows_per_s:g}"
+            )
+        return rows
+
+
+SPEECH: EncoderRegistry[SpeechEncoder] = EncoderRegistry("speech", OwnSpeechEncoder)
+
+
+def speech_group(rows_per_s: float) -> int:
+    """How many of an encoder's rows are averaged into one of about 60 ms: 3 of 20 ms, at least 1.
+
+    Args:
+        rows_per_s: of the encoder.
+    """
+    return max(1, round(rows_per_s * ROW_S))
 
 
 def average_rows(rows: NDArray[np.float32], group: int) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,11 +29,11 @@ from torch import Tensor
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
-from data_pipeline.features.speech import register
+from data_pipeline.features.device import CPU
+from data_pipeline.features.speech import RATE, SPEECH
 from data_pipeline.features.tensors import read_tensors
 from data_pipeline.shards.index import file_sha256
 
-RATE = 16_000
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 """Of the feature extractor, in every published network: 320 samples, 20 ms, a row."""
 TORCHAUDIO_EPS = 1e-5
@@ -45,7 +45,7 @@ _RENAMED = (
     (r"\.conv\.weight_v$", ".conv.parametrizations.weight.original1"),
 )
 _HF_TO_TORCHAUDIO = (
-    (r"^wav2vec2\.", ""),
+    (r"^(wav2vec2|hubert)\.", ""),
     (r"^encoder\.", "encoder.transformer."),
     (r"^feature_projection\.", "encoder.feature_projection."),
 )
@@ -76,10 +76,12 @@ class _HfConfig(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model_type: Literal["wav2vec2"]
+    model_type: str
     hidden_act: Literal["gelu"] = "gelu"
     feat_extract_activation: Literal["gelu"] = "gelu"
     add_adapter: Literal[False] = False
+    conv_pos_batch_norm: Literal[False] = False
+    feat_proj_layer_norm: Literal[True] = True
     num_attention_heads: int = 12
     do_stable_layer_norm: bool = False
     conv_stride: tuple[int, ...] = STRIDES
@@ -93,31 +95,35 @@ class _HfPreprocessor(BaseModel):
     do_normalize: bool = True
 
 
-@register("wav2vec2", "wav2vec2-base")
+@SPEECH.register("wav2vec2", "wav2vec2-base")
 class Wav2Vec2Encoder:
     """The whole network; rows are its last hidden state.
 
     Args:
         weights: file or folder, see the module.
+        device: to encode on.
 
     Raises:
         UserError: the weights cannot be read, or are not those of a wav2vec 2.0 network.
     """
 
     name = "wav2vec2"
+    """Its `model_type` in Hugging Face's form, too."""
+    title: ClassVar[str] = "wav2vec 2.0"
 
-    def __init__(self, weights: Path) -> None:
-        file = _weights_file(weights)
+    def __init__(self, weights: Path, device: torch.device = CPU) -> None:
+        file = _weights_file(weights, self.title)
         tensors = _state(file)
         try:
             architecture = _guess_architecture(tensors)
             if (file.parent / "config.json").exists():
-                architecture = _hf_architecture(file.parent, architecture)
-            self._net = _build_net(tensors, architecture)
+                architecture = _hf_architecture(file.parent, architecture, self.name)
+            self._net = _build_net(tensors, architecture).to(device)
         except (KeyError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{file} is no wav2vec 2.0 network ({reason})") from None
+            raise UserError(f"{file} is no {self.title} network ({reason})") from None
         kernels = [block.kernel_size for block in self._net.feature_extractor.conv_layers]
+        self._device = device
         self._normalise_eps = architecture.normalise_eps
         self._shortest = _receptive_field(kernels, architecture.strides)
         self.dim: int = self._net.encoder.transformer.layer_norm.weight.shape[0]
@@ -129,15 +135,15 @@ class Wav2Vec2Encoder:
         """Sound (samples,) at 16 kHz -> rows (T, dim); T = 0 if it is shorter than one row."""
         if len(sound) < self._shortest:
             return np.empty((0, self.dim), dtype=np.float32)
-        waveform = torch.from_numpy(sound)
+        waveform = torch.from_numpy(sound).to(self._device)
         if self._normalise_eps is not None:
             eps = self._normalise_eps
             waveform = torch.nn.functional.layer_norm(waveform, waveform.shape, eps=eps)
         rows, _ = self._net(waveform.unsqueeze(0))  # (1, T, D)
-        return np.asarray(rows.squeeze(0).numpy())
+        return np.asarray(rows.squeeze(0).cpu().numpy())
 
 
-def _weights_file(weights: Path) -> Path:
+def _weights_file(weights: Path, title: str) -> Path:
     """The file that holds the tensors."""
     if weights.is_file():
         return weights
@@ -148,7 +154,7 @@ def _weights_file(weights: Path) -> Path:
         path for pattern in ("*.safetensors", "*.pth", "*.pt") for path in weights.glob(pattern)
     ]
     if len(files) != 1:
-        raise UserError(f"{weights} holds {len(files)} files of wav2vec 2.0 weights; give the file")
+        raise UserError(f"{weights} holds {len(files)} files of {title} weights; give the file")
     return files[0]
 
 
@@ -183,9 +189,15 @@ def _guess_architecture(tensors: Mapping[str, Tensor]) -> Architecture:
     )
 
 
-def _hf_architecture(folder: Path, guess: Architecture) -> Architecture:
-    """What Hugging Face's configuration files say."""
+def _hf_architecture(folder: Path, guess: Architecture, model_type: str) -> Architecture:
+    """What Hugging Face's configuration files say.
+
+    Raises:
+        ValueError: they are those of another network.
+    """
     config = _HfConfig.model_validate_json((folder / "config.json").read_bytes())
+    if config.model_type != model_type:
+        raise ValueError(f"config.json has the model_type {config.model_type!r}")
     normalise = guess.normalise_eps is not None
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.exists():

@@ -17,24 +17,25 @@ from torch import Tensor
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
-from data_pipeline.features.speech import register
+from data_pipeline.features.device import CPU
+from data_pipeline.features.speech import RATE, SPEECH
 from data_pipeline.shards.index import file_sha256
 
 LAYER = 3
-RATE = 16_000
 WINDOW = 400
 HOP = 160
 LONGEST = 30 * RATE
 """The position table ends here; longer sound is encoded in pieces."""
 
 
-@register("whisper", "whisper-tiny.en-encoder")
+@SPEECH.register("whisper", "whisper-tiny.en-encoder")
 class WhisperEncoder:
     """The encoder with the weights of a folder.
 
     Args:
         folder: `config.json` and `model.safetensors` in Hugging Face's form, of the encoder alone
             or of a whole Whisper, whose decoder is left out.
+        device: to encode on.
 
     Raises:
         UserError: a file is missing, or the weights are not those of the configuration.
@@ -43,7 +44,7 @@ class WhisperEncoder:
     name = "whisper"
     rows_per_s = 50.0
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: torch.device = CPU) -> None:
         cpu_torch.install()
         from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
         from transformers import WhisperConfig  # noqa: PLC0415  (slow to import)
@@ -56,23 +57,23 @@ class WhisperEncoder:
         except (OSError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{folder} is no Whisper encoder ({reason})") from None
-        self._net = _load_net(config, tensors, folder)
-        self._filters = torch.from_numpy(
-            mel_filter_bank(
-                1 + WINDOW // 2, config.num_mel_bins, 0.0, RATE / 2, RATE, "slaney", "slaney"
-            )
-        ).float()  # (201, mels)
+        self._net = _load_net(config, tensors, folder).to(device)
+        filters = mel_filter_bank(
+            1 + WINDOW // 2, config.num_mel_bins, 0.0, RATE / 2, RATE, "slaney", "slaney"
+        )
+        self._filters = torch.from_numpy(filters).float().to(device)  # (201, mels)
+        self._device = device
         self.dim: int = config.d_model
         self.sha256 = file_sha256(weights)
 
     @torch.inference_mode()
     def encode(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sound (samples,) at 16 kHz -> rows (T, dim), 50 a second."""
-        pieces = torch.split(torch.from_numpy(sound), LONGEST)
+        pieces = torch.split(torch.from_numpy(sound).to(self._device), LONGEST)
         rows = [self._encode_piece(piece) for piece in pieces if len(piece) > WINDOW]
         if not rows:
             return np.empty((0, self.dim), dtype=np.float32)
-        return torch.cat(rows).numpy()
+        return torch.cat(rows).cpu().numpy()
 
     def _encode_piece(self, sound: Tensor) -> Tensor:
         mel = log_mel(sound, self._filters).unsqueeze(0)  # (1, mels, frames)
@@ -118,7 +119,7 @@ def log_mel(sound: Tensor, filters: Tensor) -> Tensor:
     Returns:
         float32 (mels, frames), 100 frames a second.
     """
-    window = torch.hann_window(WINDOW)
+    window = torch.hann_window(WINDOW, device=sound.device)
     spectrum = torch.stft(sound, WINDOW, HOP, window=window, return_complex=True)  # (201, frames)
     power = spectrum[:, :-1].abs() ** 2
     mel = (filters.T @ power).clamp(min=1e-10).log10()

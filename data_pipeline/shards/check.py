@@ -294,7 +294,7 @@ def _describe_features(info: DatasetInfo) -> dict[str, str]:
     lines = {}
     if face := info.features.face:
         lines["face"] = f"{face.dim} numbers, {face.fps:g} a second, {face.encoder}"
-        lines["expression"] = ", ".join(face.classes)
+        lines["expression"] = ", ".join(face.classes) or "none"
     if speech := info.features.speech:
         lines["speech"] = (
             f"{speech.dim} numbers, {speech.rows_per_s:.4g} a second, {speech.encoder}"

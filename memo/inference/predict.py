@@ -15,12 +15,9 @@ from rich.table import Table
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
-from data_pipeline.features.denseface import DenseFace
-from data_pipeline.features.detector import load_detector, load_same_detector
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
-from data_pipeline.features.speech import load_speech_encoder
 from data_pipeline.features.video import MediaError, decode_sound, decode_spans
-from data_pipeline.features.weights import find_face_weights, find_speech_weights
+from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import EmotionModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
@@ -51,25 +48,10 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where the encoders' weights are; None looks for them.
-
-    Attributes:
-        face: file of the face network.
-        speech: file or folder of the speech encoder.
-        detector: file of the face detector; never looked for.
-    """
-
-    face: Path | None = None
-    speech: Path | None = None
-    detector: Path | None = None
-
-
 def predict_videos(
     model: EmotionModel,
     videos: Sequence[Path],
-    weights: Weights,
+    encoders: GivenEncoders,
     text: str | None,
     subtitles: Path | None,
 ) -> Iterator[Prediction]:
@@ -81,19 +63,19 @@ def predict_videos(
     Args:
         model: exported.
         videos: video or sound files.
-        weights: of the encoders that the model's rows come from.
+        encoders: what is known of those that the model's rows come from.
         text: what is said in the file.
         subtitles: of the one file given.
 
     Raises:
-        UserError: a file is missing or cannot be decoded, or the encoders' weights are others.
+        UserError: a file is missing or cannot be decoded, or the encoders are others.
     """
     if (text is not None or subtitles is not None) and len(videos) > 1:
         raise UserError("--text and --subtitles belong to one video; give one")
     for video in videos:
         if not video.is_file():
             raise UserError(f"there is no {video}")
-    extractor = load_extractor(model, weights, videos[0])
+    extractor = load_extractor(model, encoders, videos[0])
     for video in videos:
         media = video.read_bytes()
         try:
@@ -102,39 +84,6 @@ def predict_videos(
             yield from _predict(model, extractor, video, media, sound, parts)
         except MediaError as error:
             raise UserError(f"{video}: {error}") from None
-
-
-def load_extractor(model: EmotionModel, weights: Weights, beside: Path) -> Extractor:
-    """The encoders that a model's rows were made by, of the modalities that its task uses.
-
-    Args:
-        model: exported.
-        weights: where to take them from.
-        beside: a file near which weights are looked for (see `find_speech_weights`).
-
-    Raises:
-        UserError: their weights cannot be found, or are others than those of the model.
-    """
-    used, face, speech = model.task.modalities, None, None
-    detector = load_detector(None)
-    if "face" in used and (schema := model.features.face) is not None:
-        face = DenseFace.load(weights.face or find_face_weights())
-        _check_weights("face", face.sha256, schema.encoder_sha256)
-        detector = load_same_detector(schema, weights.detector)
-    if "speech" in used and (sounds := model.features.speech) is not None:
-        place = weights.speech or find_speech_weights(sounds.encoder, beside)
-        speech = load_speech_encoder(sounds.encoder, place)
-        _check_weights("speech", speech.sha256, sounds.encoder_sha256)
-    fps = model.features.face.fps if model.features.face is not None else 1.0
-    return Extractor(face, speech, fps, detector)
-
-
-def _check_weights(name: str, found: str, wanted: str) -> None:
-    if found != wanted:
-        raise UserError(
-            f"the {name} encoder's weights have the sha256 {found[:16]}…, the model was "
-            f"trained with {wanted[:16]}…; give those with --{name}-weights"
-        )
 
 
 def _utterances(
@@ -208,7 +157,7 @@ def _has(clip: Clip, modality: str) -> bool:
 def run_prediction(
     model: EmotionModel,
     videos: Sequence[Path],
-    weights: Weights,
+    encoders: GivenEncoders,
     text: str | None,
     subtitles: Path | None,
     json_out: Path | None,
@@ -220,7 +169,7 @@ def run_prediction(
         UserError: see `predict_videos`.
     """
     model.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = list(predict_videos(model, videos, weights, text, subtitles))
+    found = list(predict_videos(model, videos, encoders, text, subtitles))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:
         cells = [

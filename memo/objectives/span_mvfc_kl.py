@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_pipeline.errors import UserError
 from data_pipeline.packing import Targets, TargetSpec
 from memo.config import ModelSpec
 from memo.objectives.base import Modality, Objective, PositionScores, register
@@ -34,6 +35,9 @@ class SpanMVFCKL(Objective):
 
     Args:
         spec: the model's sizes.
+
+    Raises:
+        UserError: the face encoder knows no expressions.
     """
 
     name: ClassVar[str] = "span_mvfc_kl"
@@ -43,6 +47,11 @@ class SpanMVFCKL(Objective):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
+        if not spec.face_classes:
+            raise UserError(
+                f"objectives: {self.name} predicts expressions, but the face encoder of these data "
+                f"knows none; leave it out with objectives.{self.name}=null"
+            )
         self.transform = HeadTransform(spec)
         self.classifier = nn.Linear(spec.hidden, spec.face_classes)
 

@@ -36,7 +36,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_an_array_of_parts_is_the_build_of_all(cluster: Cluster, tmp_path: Path) -> None:
     encoders = write_small_encoders(tmp_path)
     source, out = write_corpus(tmp_path / "my videos"), tmp_path / "out"
-    face, speech = encoders.face_weights, encoders.speech_weights
+    assert encoders.face is not None
+    assert encoders.speech is not None
+    face, speech = encoders.face.weights, encoders.speech.weights
     variables = {"CORPUS": "videos", "SOURCE": str(source), "OUT": str(out)}
     variables |= {"PARTS": "3", "CORES": "1"}
     options = ["--face-weights", str(face), "--speech=wav2vec2", "--speech-weights", str(speech)]

@@ -6,6 +6,7 @@ import torch
 
 from data_pipeline import cpu_torch
 from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
+from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
 
 
@@ -37,4 +38,7 @@ def write_small_encoders(folder: Path) -> ExtractSettings:
         aux_num_out=None,
     )
     torch.save(net.state_dict(), folder / "wav2vec2.pth")
-    return ExtractSettings(folder / "face.safetensors", "wav2vec2", folder / "wav2vec2.pth")
+    return ExtractSettings(
+        EncoderChoice("denseface", folder / "face.safetensors"),
+        EncoderChoice("wav2vec2", folder / "wav2vec2.pth"),
+    )

@@ -78,6 +78,16 @@ def test_parts_that_are_missing_or_there_twice_are_named(settings: BuildSettings
         find_parts([first, third, first.with_name("copy")])
 
 
+def test_parts_built_on_different_devices_are_refused(settings: BuildSettings) -> None:
+    parts = [build_part(settings, number, 2) for number in (1, 2)]
+    report = parts[1] / "build_report.json"
+    report.write_text(report.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    with pytest.raises(UserError, match="are not of one build: device is cpu and cuda"):
+        find_parts(parts)
+    report.write_text(report.read_text().replace('"device": "cuda",', ""))  # as of before
+    assert len(find_parts(parts)) == 2
+
+
 def test_parts_of_different_builds_are_refused(settings: BuildSettings) -> None:
     first = build_part(settings, 1, 2)
     others = {

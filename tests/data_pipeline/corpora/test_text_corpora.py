@@ -11,6 +11,7 @@ from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Word
 from data_pipeline.corpora.fdu_mtl import DOMAINS
 from data_pipeline.errors import UserError
+from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.corpora.test_labelled import read, write
@@ -113,7 +114,8 @@ def picture() -> bytes:
 
 
 def build(corpus: str, source: Path, out: Path) -> None:
-    build_dataset(BuildSettings(corpus, source, out, ExtractSettings(None, "whisper", None)))
+    extract = ExtractSettings(EncoderChoice("denseface"), EncoderChoice("whisper"))
+    build_dataset(BuildSettings(corpus, source, out, extract))
 
 
 MVSA = "id\tlabel\traw_text\ttext_no_tags\thashtags\timage\n"

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from data_pipeline.corpora.source import open_source
 from data_pipeline.features import face
-from data_pipeline.features.face import _cut, _moving_median
+from data_pipeline.features.face import _cut, _lips, _moving_median
 from data_pipeline.features.haar import HaarDetector
+from data_pipeline.features.speaker import lip_motion
 from data_pipeline.features.tracks import join_faces
 
 Frames = NDArray[np.uint8]
@@ -192,3 +193,14 @@ def test_a_jump_to_another_place_is_not_bridged(clip: Frames) -> None:
     assert found[:4].all()
     assert found[6:].all()
     assert difference(faces[0], faces[-1]) < 15
+
+
+def test_lips_move_alike_in_faces_of_any_size() -> None:
+    faces = np.random.default_rng(0).integers(20, 220, (6, SIZE, SIZE), np.uint8)
+    seen = np.array([True] * 5 + [False])
+    flicker = 16 * (np.indices((4 * SIZE, 4 * SIZE)).sum(axis=0) % 2) - 8  # nothing on average
+    signs = np.array([1, -1] * 3)[:, None, None]
+    large = (faces.repeat(4, axis=1).repeat(4, axis=2) + signs * flicker).astype(np.uint8)
+    np.testing.assert_array_equal(_lips(large, seen), lip_motion(faces, seen))
+    np.testing.assert_array_equal(_lips(faces, seen), lip_motion(faces, seen))
+    assert np.nanmax(np.abs(lip_motion(large, seen) - lip_motion(faces, seen))) > 1e-3

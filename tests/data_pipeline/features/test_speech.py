@@ -1,17 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.errors import UserError
-from data_pipeline.features.speech import (
-    average_rows,
-    load_speech_encoder,
-    register,
-    speech_encoders,
-)
+from data_pipeline.features.speech import average_rows, speech_group
 
 
 @given(count=st.integers(0, 40), group=st.integers(1, 7), seed=st.integers(0, 99))
@@ -25,21 +17,10 @@ def test_average_rows_is_the_mean_of_each_group(count: int, group: int, seed: in
         np.testing.assert_allclose(averaged, np.stack(means), rtol=1e-5, atol=1e-6)
 
 
-def test_every_encoder_is_found_with_its_folder() -> None:
-    assert speech_encoders() == {
-        "wav2vec2": "wav2vec2-base",
-        "whisper": "whisper-tiny.en-encoder",
-    }
-
-
-def test_two_encoders_of_one_name_are_refused() -> None:
-    speech_encoders()
-    with pytest.raises(ValueError, match="two speech encoders are called 'whisper'"):
-        register("whisper", "another")(lambda _: pytest.fail("is never loaded"))
-
-
-def test_unknown_encoder_and_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="known are: wav2vec2, whisper"):
-        load_speech_encoder("wisper", tmp_path)
-    with pytest.raises(UserError, match=r"no weights of whisper at .*absent; .* --speech-weights"):
-        load_speech_encoder("whisper", tmp_path / "absent")
+@pytest.mark.parametrize(
+    ("rows_per_s", "group"), [(50, 3), (100, 6), (25, 2), (62.5, 4), (12.5, 1), (3, 1)]
+)
+def test_a_row_is_as_near_to_60_ms_as_whole_rows_can_be(rows_per_s: float, group: int) -> None:
+    assert speech_group(rows_per_s) == group
+    lengths = np.arange(1, 20) / rows_per_s
+    assert abs(group / rows_per_s - 0.06) == pytest.approx(np.abs(lengths - 0.06).min())

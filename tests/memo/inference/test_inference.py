@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
+from data_pipeline.features.denseface import SHIPPED, DenseFace
+from data_pipeline.features.log_mel import LogMel
 from data_pipeline.features.video import decode_frames, decode_sound
+from data_pipeline.shards.index import file_sha256
 from memo.inference import EmotionModel, load
 from memo.inference import predict as prediction
+from memo.inference.encoders import Given, GivenEncoders, load_extractor
 from memo.inference.export import export_model
-from memo.inference.predict import Weights, run_prediction
+from memo.inference.predict import run_prediction
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
@@ -145,7 +148,7 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
     only_sound.write_bytes(make_sound(sound))
     model = load(exported)
     json_out, html_out = tmp_path / "out.jsonl", tmp_path / "out.html"
-    run_prediction(model, [video, only_sound], Weights(), None, None, json_out, html_out)
+    run_prediction(model, [video, only_sound], GivenEncoders(), None, None, json_out, html_out)
     rows = [json.loads(line) for line in json_out.read_text().splitlines()]
     assert [Path(one["file"]).name for one in rows] == ["a.mp4", "a.mp4", "b.wav", "b.wav"]
     assert [tuple(one["missing"]) for one in rows] == [("text",)] * 2 + [("text", "face")] * 2
@@ -164,18 +167,18 @@ def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: 
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
     (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[/i]wow\n")
     model = load(exported)
-    (found,) = prediction.predict_videos(model, [video], Weights(), None, None)
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), None, None)
     assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "[/i]wow", ())
-    run_prediction(model, [video], Weights(), None, None, None, None)
-    (whole,) = prediction.predict_videos(model, [video], Weights(), "tears", None)
+    run_prediction(model, [video], GivenEncoders(), None, None, None, None)
+    (whole,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
     assert (whole.begin_s, whole.text) == (0.0, "tears")
     with pytest.raises(UserError, match="belong to one video"):
-        list(prediction.predict_videos(model, [video, video], Weights(), "tears", None))
+        list(prediction.predict_videos(model, [video, video], GivenEncoders(), "tears", None))
     with pytest.raises(UserError, match="there is no"):
-        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], Weights(), None, None))
+        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), None, None))
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
-        list(prediction.predict_videos(model, [video], Weights(), None, None))
+        list(prediction.predict_videos(model, [video], GivenEncoders(), None, None))
 
 
 def test_parts_of_a_video_are_those_of_the_whole() -> None:
@@ -194,29 +197,82 @@ def test_parts_of_a_video_are_those_of_the_whole() -> None:
     assert [np.asarray(part).size for part in unseen] == [0] * 5
 
 
-def test_encoders_other_than_the_models_are_refused(exported: Path, tmp_path: Path) -> None:
+def using(model: EmotionModel, modality: str, encoder: str, sha256: str = "0" * 64) -> EmotionModel:
+    """The model, as if it used one modality alone, whose rows this encoder has made."""
+    schema = getattr(model.features, modality)
+    made_by = schema.model_copy(update={"encoder": encoder, "encoder_sha256": sha256})
+    return replace(
+        model,
+        features=model.features.model_copy(update={modality: made_by}),
+        task=model.task.model_copy(update={"modalities": (modality,)}),
+    )
+
+
+def test_encoders_are_those_that_the_model_names(exported: Path, tmp_path: Path) -> None:
     model = load(exported)
-    assert isinstance(model, EmotionModel)
-    assert not torch.is_grad_enabled() or model.model.training is False
-    with pytest.raises(UserError, match="the face encoder's weights have the sha256"):
-        prediction.load_extractor(model, Weights(), tmp_path)
-    heard = replace(model, task=model.task.model_copy(update={"modalities": ("speech",)}))
-    with pytest.raises(UserError, match="no encoder 'demo'"):
-        prediction.load_extractor(heard, Weights(), tmp_path)
+    assert not model.model.training
+    with pytest.raises(UserError, match="--face: no encoder 'demo'"):
+        load_extractor(model, GivenEncoders(), tmp_path)
+    found = load_extractor(
+        using(model, "speech", "log-mel", LogMel.sha256), GivenEncoders(), tmp_path
+    )
+    assert (found.face, type(found.speech)) == (None, LogMel)
+    shipped = using(model, "face", "denseface", file_sha256(SHIPPED))
+    assert isinstance(load_extractor(shipped, GivenEncoders(), tmp_path).face, DenseFace)
+    given = GivenEncoders(face=Given(weights=tmp_path / "none.safetensors"))
+    with pytest.raises(UserError, match=r"no weights of denseface at .*none\.safetensors"):
+        load_extractor(shipped, given, tmp_path)
 
 
-def test_the_detector_that_found_the_faces_is_asked_for(
+@pytest.mark.parametrize(
+    ("modality", "encoder", "given", "message"),
+    [
+        ("face", "denseface", GivenEncoders(), "the face encoder's weights have the sha256"),
+        ("speech", "log-mel", GivenEncoders(), "the speech encoder's weights have the sha256"),
+        ("face", "timm:resnet18", GivenEncoders(), "timm:resnet18 needs --face-weights"),
+        (
+            "speech",
+            "whisper",
+            GivenEncoders(speech=Given("log-mel")),
+            "--speech log-mel: the model's speech rows were made by 'whisper'; no other",
+        ),
+    ],
+)
+def test_encoders_other_than_the_models_are_refused(
+    exported: Path, tmp_path: Path, modality: str, encoder: str, given: GivenEncoders, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_extractor(using(load(exported), modality, encoder), given, tmp_path)
+
+
+def test_code_that_a_models_file_names_is_run_only_if_the_user_names_it_too(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written = (
+        "class Mine:\n    def __init__(self, weights, device): pass\nopen('run', 'w').close()\n"
+    )
+    (tmp_path / "of_somebody.py").write_text(written)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = using(load(exported), "speech", "of_somebody:Mine")
+    allowed = r"'of_somebody:Mine', a class that is no .*; --speech of_somebody:Mine allows its"
+    with pytest.raises(UserError, match=allowed):
+        load_extractor(model, GivenEncoders(), tmp_path)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="it lacks the attribute dim"):
+        load_extractor(model, GivenEncoders(speech=Given("of_somebody:Mine")), tmp_path)
+    assert (tmp_path / "run").exists()
+
+
+def test_the_detector_that_found_the_faces_is_asked_for(exported: Path, tmp_path: Path) -> None:
     model = load(exported)
     assert isinstance(model, EmotionModel)
     assert model.features.face is not None
     found = {"detector": "yunet", "detector_sha256": "0" * 64}
     face = model.features.face.model_copy(update=found)
     looked = replace(model, features=model.features.model_copy(update={"face": face}))
-    monkeypatch.setattr(prediction, "_check_weights", lambda *_: None)
     with pytest.raises(UserError, match=r"found by yunet, .* give it with --detector-weights"):
-        prediction.load_extractor(looked, Weights(), tmp_path)
+        load_extractor(looked, GivenEncoders(), tmp_path)
 
 
 def test_only_the_encoders_of_the_tasks_modalities_are_needed(
@@ -226,6 +282,6 @@ def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
     model = load(exported)
     model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
-    (found,) = prediction.predict_videos(model, [video], Weights(), "tears", None)
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
     assert (found.used, found.missing) == (("text",), ())
     assert found.end_s == pytest.approx(4, abs=0.1)

@@ -25,10 +25,7 @@ def find_face_weights() -> Path:
 
 
 def find_speech_weights(encoder: str, source: Path) -> Path:
-    """The folder of a speech encoder's weights; nothing is ever downloaded.
-
-    Looked for in `$MEMO_WEIGHTS` if it is set, else in a folder `weights` beside the one that the
-    corpus is in, and in `~/.cache/memo/weights`.
+    """The folder of a speech encoder's weights, see `find_weights`.
 
     Args:
         encoder: its name.
@@ -40,12 +37,30 @@ def find_speech_weights(encoder: str, source: Path) -> Path:
     known = speech_encoders()
     if encoder not in known:
         raise UserError(f"--speech: no encoder {encoder!r}; known are {', '.join(known)}")
-    folders = [place / known[encoder] for place in _weight_places(source)]
-    for folder in folders:
-        if folder.exists():
-            return folder
-    places = " or ".join(str(folder) for folder in folders)
-    raise UserError(f"no weights of {encoder} at {places}; give them with --speech-weights")
+    return find_weights(encoder, known[encoder], "--speech-weights", source)
+
+
+def find_weights(encoder: str, folder: str, option: str, source: Path) -> Path:
+    """The folder of a model's weights; nothing is ever downloaded.
+
+    Looked for in `$MEMO_WEIGHTS` if it is set, else in a folder `weights` beside the one that the
+    corpus is in, and in `~/.cache/memo/weights`.
+
+    Args:
+        encoder: its name.
+        folder: name of the folder that has its weights.
+        option: of the command line that names them.
+        source: the corpus.
+
+    Raises:
+        UserError: it is in none of these places.
+    """
+    folders = [place / folder for place in _weight_places(source)]
+    for found in folders:
+        if found.exists():
+            return found
+    places = " or ".join(str(one) for one in folders)
+    raise UserError(f"no weights of {encoder} at {places}; give them with {option}")
 
 
 def _weight_places(source: Path) -> list[Path]:

@@ -31,6 +31,8 @@ FILES = (
     "vocab.json",
 )
 """Those of them that are there make the hash."""
+UNUSABLE = (ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+"""What transformers raises of files that are missing or damaged."""
 
 
 @RECOGNISERS.register("whisper", "whisper-tiny")
@@ -95,7 +97,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     """Transformers' network and tokenizer, of local files alone.
 
     Raises:
-        ImportError, OSError, SafetensorError, TypeError, ValueError, RuntimeError: they do not load.
+        Exception: one of `UNUSABLE`, if they cannot be loaded.
     """
     cpu_torch.install()
     from transformers import (  # noqa: PLC0415  (slow to import)

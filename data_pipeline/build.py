@@ -58,8 +58,15 @@ from data_pipeline.kept import (
     write_atomically,
 )
 from data_pipeline.quarantine import QUARANTINE, Quarantine
-from data_pipeline.shards.dataset import NAME, FaceSchema, FeatureSchema, SpeechSchema
+from data_pipeline.shards.dataset import (
+    NAME,
+    FaceSchema,
+    FeatureSchema,
+    SpeechSchema,
+    TranscriberInfo,
+)
 from data_pipeline.shards.writer import ShardWriter
+from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
 SILENT = "no speech was found in it"
 
@@ -80,6 +87,7 @@ class BuildSettings:
         options: of the corpus, by name.
         filters: which clips are left out.
         part: of the recordings; None is all of them.
+        transcribe: the recogniser and the aligner, if any; weights that are None are looked for.
     """
 
     corpus: str
@@ -93,6 +101,7 @@ class BuildSettings:
     options: Mapping[str, Path] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
     part: BuildPart | None = None
+    transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
 
 
 class Outcome(NamedTuple):
@@ -101,6 +110,7 @@ class Outcome(NamedTuple):
     recording: Recording
     clip: Clip | None
     dropped: Dropped | None
+    transcribed: tuple[str, ...] = ()
 
 
 def build_dataset(settings: BuildSettings) -> BuildReport:
@@ -115,7 +125,11 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
-    settings = replace(settings, extract=_find_encoders(settings, recordings))
+    settings = replace(
+        settings,
+        extract=_find_encoders(settings, recordings),
+        transcribe=_find_transcribers(settings, recordings),
+    )
     origin = BuildOrigin(
         corpus=settings.corpus,
         corpus_sha256=hash_recordings(recordings),
@@ -125,7 +139,8 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
-    work = _open_work_folder(settings, schema)
+    transcribers = Transcriber.load(settings.transcribe).infos
+    work = _open_work_folder(settings, schema, transcribers)
     settings = replace(settings, source=unpacked(settings.source, work))
     quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
     with _processes(settings, work) as pool:
@@ -138,6 +153,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         corpus=settings.corpus,
         licence=corpus.licence,
         features=schema,
+        transcribers=transcribers,
         samples_per_shard=settings.samples_per_shard,
     ) as writer:
         report = _write(settings, origin, recordings, work, quarantine, writer)
@@ -172,10 +188,10 @@ def _write(
         UserError: there is no clip; of a part that is no error, others may have some.
     """
     tally, broken, filtered = BuildTally(), [], []
-    for recording, clip, dropped in _finished(settings, recordings, work):
+    for recording, clip, dropped, transcribed in _finished(settings, recordings, work):
         if clip is not None:
             writer.write(recording.split, clip)
-            tally.add(recording.split, clip)
+            tally.add(recording.split, clip, transcribed)
         elif dropped is not None:
             filtered.append((recording.key, dropped))
         else:
@@ -214,6 +230,18 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
         speech=asked.speech and SPEECH.find(asked.speech, source),
         device=choose_device(asked.device),
     )
+
+
+def _find_transcribers(
+    settings: BuildSettings, recordings: Sequence[Recording]
+) -> TranscribeSettings:
+    """The recogniser and the aligner with their weights; none where there is nothing to hear.
+
+    Raises:
+        UserError: a model is unknown, or weights cannot be found.
+    """
+    found = settings.transcribe.find(settings.source)
+    return TranscribeSettings() if all(one.media is None for one in recordings) else found
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:
@@ -268,7 +296,9 @@ def feature_schema(extractor: Extractor) -> FeatureSchema:
     )
 
 
-def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
+def _open_work_folder(
+    settings: BuildSettings, schema: FeatureSchema, transcribers: Sequence[TranscriberInfo]
+) -> Path:
     """`<out>.partial`, new or left by a build with the same corpus and encoders."""
     work = settings.out.with_name(f"{settings.out.name}.partial")
     for folder in (CLIPS, CUTS):
@@ -279,6 +309,7 @@ def _open_work_folder(settings: BuildSettings, schema: FeatureSchema) -> Path:
         "options": {name: str(path.resolve()) for name, path in settings.options.items()},
         "schema": schema.model_dump(mode="json"),
         "device": settings.extract.device,
+        "transcribers": [one.model_dump() for one in transcribers],
         "filters": settings.filters.thresholds,
         "part": settings.part and str(settings.part),
     }
@@ -330,7 +361,7 @@ def _extract_missing(
         if not _is_plain(recording)
         and not _flaw(recording)
         and not settings.filters.first_failed(_said(recording))
-        and not clip_path(work, recording).exists()
+        and not clip_path(work, recording, settings.transcribe.on).exists()
     ]
     for recording in recordings:
         if flaw := _flaw(recording):
@@ -374,7 +405,7 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
         settings.workers,
         context,
         start_worker,
-        (settings.source, settings.extract, settings.filters, work, stopped),
+        (settings.source, settings.extract, settings.transcribe, settings.filters, work, stopped),
     )
     with pool:
         try:
@@ -395,21 +426,28 @@ def _finished(
 ) -> Iterator[Outcome]:
     """What became of every recording, in the corpus's order."""
     for recording in recordings:
-        path, said = clip_path(work, recording), _said(recording)
+        path, said = clip_path(work, recording, settings.transcribe.on), _said(recording)
         kept = None
         if _is_plain(recording):
             kept = Kept(Clip(recording.key), said)
         elif path.exists():
             kept = read_kept(path, recording.key)
-        # The text is the present one: the corpus may have been corrected.
-        measures = replace(kept.measures, words=said.words) if kept else said
+        measures = kept.measures if kept else said
+        if not settings.transcribe.on:  # the text is the present one: it may have been corrected
+            measures = replace(measures, words=said.words)
         dropped = settings.filters.first_failed(measures)
         if _flaw(recording):
             yield Outcome(recording, None, None)
         elif dropped or not kept or not kept.clip:
             yield Outcome(recording, None, dropped)
         else:
-            yield Outcome(recording, describe(kept.clip, recording), None)
+            told = _with_speech_of(kept.clip, recording) if kept.outcomes else recording
+            yield Outcome(recording, describe(kept.clip, told), None, kept.outcomes)
+
+
+def _with_speech_of(clip: Clip, recording: Recording) -> Recording:
+    """The recording with the text that was recognised, and the words that were aligned."""
+    return replace(recording, text=clip.text, language=clip.language, words=clip.words)
 
 
 def _said(recording: Recording) -> Measures:

@@ -4,10 +4,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from data_pipeline.build_part import BuildPart
 from data_pipeline.clip import Clip
@@ -15,7 +15,7 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.filters import Dropped, Filters
 from data_pipeline.quarantine import count_reasons
-from data_pipeline.shards.dataset import Record
+from data_pipeline.shards.dataset import Record, without
 from data_pipeline.shards.reader import Dataset
 
 BUILD_REPORT = "build_report.json"
@@ -57,6 +57,8 @@ class BuildReport(BuildOrigin):
         samples: split -> clips that were written.
         seconds: split -> length of these clips.
         missing: modality -> clips that were written without it.
+        transcribed: where the text, and the words' times, of the clips that were written with a
+            media file are from, or why they have none; empty without --recognise and --align.
         filtered: each filter that is on -> clips that it dropped; `filtered.jsonl` names them.
         broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
     """
@@ -66,6 +68,7 @@ class BuildReport(BuildOrigin):
     samples: dict[str, int]
     seconds: dict[str, float]
     missing: dict[str, int]
+    transcribed: dict[str, int] = Field(default_factory=dict)
     filtered: dict[str, int]
     broken: dict[str, int]
 
@@ -79,12 +82,19 @@ class BuildReport(BuildOrigin):
         """The file."""
         return (self.model_dump_json(indent=1) + "\n").encode()
 
+    @model_serializer(mode="wrap")
+    def _without_transcribed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Reports of builds that neither recognise nor align do not mention it."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.transcribed else without(fields, "transcribed")
+
     def table(self) -> list[str]:
         """Lines for the terminal: counts, and their shares of all recordings or clips."""
         clips = sum(self.samples.values())
         rows = [("recordings", self.recordings, self.recordings)]
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
+        rows += [(f"  {outcome}", count, clips) for outcome, count in self.transcribed.items()]
         for name, threshold in self.filters.thresholds.items():
             count = self.filtered.get(name, 0)
             rows.append((f"filtered: {name} {threshold:g}", count, self.recordings))
@@ -101,9 +111,11 @@ class BuildTally:
         self._samples: Counter[str] = Counter()
         self._milliseconds: Counter[str] = Counter()  # whole numbers: sums do not depend on order
         self._missing = dict.fromkeys(MODALITIES, 0)
+        self._transcribed: Counter[str] = Counter()
 
-    def add(self, split: str, clip: Clip) -> None:
-        """Count a clip that is written."""
+    def add(self, split: str, clip: Clip, transcribed: Iterable[str] = ()) -> None:
+        """Count a clip that is written, and what came of its text and words."""
+        self._transcribed.update(transcribed)
         self._samples[split] += 1
         self._milliseconds[split] += round(1000 * clip.duration_s)
         has = ((clip.text or "").strip(), clip.face is not None, clip.speech is not None)
@@ -134,6 +146,7 @@ class BuildTally:
             samples=dict(self._samples),
             seconds=_seconds(self._milliseconds),
             missing=self._missing,
+            transcribed=dict(sorted(self._transcribed.items())),
             filtered={name: dropped[name] for name in origin.filters.thresholds},
             broken=broken,
         )
@@ -149,7 +162,7 @@ def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
     for part in parts:
         milliseconds.update({name: round(1000 * one) for name, one in part.seconds.items()})
     counts: dict[str, Counter[str]] = {}
-    for name in ("samples", "missing", "filtered", "broken"):
+    for name in ("samples", "missing", "transcribed", "filtered", "broken"):
         counts[name] = Counter()
         for part in parts:
             counts[name].update(getattr(part, name))
@@ -160,6 +173,7 @@ def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
         samples=counts["samples"],
         seconds=_seconds(milliseconds),
         missing=counts["missing"],
+        transcribed=dict(sorted(counts["transcribed"].items())),
         filtered=counts["filtered"],
         broken=dict(sorted(counts["broken"].items())),
     )

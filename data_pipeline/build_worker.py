@@ -17,14 +17,17 @@ from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
 from data_pipeline.features.video import MediaError, decode_track
-from data_pipeline.filters import Filters, Measures, speech_level
-from data_pipeline.kept import clip_path, cut_path, keep, write_atomically
+from data_pipeline.filters import Filters, Measures, count_words, speech_level
+from data_pipeline.kept import Kept, clip_path, cut_path, keep, write_atomically
+from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
 
 @dataclass
 class _Worker:
     source: Source
     extractor: Extractor
+    transcriber: Transcriber
+    transcribed: bool
     filters: Filters
     work: Path
     stopped: c_bool
@@ -35,20 +38,34 @@ _worker: _Worker | None = None
 
 
 def start_worker(
-    source: Path, extract: ExtractSettings, filters: Filters, work: Path, stopped: c_bool
+    source: Path,
+    extract: ExtractSettings,
+    transcribe: TranscribeSettings,
+    filters: Filters,
+    work: Path,
+    stopped: c_bool,
 ) -> None:
     """Open the source and load the encoders, once in each process.
 
     Args:
         source: the raw files, unpacked.
         extract: the encoders.
+        transcribe: the recogniser and the aligner.
         filters: what they drop is not encoded, or not kept.
         work: folder of what is kept.
         stopped: set when the build is stopped; what has begun is left off then.
     """
     global _worker  # noqa: PLW0603  (a pool's initialiser has no other way to hand something on)
     torch.set_num_threads(1)
-    _worker = _Worker(open_source(source), Extractor.load(extract), filters, work, stopped)
+    _worker = _Worker(
+        open_source(source),
+        Extractor.load(extract),
+        Transcriber.load(transcribe),
+        transcribe.on,
+        filters,
+        work,
+        stopped,
+    )
 
 
 def cut(recording: Recording) -> None:
@@ -105,13 +122,19 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
     """Keep the clip of one recording, or that a filter drops it."""
     if isinstance(part, MediaError):
         raise part
+    path = clip_path(worker.work, recording, worker.transcribed)
     measures, clip = _measure(worker, part), None
+    outcomes: tuple[str, ...] = ()
+    if worker.filters.first_failed(measures) is None:
+        sound = None if part is None else part.sound
+        recording, outcomes = worker.transcriber.transcribe(recording, sound)
+        measures = replace(measures, words=count_words(recording.text))
     if worker.filters.first_failed(measures) is None:
         clip = _encode(worker, recording, part)
         measures = replace(measures, face_share=_face_share(clip, part))
         if worker.filters.first_failed(measures) is not None:
             clip = None
-    keep(clip_path(worker.work, recording), clip, measures)
+    keep(path, Kept(clip, measures, outcomes))
 
 
 def _measure(worker: _Worker, part: Part | None) -> Measures:

@@ -20,6 +20,7 @@ from data_pipeline.filters import Measures
 CLIPS = "clips"
 CUTS = "cuts"
 _MEASURES = "measures.json"
+_OUTCOMES = "outcomes.json"
 
 
 class Kept(NamedTuple):
@@ -28,16 +29,25 @@ class Kept(NamedTuple):
     Attributes:
         clip: None if a filter has dropped it.
         measures: by which filters judge it.
+        outcomes: of recognising and aligning what is said in it.
     """
 
     clip: Clip | None
     measures: Measures
+    outcomes: tuple[str, ...] = ()
 
 
-def clip_path(work: Path, recording: Recording) -> Path:
-    """Where the finished clip lies."""
+def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
+    """Where the finished clip lies.
+
+    Args:
+        work: folder of what is kept.
+        recording: what the corpus says of it.
+        transcribed: the clip depends on what the corpus says of text, language and words.
+    """
     decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
-    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image)}.tar"
+    said = (recording.text, recording.language, recording.words) if transcribed else ()
+    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image, *said)}.tar"
 
 
 def cut_path(work: Path, recording: Recording) -> Path:
@@ -45,18 +55,20 @@ def cut_path(work: Path, recording: Recording) -> Path:
     return work / CUTS / f"{_hash(recording.media)}.json"
 
 
-def keep(path: Path, clip: Clip | None, measures: Measures) -> None:
+def keep(path: Path, kept: Kept) -> None:
     """Write what came of a recording.
 
     Raises:
         BadSampleError: the clip could not be read again, e.g. for rows that are not finite.
     """
-    members = [] if clip is None else clip_members(clip)
-    if clip is not None:
-        clip_from_members(clip.key, dict(members))
+    members = [] if kept.clip is None else clip_members(kept.clip)
+    if kept.clip is not None:
+        clip_from_members(kept.clip.key, dict(members))
+    members.append((_MEASURES, json.dumps(asdict(kept.measures)).encode()))
+    members.append((_OUTCOMES, json.dumps(kept.outcomes).encode()))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in [*members, (_MEASURES, json.dumps(asdict(measures)).encode())]:
+        for name, content in members:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -69,7 +81,8 @@ def read_kept(path: Path, key: str) -> Kept:
         files = [(member.name, tar.extractfile(member)) for member in tar]
         members = {name: file.read() for name, file in files if file is not None}
     measures = Measures(**json.loads(members.pop(_MEASURES)))
-    return Kept(clip_from_members(key, members) if members else None, measures)
+    outcomes = tuple(json.loads(members.pop(_OUTCOMES)))
+    return Kept(clip_from_members(key, members) if members else None, measures, outcomes)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -72,6 +72,7 @@ def merge_parts(parts: Sequence[Part], out: Path) -> BuildReport:
         corpus=first.corpus,
         licence=first.licence,
         features=common_features([one.dataset.info for one in parts]),
+        transcribers=first.transcribers,
         samples_per_shard=report.samples_per_shard,
     ) as writer:
         _write_clips(parts, writer)
@@ -114,6 +115,7 @@ def _check_together(one: Part, other: Part) -> None:
     values = (
         ("the number of parts", one.part.of, other.part.of),
         ("name", one.dataset.info.name, other.dataset.info.name),
+        ("--recognise and --align", _models(one), _models(other)),
         *((f, getattr(one.report, f), getattr(other.report, f)) for f in BuildOrigin.model_fields),
     )
     for what, here, there in values:
@@ -123,6 +125,12 @@ def _check_together(one: Part, other: Part) -> None:
                 f"{what} is {here} and {there}; build them from the same source with the same "
                 "settings"
             )
+
+
+def _models(part: Part) -> str:
+    """What texts and words of a part are from, beside the corpus."""
+    models = (f"{one.task} {one.name} {one.sha256}" for one in part.dataset.info.transcribers)
+    return ", ".join(models) or "not given"
 
 
 def _check_all_there(parts: Sequence[Part]) -> None:

@@ -60,6 +60,20 @@ def build(
     device: Annotated[
         str, typer.Option(help="Of the encoders: cpu, cuda, or auto: the GPU if there is one.")
     ] = "auto",
+    recognise: Annotated[
+        str | None,
+        typer.Option(help="Recognise what has no transcript: with whisper or pocketsphinx."),
+    ] = None,
+    recognise_weights: Annotated[
+        Path | None, typer.Option(help="Its folder; pocketsphinx brings a model along.")
+    ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(help="Find the times of words that have none: with ctc or pocketsphinx."),
+    ] = None,
+    align_weights: Annotated[
+        Path | None, typer.Option(help="Its folder; pocketsphinx brings a model along.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the dataset; the corpus's if not given.")
     ] = None,
@@ -88,6 +102,7 @@ def build(
     from data_pipeline.features.encoders import EncoderChoice  # noqa: PLC0415
     from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
     from data_pipeline.filters import Filters  # noqa: PLC0415
+    from data_pipeline.transcribe.transcriber import TranscribeSettings  # noqa: PLC0415
 
     share = None if part is None else parse_part(part)
     out = share.folder(out) if share else out
@@ -108,6 +123,7 @@ def build(
         {} if transcripts is None else {"transcripts": transcripts},
         Filters(min_words, min_duration_s, max_duration_s, min_speech_dbfs, min_face_share),
         share,
+        TranscribeSettings(recognise, recognise_weights, align, align_weights),
     )
     began_s = monotonic()
     report = build_dataset(settings)

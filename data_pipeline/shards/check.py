@@ -299,6 +299,8 @@ def _describe_features(info: DatasetInfo) -> dict[str, str]:
         lines["speech"] = (
             f"{speech.dim} numbers, {speech.rows_per_s:.4g} a second, {speech.encoder}"
         )
+    for one in info.transcribers:
+        lines[{"recognise": "texts", "align": "word times"}[one.task]] = f"of {one.name}"
     return lines
 
 

@@ -151,15 +151,41 @@ class ShardInfo:
         return self
 
 
+class TranscriberInfo(Record):
+    """A model that has recognised texts, or aligned words, which their corpus does not have.
+
+    Attributes:
+        task: what it has done.
+        name: of the model.
+        sha256: hash of its files.
+    """
+
+    task: Literal["recognise", "align"]
+    name: str
+    sha256: str
+
+
+def without(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """The fields without one of them, if it is there."""
+    return {key: value for key, value in fields.items() if key != name}
+
+
 class DatasetInfo(Record):
-    """The whole of `dataset.json`."""
+    """The whole of `dataset.json`; `transcribers` stands in it only where there are some."""
 
     format: Literal["memo-dataset/1"] = "memo-dataset/1"
     name: str = Field(pattern=NAME)
     corpus: str
     licence: str
     features: FeatureSchema
+    transcribers: tuple[TranscriberInfo, ...] = ()
     shards: tuple[ShardInfo, ...]
+
+    @model_serializer(mode="wrap")
+    def _without_transcribers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Datasets of before, and those with what their corpus says alone, do not mention them."""
+        fields: dict[str, Any] = handler(self)
+        return fields if self.transcribers else without(fields, "transcribers")
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ def merge_datasets(places: Sequence[Place], out: Path) -> dict[str, int]:
         corpus="+".join(info.corpus for info in infos),
         licence="; ".join(dict.fromkeys(info.licence for info in infos)),
         features=common_features(infos),
+        transcribers=tuple(dict.fromkeys(one for info in infos for one in info.transcribers)),
     ) as writer:
         for dataset in datasets:
             for split in dataset.info.splits:

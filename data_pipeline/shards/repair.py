@@ -131,6 +131,7 @@ def repair_dataset(place: Place, out: Path) -> RepairReport:
         corpus=info.corpus,
         licence=info.licence,
         features=info.features,
+        transcribers=info.transcribers,
         samples_per_shard=max((shard.samples for shard in info.shards), default=1) or 1,
     ) as writer:
         _keep_tokenizer(store, writer, report)

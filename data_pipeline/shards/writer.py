@@ -23,6 +23,7 @@ from data_pipeline.shards.dataset import (
     FeatureSchema,
     RowSchema,
     ShardInfo,
+    TranscriberInfo,
 )
 from data_pipeline.shards.index import file_sha256, write_index
 
@@ -104,6 +105,7 @@ class ShardWriter:
         out: folder to make.
         name, corpus, licence, features: for `dataset.json`; the features' statistics are computed
             over the clips of split `train` and filled in; a modality that no clip has is left out.
+        transcribers: the same; what texts and words are from, beside the corpus.
         samples_per_shard: clips of one tar.
 
     Raises:
@@ -118,6 +120,7 @@ class ShardWriter:
         corpus: str,
         licence: str,
         features: FeatureSchema,
+        transcribers: tuple[TranscriberInfo, ...] = (),
         samples_per_shard: int = 100,
     ) -> None:
         if out.exists():
@@ -125,7 +128,12 @@ class ShardWriter:
         self._out = out
         self._folder = out.with_name(f"{out.name}.writing")
         self._info = DatasetInfo(
-            name=name, corpus=corpus, licence=licence, features=features, shards=()
+            name=name,
+            corpus=corpus,
+            licence=licence,
+            features=features,
+            transcribers=transcribers,
+            shards=(),
         )
         self._samples_per_shard = samples_per_shard
         self._open: dict[str, _OpenShard] = {}

@@ -1,0 +1,121 @@
+"""Whisper (Radford et al., 2022) as a recogniser: greedy, without timestamps.
+
+Weights are a folder in the form of Hugging Face's `WhisperForConditionalGeneration`: `config.json`,
+`generation_config.json`, `model.safetensors` and the tokenizer's files.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from data_pipeline import cpu_torch
+from data_pipeline.errors import UserError
+from data_pipeline.features.activity import RATE
+from data_pipeline.features.whisper import LONGEST, WINDOW, log_mel
+from data_pipeline.transcribe.base import RECOGNISERS, Miss, Recognised, files_sha256
+
+MOST_TOKENS = 224
+"""Of a text, as in the publication: half of what the decoder can see."""
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "merges.txt",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+"""Those of them that are there make the hash."""
+UNUSABLE = (ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+"""What transformers raises of files that are missing or damaged."""
+
+
+@RECOGNISERS.register("whisper", "whisper-tiny")
+class WhisperRecogniser:
+    """The whole network.
+
+    Args:
+        folder: see the module.
+
+    Raises:
+        UserError: a file is missing, or the weights are not those of the configuration.
+    """
+
+    name = "whisper"
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "generation_config.json").is_file():
+            raise UserError(f"{folder} is no Whisper with its decoder: no generation_config.json")
+        try:
+            self._net, self._tokenizer = _load(folder)
+        except (
+            ImportError,
+            OSError,
+            SafetensorError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder} is no Whisper with its decoder ({reason})") from None
+        several = getattr(self._net.generation_config, "is_multilingual", False)
+        self._languages: dict[str, int] = self._net.generation_config.lang_to_id if several else {}
+        self.language = "" if several else "en"
+        self._filters = _mel_filters(self._net.config.num_mel_bins)
+        self.sha256 = files_sha256([folder / name for name in FILES if (folder / name).exists()])
+
+    @torch.inference_mode()
+    def recognise(self, sound: NDArray[np.float32], language: str) -> Recognised | Miss:
+        """The text of speech, in the language given or heard; see `Recogniser`."""
+        padded = np.pad(sound[:LONGEST], (0, LONGEST - min(len(sound), LONGEST)))
+        mel = log_mel(torch.from_numpy(padded), self._filters).unsqueeze(0)  # (1, mels, 3000)
+        options: dict[str, Any] = {}
+        if self._languages:
+            language = language or self._heard_language(mel)
+            if f"<|{language}|>" not in self._languages:
+                return Miss.LANGUAGE
+            options = {"language": language, "task": "transcribe"}
+        tokens = self._net.generate(
+            mel, do_sample=False, num_beams=1, max_new_tokens=MOST_TOKENS, **options
+        )
+        text = " ".join(self._tokenizer.decode(tokens[0], skip_special_tokens=True).split())
+        return Recognised(text, language or self.language) if text else Miss.NOTHING
+
+    def _heard_language(self, mel: Tensor) -> str:
+        """The most likely language's code."""
+        token = int(self._net.detect_language(input_features=mel)[0])
+        names = {number: name for name, number in self._languages.items()}
+        return names[token].strip("<|>")
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """Transformers' network and tokenizer, of local files alone.
+
+    Raises:
+        Exception: one of `UNUSABLE`, if they cannot be loaded.
+    """
+    cpu_torch.install()
+    from transformers import (  # noqa: PLC0415  (slow to import)
+        WhisperForConditionalGeneration,
+        WhisperTokenizer,
+    )
+
+    net, notes = WhisperForConditionalGeneration.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if missing := sorted(notes["missing_keys"]):
+        raise ValueError(f"the weights lack {missing[0]} and {len(missing) - 1} others")
+    return net.float().eval(), WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _mel_filters(mels: int) -> Tensor:
+    """Whisper's mel filters, float32 (201, mels)."""
+    from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415  (slow to import)
+
+    bank = mel_filter_bank(1 + WINDOW // 2, mels, 0.0, RATE / 2, RATE, "slaney", "slaney")
+    return torch.from_numpy(bank).float()

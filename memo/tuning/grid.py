@@ -10,6 +10,9 @@ from data_pipeline.errors import UserError
 from memo.settings import load_config
 from memo.tuning.config import FinetuneConfig
 
+VALUE = r"(?:\[[^\[\]]*\]|\{[^{}]*\}|[^,\[\]{}]+)"
+"""One of those between commas: a list, a mapping, or what has neither comma nor bracket."""
+
 
 class Combination(NamedTuple):
     """One value of each setting that varies.
@@ -30,9 +33,15 @@ def combinations(varied: Sequence[str]) -> list[Combination]:
         varied: `sog.gate=none,sog`, `sog.places=[convolution],[pooling,dense]`, ...
 
     Raises:
-        UserError: one is not of this form, or two combinations would have the same folder.
+        UserError: one is not of this form, a setting is named twice, or two combinations would have
+            the same folder.
     """
-    found = list(_combinations([_parse(one) for one in varied]))
+    parsed = [_parse(one) for one in varied]
+    names = [name for name, _ in parsed]
+    again = next((name for name in names if names.count(name) > 1), None)
+    if again is not None:
+        raise UserError(f"--vary {again}: it is given twice; name all of its values in one")
+    found = list(_combinations(parsed))
     labels = [one.label for one in found]
     twice = next((one for one in labels if labels.count(one) > 1), None)
     if twice is not None:
@@ -74,10 +83,10 @@ def _combinations(varied: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Combi
 
 def _parse(text: str) -> tuple[str, Sequence[str]]:
     """`sog.places=[convolution],[pooling,dense]` -> the setting and its values."""
-    name, equals, values = text.partition("=")
-    if not equals or not name or not values:
-        raise UserError(f"--vary {text}: it is not of the form KEY=A,B")
-    return name, re.findall(r"\[[^\]]*\]|[^,\[\]]+", values)
+    name, _, values = text.partition("=")
+    if not name or not re.fullmatch(f"{VALUE}(,{VALUE})*", values):
+        raise UserError(f"--vary {text}: it is not of the form KEY=A,B or KEY=[A,B],[C]")
+    return name, re.findall(VALUE, values)
 
 
 def _plain(value: str) -> str:

@@ -31,9 +31,23 @@ def test_settings_of_all_runs_come_first() -> None:
         ("sog.gate", "--vary sog.gate: it is not of the form KEY=A,B"),
         ("sog.gate=", "not of the form"),
         ("=a,b", "not of the form"),
+        ("sog.gate=,", "not of the form"),
+        ("sog.gate=none,,sog", "not of the form"),
+        ("sog.places=[pooling],dense]", "not of the form"),
         ("optimizer.lr=1e-3,1e-3", "two combinations would both be lr-1e-3"),
     ],
 )
 def test_what_is_no_list_of_values_is_refused(varied: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         combinations([varied])
+
+
+def test_a_setting_varies_once() -> None:
+    with pytest.raises(UserError, match=r"--vary sog\.gate: it is given twice"):
+        combinations(["sog.gate=none,sog", "sog.layer=1,2", "sog.gate=cag"])
+
+
+def test_lists_and_mappings_are_values() -> None:
+    (first, second) = combinations(["asp_mtl.weights={a: 1, b: 2},{a: 2}"])
+    assert first == ("weights-a+1+b+2", ("asp_mtl.weights={a: 1, b: 2}",))
+    assert second.settings == ("asp_mtl.weights={a: 2}",)

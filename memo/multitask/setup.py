@@ -118,9 +118,11 @@ class SystemSetup:
         if not frozen or config.distribution.zero_stage == 3:
             return None
         assert self.backbone is not None, "the settings are checked"
-        read = self.backbone.sha256, config.mode, config.sog.layer, config.frozen_layers
+        # Sizes and pieces are those of the folder; dropout decides which attention can be taken.
+        backbone = self.backbone.checkpoint.folder.absolute(), self.backbone.sha256
+        read = config.mode, config.sog.layer, config.frozen_layers, config.attention_dropout
         precise = config.distribution.precision, config.distribution.zero_stage > 0
-        return self.states.of((*read, *precise), int(config.kept_gib * 2**30))
+        return self.states.of((*backbone, *read, *precise), int(config.kept_gib * 2**30))
 
     @cached_property
     def views(self) -> list[View]:

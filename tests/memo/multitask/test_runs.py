@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from data_pipeline.shards.reader import open_dataset
 from memo.evaluation.compare import compare_runs
-from memo.multitask.texts import SharedStates, TokenStates
+from memo.multitask.setup import set_up_system
+from memo.multitask.texts import SharedStates, StateStore, TokenStates
 from memo.multitask.trained import open_texts
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune, finetune_each
@@ -190,6 +192,50 @@ def test_runs_of_the_same_frozen_layers_read_a_text_once(
         for name in ("several-sog", "alone")
     )
     assert all(torch.equal(there[name], value) for name, value in here.items())
+
+
+OTHER_STATES = [
+    ("mode=linear", "sog.layer=0"),
+    ("mode=linear", "sog.layer=null"),
+    ("mode=full", "sog.layer=null", "frozen_layers=1"),
+    ("mode=linear", "sog.layer=1", "attention_dropout=0.1"),
+    ("mode=linear", "sog.layer=1", "distribution.precision=fp32"),
+    ("mode=linear", "sog.layer=1", "distribution.zero_stage=1"),
+]
+
+
+@pytest.mark.parametrize("changes", OTHER_STATES, ids="-".join)
+def test_what_changes_the_states_of_a_text_has_another_store(
+    changes: tuple[str, ...], sog: Path, backbone: Path, tmp_path: Path
+) -> None:
+    states, common = SharedStates(), ["backbone=memo", f"pretrained={backbone}"]
+    common += ["distribution.zero_stage=0"]
+
+    def store_of(*changes: str) -> StateStore | None:
+        return set_up_system(system_config(sog, tmp_path, *common, *changes), states).store
+
+    first = store_of("mode=linear", "sog.layer=1")
+    same = ["mode=linear", "sog.layer=1", "sog.gate=none", "seeds=[7]", "optimizer.lr=1"]
+    assert store_of(*same) is first is not None
+    second = store_of(*changes)
+    assert second is not first
+    assert second is not None
+
+
+def test_the_same_weights_in_another_folder_have_another_store(
+    sog: Path, backbone: Path, tmp_path: Path
+) -> None:
+    """Its sizes and its tokenizer may be others."""
+    states, copy = SharedStates(), tmp_path / "copy"
+    shutil.copytree(backbone, copy)
+    stores = [
+        set_up_system(
+            system_config(sog, tmp_path, "backbone=memo", f"pretrained={one}", "mode=linear"),
+            states,
+        ).store
+        for one in (backbone, copy)
+    ]
+    assert stores[0] is not stores[1]
 
 
 def test_other_frozen_layers_have_a_store_of_their_own() -> None:

@@ -57,7 +57,9 @@ class CtcAligner:
             raise UserError(f"{folder} has none of {' and '.join(WEIGHTS)}; give a folder with one")
         self._net = Wav2Vec2Encoder(file)
         self._vocabulary, self._blank, self._delimiter = _read_vocabulary(folder)
-        self._weight, self._bias = _read_head(file, (max(self._vocabulary.values()) + 1, -1))
+        self._weight, self._bias = _read_head(file, self._net.dim)
+        if len(self._bias) <= (last := max(self._vocabulary.values())):
+            raise UserError(f"{file} has no lm_head for the {last + 1} letters of vocab.json")
         names = ("config.json", "preprocessor_config.json", "vocab.json", "tokenizer_config.json")
         files = [folder / name for name in names if (folder / name).exists()]
         self.sha256 = files_sha256([file, *files])
@@ -87,8 +89,9 @@ class CtcAligner:
 
     @property
     def _letters(self) -> set[str]:
-        """What words are spelled with."""
-        return {one for one in self._vocabulary if len(one) == 1} - {self._delimiter}
+        """What words are spelled with; the blank, which may be `_`, is none."""
+        letters = {one for one, at in self._vocabulary.items() if at != self._blank}
+        return {one for one in letters if len(one) == 1} - {self._delimiter}
 
     def _labels(self, spelled: Sequence[str]) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
         """Numbers of all letters, (L,), with what stands between words; and each word's part."""
@@ -125,10 +128,10 @@ def _read_vocabulary(folder: Path) -> tuple[dict[str, int], int, str]:
     return vocabulary, blank, tokenizer.word_delimiter_token
 
 
-def _read_head(file: Path, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weight (V, D) and bias (V,) of the layer over the encoder."""
+def _read_head(file: Path, dim: int) -> tuple[Tensor, Tensor]:
+    """Weight (V, D) and bias (V,) of the layer over the encoder, whose rows have D numbers."""
     tensors = read_tensors(file)
     weight, bias = tensors.get("lm_head.weight"), tensors.get("lm_head.bias")
-    if weight is None or bias is None or len(weight) < shape[0] or len(bias) != len(weight):
-        raise UserError(f"{file} has no lm_head for the {shape[0]} letters of vocab.json")
+    if weight is None or bias is None or weight.shape != (*bias.shape, dim):
+        raise UserError(f"{file} has no lm_head over rows of {dim} numbers")
     return weight.float(), bias.float()

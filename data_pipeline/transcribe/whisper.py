@@ -53,14 +53,7 @@ class WhisperRecogniser:
             raise UserError(f"{folder} is no Whisper with its decoder: no generation_config.json")
         try:
             self._net, self._tokenizer = _load(folder)
-        except (
-            ImportError,
-            OSError,
-            SafetensorError,
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ) as error:
+        except UNUSABLE as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{folder} is no Whisper with its decoder ({reason})") from None
         several = getattr(self._net.generation_config, "is_multilingual", False)

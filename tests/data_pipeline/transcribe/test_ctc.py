@@ -90,6 +90,18 @@ def test_what_does_not_fit_has_no_times(tmp_path: Path) -> None:
     assert aligner.align(sound[:0], ["A"]) is Miss.MISFIT
 
 
+def test_a_blank_of_one_sign_spells_nothing(tmp_path: Path) -> None:
+    small_net(tmp_path)
+    teach(tmp_path)
+    (tmp_path / "vocab.json").write_text(json.dumps({**VOCABULARY, "_": 0}))
+    config = {"pad_token": "_"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    aligner, sound = CtcAligner(tmp_path), tones(" AB C ")
+    spans = aligner.align(sound, ["AB", "C"])
+    assert not isinstance(spans, Miss)
+    assert aligner.align(sound, ["A_B", "_C_"]) == spans
+
+
 def test_the_tokenizers_file_names_blank_and_delimiter(tmp_path: Path) -> None:
     small_net(tmp_path)
     teach(tmp_path)
@@ -112,6 +124,14 @@ def test_unusable_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text(json.dumps({**VOCABULARY, "D": 6}))
     with pytest.raises(UserError, match="no lm_head for the 7 letters"):
         CtcAligner(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for bad in (torch.zeros(6, 31), torch.zeros(5, 32), None):
+        head = {} if bad is None else {"lm_head.weight": bad}
+        kept = {name: one for name, one in tensors.items() if name != "lm_head.weight"}
+        save_file({**kept, **head}, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match="no lm_head over rows of 32 numbers"):
+            CtcAligner(tmp_path)
+    save_file(tensors, tmp_path / "model.safetensors")
     for content in ("[1]", '{"A": "one"}', "{", '{"A": 1}'):
         (tmp_path / "vocab.json").write_text(content)
         with pytest.raises(UserError, match="no vocabulary"):

@@ -104,6 +104,20 @@ class BuildSettings:
     transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
 
 
+class BuildPlan(NamedTuple):
+    """A build in which no mistake was found.
+
+    Attributes:
+        settings: with the weights that were looked for, and the device that was chosen.
+        licence: the corpus's.
+        recordings: all of the corpus, before long media are cut.
+    """
+
+    settings: BuildSettings
+    licence: str
+    recordings: Sequence[Recording]
+
+
 class Outcome(NamedTuple):
     """What became of a recording: a clip, or it was dropped by a filter, or it is broken."""
 
@@ -121,15 +135,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken recordings, or no clip at all.
     """
-    _check_settings(settings)
-    corpus = load_corpus(settings.corpus, settings.options)
-    recordings = corpus.recordings(open_source(settings.source))
-    _check_recordings(recordings)
-    settings = replace(
-        settings,
-        extract=_find_encoders(settings, recordings),
-        transcribe=_find_transcribers(settings, recordings),
-    )
+    settings, licence, recordings = plan_build(settings)
     origin = BuildOrigin(
         corpus=settings.corpus,
         corpus_sha256=hash_recordings(recordings),
@@ -151,7 +157,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         settings.out,
         name=settings.name or settings.corpus,
         corpus=settings.corpus,
-        licence=corpus.licence,
+        licence=licence,
         features=schema,
         transcribers=transcribers,
         samples_per_shard=settings.samples_per_shard,
@@ -159,6 +165,22 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         report = _write(settings, origin, recordings, work, quarantine, writer)
     shutil.rmtree(work)
     return report
+
+
+def plan_build(settings: BuildSettings) -> BuildPlan:
+    """Everything that can be told before anything is loaded, decoded or written.
+
+    Raises:
+        UserError: see `build_dataset`.
+    """
+    _check_settings(settings)
+    corpus = load_corpus(settings.corpus, settings.options)
+    recordings = corpus.recordings(open_source(settings.source))
+    _check_recordings(recordings)
+    extract = _find_encoders(settings, recordings)
+    transcribe = _find_transcribers(settings, recordings)
+    found = replace(settings, extract=extract, transcribe=transcribe)
+    return BuildPlan(found, corpus.licence, recordings)
 
 
 def _check_settings(settings: BuildSettings) -> None:

@@ -1,19 +1,57 @@
-"""What `memo data build` would do with some arguments, as far as it can be said before it runs."""
+"""The arguments of `memo data build`, and what it would do with them as far as that can be told."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from data_pipeline.corpora.base import load_corpus
-from data_pipeline.corpora.source import open_source
+from data_pipeline.build import BuildSettings, plan_build
+from data_pipeline.build_part import parse_part
 from data_pipeline.errors import UserError
+from data_pipeline.features.encoders import EncoderChoice
+from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.filters import Filters
+from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
 
+def build_settings(given: Mapping[str, Any]) -> BuildSettings:
+    """The build that is asked for.
+
+    Args:
+        given: the command's parameters by name.
+
+    Raises:
+        UserError: the part is none.
+    """
+    out, part = given["out"], given["part"] and parse_part(given["part"])
+    return BuildSettings(
+        corpus=given["corpus"],
+        source=given["source"],
+        out=part.folder(out) if part else out,
+        extract=ExtractSettings(
+            EncoderChoice(given["face"], given["face_weights"]),
+            EncoderChoice(given["speech"], given["speech_weights"]),
+            detector_weights=given["detector_weights"],
+            device=given["device"],
+        ),
+        name=given["name"],
+        workers=given["workers"],
+        samples_per_shard=given["samples_per_shard"],
+        max_broken=given["max_broken"],
+        options={"transcripts": given["transcripts"]} if given["transcripts"] else {},
+        filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
+        part=part,
+        transcribe=TranscribeSettings(
+            **{one.name: given[one.name] for one in fields(TranscribeSettings)}
+        ),
+    )
+
+
 def check_build(arguments: Sequence[str]) -> Path:
-    """Make sure that there is something to be built; the folder that is to be made.
+    """Make sure that there is something to be built, and with what; the folder to be made.
 
     What the command does not take ends the process as it would there: with its usage, status 2.
 
@@ -21,18 +59,16 @@ def check_build(arguments: Sequence[str]) -> Path:
         arguments: of `memo data build`.
 
     Raises:
-        UserError: a part is asked for, the corpus is unknown, the source has not its layout, or
-            the output exists.
+        UserError: a part is asked for, or see `plan_build`; but a GPU need not be here.
     """
     given = _parse(arguments)
-    out: Path = given["out"]
     if given["part"]:
         raise UserError(f"--part {given['part']}: every task has its own; leave it out")
-    if out.exists():
-        raise UserError(f"--out: {out} exists already; give a new folder or remove it")
-    options = {"transcripts": given["transcripts"]} if given["transcripts"] else {}
-    load_corpus(given["corpus"], options).recordings(open_source(given["source"]))
-    return out
+    settings = build_settings(given)
+    if settings.extract.device == "cuda":
+        settings = replace(settings, extract=replace(settings.extract, device="cpu"))
+    plan_build(settings)
+    return settings.out
 
 
 def _parse(arguments: Sequence[str]) -> dict[str, Any]:

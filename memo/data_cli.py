@@ -31,6 +31,7 @@ def demo(
 
 @data.command()
 def build(
+    context: typer.Context,
     corpus: Annotated[str, typer.Argument(help="Name of the corpus, e.g. grid.")],
     source: Annotated[Path, typer.Option(help="Its raw files: a folder, an archive, or a table.")],
     out: Out,
@@ -97,42 +98,18 @@ def build(
     ] = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
-    from data_pipeline.build import BuildSettings, build_dataset  # noqa: PLC0415
-    from data_pipeline.build_part import parse_part  # noqa: PLC0415
-    from data_pipeline.features.encoders import EncoderChoice  # noqa: PLC0415
-    from data_pipeline.features.extract import ExtractSettings  # noqa: PLC0415
-    from data_pipeline.filters import Filters  # noqa: PLC0415
-    from data_pipeline.transcribe.transcriber import TranscribeSettings  # noqa: PLC0415
+    from data_pipeline.build import build_dataset  # noqa: PLC0415
+    from memo.build_command import build_settings  # noqa: PLC0415
 
-    share = None if part is None else parse_part(part)
-    out = share.folder(out) if share else out
-    settings = BuildSettings(
-        corpus,
-        source,
-        out,
-        ExtractSettings(
-            EncoderChoice(face, face_weights),
-            EncoderChoice(speech, speech_weights),
-            detector_weights=detector_weights,
-            device=device,
-        ),
-        name,
-        workers,
-        samples_per_shard,
-        max_broken,
-        {} if transcripts is None else {"transcripts": transcripts},
-        Filters(min_words, min_duration_s, max_duration_s, min_speech_dbfs, min_face_share),
-        share,
-        TranscribeSettings(recognise, recognise_weights, align, align_weights),
-    )
+    settings = build_settings(context.params)  # the parameters above, as 'slurm submit' has them
     began_s = monotonic()
     report = build_dataset(settings)
     for line in report.table():
         typer.echo(line)
     counts = ", ".join(f"{count} {split}" for split, count in report.samples.items()) or "no"
     typer.echo(
-        f"wrote {out}: {counts} clips; {sum(report.filtered.values())} were dropped by filters, "
-        f"{report.quarantined} recordings were broken; "
+        f"wrote {settings.out}: {counts} clips; {sum(report.filtered.values())} were dropped by "
+        f"filters, {report.quarantined} recordings were broken; "
         f"{monotonic() - began_s:,.0f} s since the command began"
     )
 

@@ -292,6 +292,9 @@ def building(stubs: Stubs) -> Submission:
     for folder in ("my texts", "made"):
         Path(folder).mkdir()
     Path("my texts", "clips.csv").write_text("text\none\ntwo\nthree\n")
+    Path("videos").mkdir()
+    Path("videos", "clips.csv").write_text("media\none.mp4\n")
+    Path("videos", "one.mp4").touch()
     arguments = ["table", "--source", "my texts", "--out=made/out", "--min-words", "1"]
     asked = resources(nodes="1", gpus_per_node="0", more=["--cpus-per-task=4"])
     changes = {"script": "build", "config": None, "settings": arguments, "array": "4%2"}
@@ -343,6 +346,15 @@ def test_only_the_parts_that_are_missing_are_built(building: Submission) -> None
         ({}, ["--part=1/4"], "--part 1/4: every task has its own"),
         ({}, ["--out", "."], "--out: . exists already"),
         ({}, ["--source", "none"], "none"),
+        ({}, ["--name", "two words"], "--name: 'two words'"),
+        ({}, ["--min-face-share", "7"], "--min-face-share 7.0: give a number from 0 to 1"),
+        ({}, ["--align", "ear"], "--align: no model 'ear'"),
+        (
+            {},
+            ["--device=tpu", "--source=videos", "--speech=log-mel"],
+            "--device: there is no 'tpu'",
+        ),
+        ({}, ["--face", "mask", "--source", "videos"], "--face: no encoder 'mask'"),
         ({}, [], "Invalid partition"),
     ],
 )
@@ -354,6 +366,11 @@ def test_a_mistake_in_a_build_leaves_nothing(
     with pytest.raises(UserError, match=message):
         submit(replace(building, settings=[*building.settings, *more], **changes))
     assert sorted(Path().iterdir()) == before
+
+
+def test_a_gpu_need_not_be_where_a_build_is_submitted(building: Submission) -> None:
+    asked = ["--source=videos", "--device=cuda", "--speech=log-mel"]
+    assert "--device=cuda" in render(replace(building, settings=[*building.settings, *asked]))
 
 
 def test_what_a_build_does_not_take_is_said_as_the_build_says_it(

@@ -111,6 +111,8 @@ def _first_problem(kind: type[Settings], error: pydantic.ValidationError) -> str
     name = ".".join(place)
     if first["type"] == "missing":
         return f"{name} is not set, and has no default"
+    if not place:  # settings that do not go together; all of them would be shown
+        return str(first["msg"]).removeprefix("Value error, ")
     if first["type"] != "extra_forbidden":
         return f"{name}={first['input']!r}: {first['msg']}"
     known = _known_keys(kind, place[:-1])

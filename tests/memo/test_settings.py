@@ -7,6 +7,7 @@ import pytest
 from data_pipeline.errors import UserError
 from memo.config import PretrainConfig
 from memo.settings import load_config
+from memo.tuning.config import FinetuneConfig
 
 
 def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -62,3 +63,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, content: str) -> N
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no config file"):
         load_config(PretrainConfig, tmp_path / "absent.yaml", [])
+
+
+def test_settings_that_do_not_go_together_are_not_shown_as_a_whole() -> None:
+    with pytest.raises(UserError) as refused:
+        load_config(FinetuneConfig, None, ["task=ravdess", "mode=full"])
+    assert str(refused.value) == (
+        "the settings: --pretrained: give a checkpoint or run of pretraining"
+    )

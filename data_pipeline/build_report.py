@@ -57,8 +57,8 @@ class BuildReport(BuildOrigin):
         samples: split -> clips that were written.
         seconds: split -> length of these clips.
         missing: modality -> clips that were written without it.
-        transcribed: where the text, and the words' times, of the clips that were written with a
-            media file are from, or why they have none; empty without --recognise and --align.
+        transcribed: where the text, and the words' times, of the clips that were written with media
+            or an image are from, or why they have none; empty without --recognise and --align.
         filtered: each filter that is on -> clips that it dropped; `filtered.jsonl` names them.
         broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
     """

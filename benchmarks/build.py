@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--face", default="denseface")
     parser.add_argument("--face-weights", type=Path)
-    parser.add_argument("--speech", default="wav2vec2")
+    parser.add_argument("--speech", default="whisper")
     parser.add_argument("--speech-weights", type=Path)
     parser.add_argument("--detector-weights", type=Path)
     given = parser.parse_args()

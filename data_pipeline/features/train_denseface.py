@@ -56,9 +56,10 @@ class FaceTraining:
 
     def recipe(self) -> dict[str, float]:
         """What decides the outcome, beside the corpus."""
-        return {
+        settings = {
             name: value for name, value in asdict(self).items() if name not in {"source", "out"}
         }
+        return {**settings, "held_out": HELD_OUT}
 
 
 class _Run:

@@ -114,7 +114,7 @@ class FinetuneConfig(Settings):
         frozen_layers: leave the pretrained embeddings and this many of the lowest layers as they
             are, where the mode would train them.
         kept_gib: of frozen layers' states that a system of several tasks keeps in memory, so that
-            they read a text once for all epochs, folds and seeds.
+            they read a text once for all epochs, folds, seeds and runs of `--vary`.
         dropout, attention_dropout: of the pretrained model; null leaves them as in pretraining. The
             fast attention of a GPU has none, and on a CPU it costs an eighth of a step.
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is

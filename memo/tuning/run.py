@@ -51,10 +51,13 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
         The exit status, 0.
 
     Raises:
-        UserError: see `finetune`; the runs before are whole.
+        UserError: see `finetune`; of any of them before the first begins.
     """
     states = SharedStates()
     with watched(join(configs[0].threads), configs[0].distribution.hang_s) as ranks:
+        for config in configs if len(configs) > 1 else ():  # the last may be hours away
+            with ranks.together():
+                _open_checked(config, ranks, states)
         for config in configs:
             _finetune(config, ranks, states)
     return 0
@@ -64,9 +67,7 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
     """The same on ranks that are watched over."""
     refuse_different(ranks, launch_facts(config))
     with ranks.together():
-        choose_precision(config.distribution, ranks.device)
-        job = open_job(config, states)
-        _check_folder(job)
+        job = _open_checked(config, ranks, states)
         origin = job.origin()
     refuse_different(ranks, {name: brief(json.dumps(one)) for name, one in origin.items()})
     with ranks.together():
@@ -78,6 +79,14 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
             _run_fold(job, ranks, fold, seed)
     if ranks.first:
         _sum_up(job)
+
+
+def _open_checked(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Job:
+    """The job, if it can be run here and in its folder; nothing is written."""
+    choose_precision(config.distribution, ranks.device)
+    job = open_job(config, states)
+    _check_folder(job)
+    return job
 
 
 def open_job(config: FinetuneConfig, states: SharedStates) -> Job:

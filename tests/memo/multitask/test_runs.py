@@ -194,6 +194,19 @@ def test_runs_of_the_same_frozen_layers_read_a_text_once(
     assert all(torch.equal(there[name], value) for name, value in here.items())
 
 
+def test_a_mistake_in_one_of_several_runs_is_said_before_the_first(
+    sog: Path, backbone: Path, tmp_path: Path
+) -> None:
+    common = ["backbone=memo", f"pretrained={backbone}", "mode=linear"]
+    several = [
+        system_config(sog, tmp_path / f"layer-{layer}", *common, f"sog.layer={layer}")
+        for layer in (1, 99)
+    ]
+    with pytest.raises(UserError, match=r"sog\.layer=99: the backbone has"):
+        finetune_each(several)
+    assert not list(tmp_path.iterdir())
+
+
 OTHER_STATES = [
     ("mode=linear", "sog.layer=0"),
     ("mode=linear", "sog.layer=null"),

@@ -216,7 +216,7 @@ def _join(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic], *column
 def _count_up(lengths: ArrayLike, begins: ArrayLike = 0) -> Tensor:
     """For each part its numbers from where it begins: int64 (sum of lengths,)."""
     sizes = np.asarray(lengths, dtype=np.int64)
-    shifts = begins - (np.cumsum(sizes) - sizes)
+    shifts = np.asarray(begins, dtype=np.int64) - (np.cumsum(sizes) - sizes)
     return torch.from_numpy(np.repeat(shifts, sizes) + np.arange(sizes.sum()))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 
@@ -213,23 +213,18 @@ def _join(parts: Sequence[NDArray[np.generic]], dtype: type[np.generic], *column
     return torch.from_numpy(np.concatenate([empty, *parts]))
 
 
-def _count_up(lengths: Sequence[int]) -> Tensor:
-    """0, 1, ... within each part: int64 (sum of lengths,)."""
-    return _join([np.arange(length) for length in lengths], np.int64)
+def _count_up(lengths: ArrayLike, begins: ArrayLike = 0) -> Tensor:
+    """For each part its numbers from where it begins: int64 (sum of lengths,)."""
+    sizes = np.asarray(lengths, dtype=np.int64)
+    shifts = np.asarray(begins, dtype=np.int64) - (np.cumsum(sizes) - sizes)
+    return torch.from_numpy(np.repeat(shifts, sizes) + np.arange(sizes.sum()))
 
 
 def _order(texts: Sequence[int], faces: Sequence[int], speeches: Sequence[int]) -> Tensor:
     """For each token of `text face speech` sequences its row in `[text; face; speech]`, (N,)."""
-    text, face, speech = 0, sum(texts), sum(texts) + sum(faces)
-    runs = []
-    for in_text, in_face, in_speech in zip(texts, faces, speeches, strict=True):
-        runs += [
-            np.arange(text, text + in_text),
-            np.arange(face, face + in_face),
-            np.arange(speech, speech + in_speech),
-        ]
-        text, face, speech = text + in_text, face + in_face, speech + in_speech
-    return _join(runs, np.int64)
+    lengths = np.array([texts, faces, speeches], dtype=np.int64)  # (3, S)
+    begins = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
+    return _count_up(lengths.T.ravel(), begins.T.ravel())
 
 
 def _pack_targets(

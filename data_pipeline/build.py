@@ -220,10 +220,8 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
         UserError: an encoder is unknown, weights cannot be found, or the device is not there.
     """
     asked, source = settings.extract, settings.source
-    if all(one.media is None or one.aligned_face for one in recordings):
-        asked = replace(asked, detector_weights=None)  # there is nothing to be looked for
     if all(one.media is None for one in recordings):
-        return replace(asked, face=None, speech=None, device="cpu")
+        return replace(asked, face=None, speech=None, detector_weights=None, device="cpu")
     return replace(
         asked,
         face=asked.face and FACE.find(asked.face, source),

@@ -57,7 +57,8 @@ class CtcAligner:
             raise UserError(f"{folder} has none of {' and '.join(WEIGHTS)}; give a folder with one")
         self._net = Wav2Vec2Encoder(file)
         self._vocabulary, self._blank, self._delimiter = _read_vocabulary(folder)
-        self._weight, self._bias = _read_head(file, (max(self._vocabulary.values()) + 1, -1))
+        letters = max(self._vocabulary.values()) + 1
+        self._weight, self._bias = _read_head(file, letters, self._net.dim)
         names = ("config.json", "preprocessor_config.json", "vocab.json", "tokenizer_config.json")
         files = [folder / name for name in names if (folder / name).exists()]
         self.sha256 = files_sha256([file, *files])
@@ -87,8 +88,9 @@ class CtcAligner:
 
     @property
     def _letters(self) -> set[str]:
-        """What words are spelled with."""
-        return {one for one in self._vocabulary if len(one) == 1} - {self._delimiter}
+        """What words are spelled with; the blank may look like a letter, too."""
+        letters = {one for one, at in self._vocabulary.items() if at != self._blank}
+        return {one for one in letters if len(one) == 1} - {self._delimiter}
 
     def _labels(self, spelled: Sequence[str]) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
         """Numbers of all letters, (L,), with what stands between words; and each word's part."""
@@ -125,10 +127,11 @@ def _read_vocabulary(folder: Path) -> tuple[dict[str, int], int, str]:
     return vocabulary, blank, tokenizer.word_delimiter_token
 
 
-def _read_head(file: Path, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Weight (V, D) and bias (V,) of the layer over the encoder."""
+def _read_head(file: Path, letters: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Weight (V, D) and bias (V,) of the layer over the encoder, V of `letters` or more."""
     tensors = read_tensors(file)
     weight, bias = tensors.get("lm_head.weight"), tensors.get("lm_head.bias")
-    if weight is None or bias is None or len(weight) < shape[0] or len(bias) != len(weight):
-        raise UserError(f"{file} has no lm_head for the {shape[0]} letters of vocab.json")
+    fit = weight is not None and bias is not None and weight.shape == (*bias.shape, dim)
+    if weight is None or bias is None or not fit or len(weight) < letters:
+        raise UserError(f"{file} has no lm_head for the {letters} letters of vocab.json")
     return weight.float(), bias.float()

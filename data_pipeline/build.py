@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline.build_part import BuildPart
@@ -395,7 +396,7 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
     """The processes of a build; what has begun is soon left off when the build is stopped.
 
     Raises:
-        UserError: one of them was killed.
+        UserError: one of them was killed, or the GPU has not enough memory.
     """
     context = multiprocessing.get_context("spawn")
     stopped = context.RawValue(c_bool, False)  # without a lock, which a killed process would keep
@@ -413,9 +414,14 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
                 "a process of the build was killed, most likely for want of memory; what is done "
                 "is kept: run the same command with fewer --workers"
             ) from None
-        except BaseException:
+        except BaseException as error:
             stopped.value = True
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(
+                    "the GPU has not enough memory; what is done is kept: run the same command "
+                    "with fewer --workers"
+                ) from None
             raise
 
 

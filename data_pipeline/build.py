@@ -221,6 +221,10 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
         UserError: an encoder is unknown, weights cannot be found, or the device is not there.
     """
     asked, source = settings.extract, settings.source
+    if asked.face is not None:
+        FACE.check(asked.face.name)
+    if asked.speech is not None:
+        SPEECH.check(asked.speech.name)
     if all(one.media is None for one in recordings):
         return replace(asked, face=None, speech=None, detector_weights=None, device="cpu")
     return replace(

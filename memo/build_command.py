@@ -9,6 +9,9 @@ import typer
 from data_pipeline.corpora.base import load_corpus
 from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
+from data_pipeline.features.face_encoder import FACE
+from data_pipeline.features.speech import SPEECH
+from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
 
@@ -21,8 +24,8 @@ def check_build(arguments: Sequence[str]) -> Path:
         arguments: of `memo data build`.
 
     Raises:
-        UserError: a part is asked for, the corpus is unknown, the source has not its layout, or
-            the output exists.
+        UserError: a part is asked for, the corpus, an encoder, recogniser or aligner is unknown,
+            the source has not the corpus's layout, or the output exists.
     """
     given = _parse(arguments)
     out: Path = given["out"]
@@ -30,6 +33,10 @@ def check_build(arguments: Sequence[str]) -> Path:
         raise UserError(f"--part {given['part']}: every task has its own; leave it out")
     if out.exists():
         raise UserError(f"--out: {out} exists already; give a new folder or remove it")
+    FACE.check(given["face"])
+    SPEECH.check(given["speech"])
+    models = ("recognise", "recognise_weights", "align", "align_weights")
+    TranscribeSettings(**{name: given[name] for name in models}).find(given["source"])
     options = {"transcripts": given["transcripts"]} if given["transcripts"] else {}
     load_corpus(given["corpus"], options).recordings(open_source(given["source"]))
     return out

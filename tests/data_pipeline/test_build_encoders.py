@@ -211,6 +211,12 @@ def test_an_unknown_encoder_is_refused_before_anything_is_made(settings: BuildSe
         extract = replace(settings.extract, face=choice)
         with pytest.raises(UserError, match=message):
             build_dataset(replace(settings, extract=extract))
+    (settings.source / "clips.csv").write_text("text\none\n")  # nothing to see or to hear
+    for kind in ("face", "speech"):
+        extract = replace(settings.extract, **{kind: EncoderChoice("none")})  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"--{kind}: no encoder 'none'; known are"):
+            build_dataset(replace(settings, extract=extract))
+    (settings.source / "clips.csv").write_text("key,media\na,a.mp4\n")
     with pytest.raises(UserError, match="--device: there is no 'tpu'"):
         build_dataset(replace(settings, extract=replace(settings.extract, device="tpu")))
     assert not settings.out.exists()

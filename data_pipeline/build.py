@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline.build_part import BuildPart
@@ -242,10 +243,12 @@ def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> 
         UserError: an encoder is unknown, weights cannot be found, or the device is not there.
     """
     asked, source = settings.extract, settings.source
-    if all(one.media is None or one.aligned_face for one in recordings):
-        asked = replace(asked, detector_weights=None)  # there is nothing to be looked for
+    if asked.face is not None:
+        FACE.check(asked.face.name)
+    if asked.speech is not None:
+        SPEECH.check(asked.speech.name)
     if all(one.media is None for one in recordings):
-        return replace(asked, face=None, speech=None, device="cpu")
+        return replace(asked, face=None, speech=None, detector_weights=None, device="cpu")
     return replace(
         asked,
         face=asked.face and FACE.find(asked.face, source),
@@ -419,7 +422,7 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
     """The processes of a build; what has begun is soon left off when the build is stopped.
 
     Raises:
-        UserError: one of them was killed.
+        UserError: one of them was killed, or the GPU has not enough memory.
     """
     context = multiprocessing.get_context("spawn")
     stopped = context.RawValue(c_bool, False)  # without a lock, which a killed process would keep
@@ -437,9 +440,14 @@ def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
                 "a process of the build was killed, most likely for want of memory; what is done "
                 "is kept: run the same command with fewer --workers"
             ) from None
-        except BaseException:
+        except BaseException as error:
             stopped.value = True
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, torch.OutOfMemoryError):
+                raise UserError(
+                    "the GPU has not enough memory; what is done is kept: run the same command "
+                    "with fewer --workers"
+                ) from None
             raise
 
 

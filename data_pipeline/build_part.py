@@ -21,7 +21,13 @@ class BuildPart:
         return f"{self.number}/{self.of}"
 
     def folder(self, out: Path) -> Path:
-        """Where this part of the dataset `out` is written."""
+        """Where this part of the dataset `out` is written.
+
+        Raises:
+            UserError: `out` has no name, as `.` and `/`.
+        """
+        if not out.name:
+            raise UserError(f"--out: {out} exists already; give a new folder")
         return out.with_name(f"{out.name}.parts") / f"{self.number}-of-{self.of}"
 
     def share(self, recordings: Sequence[Recording]) -> list[Recording]:

@@ -1,6 +1,6 @@
 """The parts of one build -> the dataset, and the report, that one build would have made."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -116,6 +116,7 @@ def _check_together(one: Part, other: Part) -> None:
         ("the number of parts", one.part.of, other.part.of),
         ("name", one.dataset.info.name, other.dataset.info.name),
         ("--recognise and --align", _models(one), _models(other)),
+        *_other_rows(one, other),
         *((f, getattr(one.report, f), getattr(other.report, f)) for f in BuildOrigin.model_fields),
     )
     for what, here, there in values:
@@ -125,6 +126,15 @@ def _check_together(one: Part, other: Part) -> None:
                 f"{what} is {here} and {there}; build them from the same source with the same "
                 "settings"
             )
+
+
+def _other_rows(one: Part, other: Part) -> Iterator[tuple[str, object, object]]:
+    """How the rows of two parts were made, if not in the same way."""
+    for kind in ("face", "speech"):
+        here, there = (getattr(part.dataset.info.features, kind) for part in (one, other))
+        if here and there and (found := here.difference(there)):
+            name, *values = found
+            yield f"{name} of the {kind} rows", *values
 
 
 def _models(part: Part) -> str:

@@ -124,6 +124,14 @@ class EncoderRegistry(Generic[EncoderT]):
         self.names()
         return name.partition(":")[0] not in self._families and _OWN.fullmatch(name) is not None
 
+    def check(self, name: str) -> None:
+        """Whether there may be an encoder of this name; a class of one's own is not imported.
+
+        Raises:
+            UserError: there is none; lists those there are.
+        """
+        self._entry(name)
+
     def find(self, choice: EncoderChoice, source: Path) -> EncoderChoice:
         """The choice with the place of its weights.
 

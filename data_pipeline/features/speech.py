@@ -42,7 +42,7 @@ class SpeechEncoder(Protocol):
 _WANTED = {
     **COMMON,
     "rows_per_s": Wanted(
-        "how many rows a second has", lambda one: isinstance(one, int | float) and one > 0
+        "how many rows a second has", lambda one: isinstance(one, int | float) and 0 < one <= RATE
     ),
 }
 

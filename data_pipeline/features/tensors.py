@@ -1,6 +1,7 @@
 """Files of tensors that a user hands in; nothing in them is ever executed."""
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data_pipeline.errors import UserError
+
+DAMAGED = (
+    OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError, struct.error,
+    LookupError, ValueError, TypeError, AttributeError, AssertionError,
+)  # fmt: skip
+"""What reading a file that is cut off, altered or none raises."""
 
 
 def read_tensors(file: Path) -> Mapping[str, Tensor]:
@@ -24,9 +31,11 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
             content: Any = load_file(file)
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{file} cannot be read as weights ({reason})") from None
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(x) for x in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()
+    ):
         raise UserError(f"{file} holds no state dict (names and tensors)")
     return content

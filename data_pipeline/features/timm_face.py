@@ -94,7 +94,7 @@ def _create(model: str) -> Any:  # noqa: ANN401
         raise UserError(f"--face timm:{model}: timm has no model {architecture!r}{meant}")
     try:
         return timm.create_model(model, pretrained=False, num_classes=0)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # no such tag, or a name that is none
         raise UserError(f"--face timm:{model}: {error}") from None
 
 

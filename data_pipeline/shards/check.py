@@ -293,14 +293,16 @@ def describe(dataset: Dataset) -> dict[str, str]:
 def _describe_features(info: DatasetInfo) -> dict[str, str]:
     lines = {}
     if face := info.features.face:
-        lines["face"] = f"{face.dim} numbers, {face.fps:g} a second, {face.encoder}"
+        found = f", found by {face.detector}" if face.detector else ""
+        lines["face"] = f"{face.dim} numbers, {face.fps:g} a second, {face.encoder}{found}"
         lines["expression"] = ", ".join(face.classes) or "none"
     if speech := info.features.speech:
         lines["speech"] = (
             f"{speech.dim} numbers, {speech.rows_per_s:.4g} a second, {speech.encoder}"
         )
-    for one in info.transcribers:
-        lines[{"recognise": "texts", "align": "word times"}[one.task]] = f"of {one.name}"
+    for task, made in (("recognise", "texts"), ("align", "word times")):
+        if names := [one.name for one in info.transcribers if one.task == task]:
+            lines[made] = f"of {' and '.join(names)}"
     return lines
 
 

@@ -37,6 +37,11 @@ class Record(BaseModel):
     model_config = ConfigDict(**STRICT, frozen=True)
 
 
+def without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields without some of them, if they are there."""
+    return {key: value for key, value in fields.items() if key not in names}
+
+
 class RowSchema(Record):
     """What the rows of one modality are.
 
@@ -61,6 +66,18 @@ class RowSchema(Record):
                 raise ValueError(f"{name} has {len(values)} numbers for {self.dim} columns")
         return self
 
+    def difference(self, other: "RowSchema") -> tuple[str, object, object] | None:
+        """What tells these rows from others of their modality; None if they are of one kind.
+
+        Returns:
+            The first attribute that differs, mean and std aside, and both values.
+        """
+        for name in type(self).model_fields:
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if name not in ("mean", "std") and ours != theirs:
+                return name, ours, theirs
+        return None
+
 
 class FaceSchema(RowSchema):
     """Rows of faces.
@@ -81,10 +98,7 @@ class FaceSchema(RowSchema):
     def _without_detector(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Datasets of before, and those built without a detector's file, say nothing of it."""
         fields: dict[str, Any] = handler(self)
-        if self.detector is None:
-            fields.pop("detector", None)
-            fields.pop("detector_sha256", None)
-        return fields
+        return fields if self.detector else without(fields, "detector", "detector_sha256")
 
 
 class SpeechSchema(RowSchema):
@@ -163,11 +177,6 @@ class TranscriberInfo(Record):
     task: Literal["recognise", "align"]
     name: str
     sha256: str
-
-
-def without(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    """The fields without one of them, if it is there."""
-    return {key: value for key, value in fields.items() if key != name}
 
 
 class DatasetInfo(Record):

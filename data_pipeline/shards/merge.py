@@ -91,7 +91,7 @@ def common_features(infos: Sequence[DatasetInfo]) -> FeatureSchema:
     """The schema of all; a modality may be missing in some; mean and deviation are of the first.
 
     Raises:
-        UserError: rows were made by different encoders.
+        UserError: rows were made by different encoders, or faces found by different detectors.
     """
     return FeatureSchema(
         face=_same([(info, info.features.face) for info in infos], "face"),
@@ -103,11 +103,10 @@ def _same(schemas: Sequence[tuple[DatasetInfo, RowSchemaT | None]], name: str) -
     """The schema that all have that have any."""
     present = [(info, one) for info, one in schemas if one is not None]
     for info, one in present[1:]:
-        for field in (name for name in type(one).model_fields if name not in ("mean", "std")):
-            value, first = getattr(one, field), getattr(present[0][1], field)
-            if value != first:
-                raise UserError(
-                    f"the {name} rows of {info.name} have {field}={value}, those of "
-                    f"{present[0][0].name} {first}; build both with the same encoder"
-                )
+        if found := one.difference(present[0][1]):
+            field, value, first = found
+            raise UserError(
+                f"the {name} rows of {info.name} have {field}={value}, those of "
+                f"{present[0][0].name} {first}; build both with the same encoder and detector"
+            )
     return present[0][1] if present else None

@@ -5,11 +5,12 @@ Weights are a folder in the form of Hugging Face's `WhisperForConditionalGenerat
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -31,8 +32,36 @@ FILES = (
     "vocab.json",
 )
 """Those of them that are there make the hash."""
-UNUSABLE = (ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+UNUSABLE = (
+    ImportError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
+    LookupError, AttributeError,
+)  # fmt: skip
 """What transformers raises of files that are missing or damaged."""
+
+
+class _Generation(BaseModel):
+    """The part of `generation_config.json` that matters; transformers does without a damaged one.
+
+    Attributes:
+        decoder_start_token_id: the first token of all.
+        eos_token_id: the last.
+        is_multilingual: whether it knows languages other than English.
+        lang_to_id, task_to_id: token of each language and task, if so.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    decoder_start_token_id: int
+    eos_token_id: int
+    is_multilingual: bool = False
+    lang_to_id: dict[str, int] = {}
+    task_to_id: dict[str, int] = {}
+
+    @model_validator(mode="after")
+    def _has_languages(self) -> Self:
+        if self.is_multilingual and not (self.lang_to_id and "transcribe" in self.task_to_id):
+            raise ValueError("generation_config.json names no tokens of languages and tasks")
+        return self
 
 
 @RECOGNISERS.register("whisper", "whisper-tiny")
@@ -52,12 +81,16 @@ class WhisperRecogniser:
         if not (folder / "generation_config.json").is_file():
             raise UserError(f"{folder} is no Whisper with its decoder: no generation_config.json")
         try:
+            content = (folder / "generation_config.json").read_bytes()
+            generation = _Generation.model_validate_json(content)
             self._net, self._tokenizer = _load(folder)
+            if self._tokenizer.eos_token_id != generation.eos_token_id:
+                raise ValueError("the tokenizer's files are missing, or of another model")
         except UNUSABLE as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{folder} is no Whisper with its decoder ({reason})") from None
-        several = getattr(self._net.generation_config, "is_multilingual", False)
-        self._languages: dict[str, int] = self._net.generation_config.lang_to_id if several else {}
+        several = generation.is_multilingual
+        self._languages = generation.lang_to_id if several else {}
         self.language = "" if several else "en"
         self._filters = _mel_filters(self._net.config.num_mel_bins)
         self.sha256 = files_sha256([folder / name for name in FILES if (folder / name).exists()])

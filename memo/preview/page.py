@@ -125,6 +125,8 @@ def _check(settings: PreviewSettings) -> None:
         raise UserError(f"--clips: {settings.clips}; a page shows 1 clip or more")
     if settings.seed < 0:
         raise UserError(f"--seed: {settings.seed}; a seed is 0 or more")
+    if settings.detector_weights is not None and settings.source is None:
+        raise UserError("--detector-weights: faces are looked for in the raw files; name --source")
     if out.exists():
         raise UserError(f"--out: {out} exists already; give a new file or remove it")
     if not out.parent.is_dir():

@@ -214,13 +214,12 @@ def check_encoders(
         ours, theirs = getattr(features, name), getattr(checkpoint.features, name)
         if ours is not None and theirs is None:
             raise UserError(f"{checkpoint.folder} has been trained on no {name}, {place} has it")
-        for part in ("dim", "encoder", "encoder_sha256") if ours is not None else ():
-            one, other = getattr(ours, part), getattr(theirs, part)
-            if one != other:
-                raise UserError(
-                    f"{place}: its {name} rows have {part}={one}, those that "
-                    f"{checkpoint.folder} was trained on {other}; build it with the same encoder"
-                )
+        if ours is not None and (found := ours.difference(theirs)):
+            part, one, other = found
+            raise UserError(
+                f"{place}: its {name} rows have {part}={one}, those that {checkpoint.folder} was "
+                f"trained on {other}; build it with the same encoder and detector"
+            )
 
 
 def load_model(checkpoint: Checkpoint) -> tuple[PretrainingModel, Tokenizer]:

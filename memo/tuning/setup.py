@@ -194,7 +194,7 @@ def check_features(data: LabelledCorpus, backbone: Backbone) -> None:
     """The corpus must have the task's modalities, encoded as the pretraining corpus was.
 
     Raises:
-        UserError: it lacks one, or another encoder was used.
+        UserError: it lacks one, or another encoder or detector was used.
     """
     found, place = data.features, data.task.dataset
     rows = [name for name in data.task.modalities if name != "text"]

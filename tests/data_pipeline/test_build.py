@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 from tests.data_pipeline.features.onnx_file import write_yunet
@@ -269,6 +271,27 @@ def test_a_detectors_file_finds_the_faces_and_is_recorded(
     white = np.full((5, 96, 96), 255, np.uint8)
     assert net.encode(Clip("k"), None, white).face is not None
     assert Extractor.load(settings.extract).encode(Clip("k"), None, white).face is None
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_pictures_that_are_faces_count_as_found_by_the_detector_that_is_named(
+    settings: BuildSettings, tmp_path: Path
+) -> None:
+    root, yunet = tmp_path / "fer2013", tmp_path / "yunet.onnx"
+    (root / "train" / "sad").mkdir(parents=True)
+    cv2.imwrite(str(root / "train" / "sad" / "1.jpg"), np.full((48, 48), 99, np.uint8))
+    yunet.write_bytes(write_yunet([1, 1, 0, 0], [1] * 10))
+    plain = replace(settings, corpus="fer2013", source=root)
+    named = replace(plain, extract=replace(plain.extract, detector_weights=yunet))
+    rows = []
+    for one, sha256 in ((plain, None), (replace(named, out=tmp_path / "n"), file_sha256(yunet))):
+        build_dataset(one)
+        dataset = open_dataset(one.out)
+        assert dataset.info.features.face is not None
+        assert dataset.info.features.face.detector_sha256 == sha256
+        rows.append(dataset.split("train").read(0).face)
+    assert rows[0] is not None
+    np.testing.assert_array_equal(rows[0], rows[1])
 
 
 def test_a_detectors_file_that_is_none_is_refused_before_anything_is_built(

@@ -189,6 +189,20 @@ def test_a_stopped_build_does_not_go_on_with_another_encoder_or_device(
     build_dataset(settings)
 
 
+@pytest.mark.usefixtures("in_process")
+def test_a_gpu_that_is_too_small_ends_a_build_in_one_line(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Clip:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Extractor, "clip", full)
+        with pytest.raises(UserError, match=r"the GPU has not enough memory; .* fewer --work"):
+            build_dataset(settings)
+    assert build_dataset(settings).samples == {"train": 2}
+
+
 def test_an_unknown_encoder_is_refused_before_anything_is_made(settings: BuildSettings) -> None:
     for choice, message in (
         (EncoderChoice("densface"), "--face: no encoder 'densface'; known are denseface, timm:MO"),
@@ -197,6 +211,12 @@ def test_an_unknown_encoder_is_refused_before_anything_is_made(settings: BuildSe
         extract = replace(settings.extract, face=choice)
         with pytest.raises(UserError, match=message):
             build_dataset(replace(settings, extract=extract))
+    (settings.source / "clips.csv").write_text("text\none\n")  # nothing to see or to hear
+    for kind in ("face", "speech"):
+        extract = replace(settings.extract, **{kind: EncoderChoice("none")})  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=f"--{kind}: no encoder 'none'; known are"):
+            build_dataset(replace(settings, extract=extract))
+    (settings.source / "clips.csv").write_text("key,media\na,a.mp4\n")
     with pytest.raises(UserError, match="--device: there is no 'tpu'"):
         build_dataset(replace(settings, extract=replace(settings.extract, device="tpu")))
     assert not settings.out.exists()

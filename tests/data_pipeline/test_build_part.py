@@ -1,4 +1,6 @@
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -25,6 +27,13 @@ def test_parts_are_of_like_size() -> None:
     recordings = [Recording(f"k{at}", "train", f"{at}.wav") for at in range(100)]
     sizes = [len(BuildPart(number, 7).share(recordings)) for number in range(1, 8)]
     assert set(sizes) == {14, 15}
+
+
+def test_parts_lie_beside_the_dataset(tmp_path: Path) -> None:
+    assert BuildPart(2, 3).folder(tmp_path / "mine") == tmp_path / "mine.parts" / "2-of-3"
+    for out in (".", "/"):
+        with pytest.raises(UserError, match=rf"^--out: {re.escape(out)} exists already"):
+            BuildPart(2, 3).folder(Path(out))
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "-1/4", "1/4/2", "a/b"])

@@ -88,6 +88,22 @@ def test_parts_built_on_different_devices_are_refused(settings: BuildSettings) -
     assert len(find_parts(parts)) == 2
 
 
+def test_parts_whose_faces_were_found_by_another_detector_are_refused(
+    settings: BuildSettings,
+) -> None:
+    parts = [build_part(settings, number, 2) for number in (1, 2)]
+    for one, sha256 in zip(parts, ("0", "1"), strict=True):
+        info = json.loads((one / "dataset.json").read_text())
+        face = info["features"]["speech"] | {"fps": 10, "classes": []}
+        del face["rows_per_s"]
+        info["features"]["face"] = face | {"detector": "yunet", "detector_sha256": sha256}
+        (one / "dataset.json").write_text(json.dumps(info))
+    with pytest.raises(
+        UserError, match=r"1-of-2 and .*2-of-2 .*: detector_sha256 of the face rows is 0 and 1; "
+    ):
+        find_parts(parts)
+
+
 def test_parts_of_different_builds_are_refused(settings: BuildSettings) -> None:
     first = build_part(settings, 1, 2)
     others = {

@@ -142,6 +142,7 @@ def test_a_class_that_is_no_encoder_is_refused(
     [
         ("100.0", "0", "rows_per_s is 0, not how many rows"),
         ("100.0", "'9'", "rows_per_s is '9'"),
+        ("100.0", "float('inf')", "rows_per_s is inf"),
         (
             '("dark", "light")',
             '["dark", "light"]',

@@ -116,6 +116,8 @@ def test_weights_of_another_network_are_refused(model: str, weights: Path, tmp_p
     [
         ("resnt18", "timm has no model 'resnt18'; did you mean resnet18"),
         ("resnet18.foo", r"--face timm:resnet18\.foo: .*foo"),
+        ("resnet18.foo:bar", r"--face timm:resnet18\.foo:bar: .*resnet18\.foo"),
+        ("resnet18.foo/bar", r"--face timm:resnet18\.foo/bar: "),
         ("hf_hub:somebody/something", "timm has no model 'hf_hub:somebody/something'"),
         ("local-dir:somewhere", "timm has no model 'local-dir:somewhere'"),
     ],

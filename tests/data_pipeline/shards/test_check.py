@@ -190,3 +190,15 @@ def test_description(tmp_path: Path) -> None:
     assert lines["train: languages"] == "en 4, unknown 1"
     assert lines["train: face rows"] == "in 60% of the clips, mean 3.0, longest 4"
     assert lines["train: speech rows"] == "in 80% of the clips, mean 4.5, longest 6"
+
+
+def test_what_faces_texts_and_words_are_from_is_described(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "d", train=make_clips(2))
+    info = json.loads((folder / "dataset.json").read_text("utf8"))
+    info["features"]["face"].update(detector="yunet", detector_sha256="0")
+    models = (("recognise", "whisper"), ("align", "ctc"), ("align", "pocketsphinx"))
+    info["transcribers"] = [{"task": task, "name": name, "sha256": "0"} for task, name in models]
+    (folder / "dataset.json").write_text(json.dumps(info), "utf8")
+    lines = describe(open_dataset(folder))
+    assert lines["face"] == "6 numbers, 10 a second, f, found by yunet"
+    assert (lines["texts"], lines["word times"]) == ("of whisper", "of ctc and pocketsphinx")

@@ -117,6 +117,17 @@ def test_the_tokenizers_file_names_blank_and_delimiter(tmp_path: Path) -> None:
     assert after.sha256 != before.sha256
 
 
+def test_a_blank_that_looks_like_a_letter_is_none(tmp_path: Path) -> None:
+    small_net(tmp_path)
+    teach(tmp_path)
+    before = CtcAligner(tmp_path)
+    renamed = {"-": 0, **{name: at for name, at in VOCABULARY.items() if at}}
+    (tmp_path / "vocab.json").write_text(json.dumps(renamed))
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "-"}')
+    after, sound = CtcAligner(tmp_path), tones(" AB C ")
+    assert after.align(sound, ["-A-B-", "C"]) == before.align(sound, ["AB", "C"])
+
+
 def test_unusable_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has none of model\.safetensors and pytorch"):
         CtcAligner(tmp_path)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,37 @@ def test_one_that_knows_english_alone(tmp_path: Path) -> None:
     text = greedy(net, noise(2), ["startoftranscript", "notimestamps"])
     assert heard == (Recognised(text, "en") if text else Miss.NOTHING)
     assert recogniser.language == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("generation_config.json", "", "Invalid JSON"),
+        ("generation_config.json", "{}", "decoder_start_token_id Field required"),
+        ("generation_config.json", {"lang_to_id": {}}, "names no tokens of languages and tasks"),
+        ("generation_config.json", {"task_to_id": {}}, "names no tokens of languages and tasks"),
+        ("generation_config.json", {"eos_token_id": 0}, "the tokenizer's files are .* another"),
+        ("tokenizer.json", None, "the tokenizer's files are missing"),
+        ("tokenizer.json", "{}", "added_tokens"),
+        ("tokenizer_config.json", '"x"', "attribute"),
+    ],
+)
+def test_files_beside_the_weights_that_are_damaged_or_missing_are_refused(
+    tmp_path: Path, name: str, content: str | dict[str, Any] | None, message: str
+) -> None:
+    small_whisper(tmp_path, several=True)
+    file = tmp_path / name
+    if content is None:
+        file.unlink()
+    elif isinstance(content, str):
+        file.write_text(content)
+    else:
+        file.write_text(json.dumps(json.loads(file.read_text()) | content))
+    with pytest.raises(
+        UserError, match=rf"is no Whisper with its decoder \(.*{message}"
+    ) as refused:
+        RECOGNISERS.load("whisper", tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_unusable_weights_are_refused(tmp_path: Path) -> None:

@@ -256,6 +256,9 @@ def test_faces_are_looked_for_again_by_what_found_them(tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     with pytest.raises(UserError, match=r"found by yunet, .* give it with --detector-weights"):
         write_preview(PreviewSettings(tmp_path / "d", out, tmp_path / "raw"))
+    weights = tmp_path / "yunet.onnx"
+    with pytest.raises(UserError, match=r"--detector-weights: .*; name --source"):
+        write_preview(PreviewSettings(tmp_path / "d", out, detector_weights=weights))
     assert not out.exists()
     write_preview(PreviewSettings(tmp_path / "d", out))
     assert out.exists()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,12 +6,14 @@ import torch
 
 from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
+from data_pipeline.shards.dataset import FaceSchema, FeatureSchema
 from memo.config import ModelSpec, PretrainConfig
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.tokenizer import Tokenizer
 from memo.training import saving
 from memo.training.checkpoint import (
     Progress,
+    check_encoders,
     find_checkpoint,
     load_model,
     open_checkpoint,
@@ -141,3 +144,34 @@ def test_weights_that_are_not_finite_are_not_written(
     with pytest.raises(UserError, match=name):
         write(tmp_path, 2, TrainingState(broken, state.moments, 6), spec, tokenizer)
     assert open_checkpoint(tmp_path).progress.step == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"encoder_sha256": "1"}, "face rows have encoder_sha256=1, .* trained on 0"),
+        ({"fps": 25.0}, "face rows have fps=25.0, .* trained on 10.0"),
+        ({"detector": None, "detector_sha256": None}, "have detector=None, .* trained on yunet"),
+        ({"detector_sha256": "3"}, "have detector_sha256=3, .* trained on 2; .* same .*detector"),
+    ],
+)
+def test_rows_of_another_kind_than_the_models_are_refused(
+    tmp_path: Path,
+    state: TrainingState,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    changed: dict[str, object],
+    message: str,
+) -> None:
+    found = {"detector": "yunet", "detector_sha256": "2", "mean": (0.0,) * 4, "std": (1.0,) * 4}
+    face = FaceSchema(dim=4, encoder="e", encoder_sha256="0", fps=10, classes=("a",), **found)
+    trained = FeatureSchema(face=face)
+    checkpoint = replace(
+        open_checkpoint(write(tmp_path, 7, state, spec, tokenizer)), features=trained
+    )
+    others = face.model_copy(update={"mean": (2.0,) * 4, "std": (3.0,) * 4})
+    check_encoders(checkpoint, FeatureSchema(face=others), tmp_path, ("face", "speech"))
+    other = FeatureSchema(face=others.model_copy(update=changed))
+    check_encoders(checkpoint, other, tmp_path, ("speech",))
+    with pytest.raises(UserError, match=message):
+        check_encoders(checkpoint, other, tmp_path, ("face", "speech"))

@@ -70,6 +70,7 @@ def make_film(
         video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
+        video.codec_context.thread_count = 1  # the same pictures however many cores there are
         audio = None
         if sound is not None:
             audio = container.add_stream(audio_codec, rate=rate, layout=layout)

@@ -13,6 +13,9 @@ from memo.tuning.config import FinetuneConfig
 VALUE = r"(?:\[[^\[\]]*\]|\{[^{}]*\}|[^,\[\]{}]+)"
 """One of those between commas: a list, a mapping, or what has neither comma nor bracket."""
 
+SHARED = ("name", "run_dir", "threads", "distribution.hang_s")
+"""Settings of the folder and of the process that all runs are in."""
+
 
 class Combination(NamedTuple):
     """One value of each setting that varies.
@@ -33,14 +36,17 @@ def combinations(varied: Sequence[str]) -> list[Combination]:
         varied: `sog.gate=none,sog`, `sog.places=[convolution],[pooling,dense]`, ...
 
     Raises:
-        UserError: one is not of this form, a setting is named twice, or two combinations would have
-            the same folder.
+        UserError: one is not of this form, a setting is named twice or is of the process, or two
+            combinations would have the same folder.
     """
     parsed = [_parse(one) for one in varied]
     names = [name for name, _ in parsed]
     again = next((name for name in names if names.count(name) > 1), None)
     if again is not None:
         raise UserError(f"--vary {again}: it is given twice; name all of its values in one")
+    for name in names:
+        if name in SHARED:
+            raise UserError(f"--vary {name}: all runs share it; give it once, as {name}=VALUE")
     found = list(_combinations(parsed))
     labels = [one.label for one in found]
     twice = next((one for one in labels if labels.count(one) > 1), None)

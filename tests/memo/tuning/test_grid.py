@@ -34,6 +34,7 @@ def test_settings_of_all_runs_come_first() -> None:
         ("sog.gate=,", "not of the form"),
         ("sog.gate=none,,sog", "not of the form"),
         ("sog.places=[pooling],dense]", "not of the form"),
+        ("threads=1,2", "all runs share it; give it once, as threads=VALUE"),
         ("optimizer.lr=1e-3,1e-3", "two combinations would both be lr-1e-3"),
     ],
 )

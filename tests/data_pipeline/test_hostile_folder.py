@@ -176,13 +176,23 @@ def distance(one: Clip, other: Clip) -> float:
 def test_none_stops_the_build_and_each_ends_where_it_should(
     built: Built, talkers: list[Talker], extract_settings: ExtractSettings
 ) -> None:
-    clips, reasons = built.clips, built.reasons
+    """One build, for it is the slow part, and what is asked of it in turn."""
     left, right = talkers
     alone = Extractor.load(extract_settings)
 
     def encoded(pictures: Frames) -> Clip:
         return alone.encode(Clip("k"), None, pictures)
 
+    check_places(built)
+    check_speakers(built.clips, left, right, encoded)
+    check_who_is_away(built.clips["leaves-0001"])
+    check_rates(built.clips, left, right, encoded)
+    check_silence(built.clips["silence-0001"])
+
+
+def check_places(built: Built) -> None:
+    """Everything is a clip with the members that it can have, in quarantine, or nothing."""
+    clips, reasons = built.clips, built.reasons
     # Quarantined, each with its reason.
     assert list(reasons) == ["empty-0001", "no length-0001", "text-0001", "truncated-0001"]
     assert reasons["no length-0001"] == "it has no length: from 1.000 to 1.000 s"
@@ -200,7 +210,11 @@ def test_none_stops_the_build_and_each_ends_where_it_should(
         "video only-0001": (True, False),
     }
 
-    # Two who talk in turn: each utterance has its speaker's face, and words.
+
+def check_speakers(
+    clips: dict[str, Clip], left: Talker, right: Talker, encoded: Callable[[Frames], Clip]
+) -> None:
+    """Of two who talk in turn each utterance has its speaker's face, and words."""
     first, second = clips["in turn-0001"], clips["in turn-0002"]
     assert (first.text, second.text) == ("I am on the left.", "And I on the right.")
     assert seen(first).all()
@@ -208,15 +222,22 @@ def test_none_stops_the_build_and_each_ends_where_it_should(
     assert distance(first, encoded(left.talks)) < distance(first, encoded(right.listens)) / 2
     assert distance(second, encoded(right.talks)) < distance(second, encoded(left.listens)) / 2
 
-    # Who is away has no rows there.
-    found = seen(clips["leaves-0001"])
+
+def check_who_is_away(clip: Clip) -> None:
+    """Who is away has no rows there."""
+    found = seen(clip)
     assert len(found) == COUNT
     assert not found[AWAY].any()
     assert found[: AWAY.start].all()
     assert found[AWAY.stop + 2 :].all()  # found again within the next three frames
-    assert not clips["leaves-0001"].face[~found].any()  # type: ignore[index]
+    assert not clip.face[~found].any()  # type: ignore[index]
 
-    # Whatever the rate and the rotation, rows are ten a second, of the same face.
+
+def check_rates(
+    clips: dict[str, Clip], left: Talker, right: Talker, encoded: Callable[[Frames], Clip]
+) -> None:
+    """Whatever the rate and the rotation, rows are ten a second, of the same face."""
+    party = "🎉 인터뷰-0001"
     own, held = encoded(left.talks), encoded(left.talks[np.arange(COUNT) // FPS * FPS])
     stranger = distance(clips[party], encoded(right.listens))
     for key in ("fast-0001", "rotated-0001", "slow-0001", "video only-0001"):
@@ -228,8 +249,9 @@ def test_none_stops_the_build_and_each_ends_where_it_should(
         assert shortest <= len(clip.face) <= COUNT + 1
         assert distance(clip, expected) < 0.7 * stranger
 
-    # Four seconds of silence are a clip of four seconds, with all rows.
-    silence = clips["silence-0001"]
+
+def check_silence(silence: Clip) -> None:
+    """Four seconds of silence are a clip of four seconds, with all rows."""
     assert silence.duration_s == pytest.approx(4, abs=0.1)
     assert seen(silence).all()
     assert silence.text is None

@@ -15,18 +15,8 @@ from memo.multitask.members import load_system, open_members
 from memo.multitask.setup import open_fold, set_up_system
 from memo.multitask.texts import SharedStates
 from memo.tuning.run import finetune
-from tests.memo.multitask.small_system import system_config, write_asp, write_sog
+from tests.memo.multitask.small_system import system_config
 from tests.memo.tuning.test_run import alone
-
-
-@pytest.fixture(scope="module")
-def sog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sog(tmp_path_factory.mktemp("sog"))
-
-
-@pytest.fixture(scope="module")
-def asp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_asp(tmp_path_factory.mktemp("asp"))
 
 
 def test_every_session_has_its_own_clips(asp: Path) -> None:

@@ -40,12 +40,6 @@ def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_trimodal(tmp_path_factory.mktemp("posts"))
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("backbone")
-    return write_backbone(write_corpus(folder / "demo"), folder / "run")
-
-
 def record(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((fold_folder(run, 0, 1) / "result.json").read_text())
     return found

@@ -28,7 +28,8 @@ from data_pipeline.packing import PackedBatch
 from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.training.engine import Engine, StepResult
-from memo.training.pretrain import REQUEUE, pretrain
+from memo.training.pretrain import pretrain
+from memo.training.signals import REQUEUE
 
 TOLERANCE = 1e-5
 STEADY = (

@@ -23,7 +23,9 @@ from memo.heads.classifier import mean_of_sequences
 from memo.model.memobert import MemoBert
 from memo.settings import load_config
 from memo.training.distributed import Ranks
+from memo.training.signals import StopSignals
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.fold import FoldRun
 from memo.tuning.setup import Setup, build_model, set_up
 from memo.tuning.transform import patterns
@@ -35,7 +37,8 @@ def batches(setup: Setup) -> Iterator[PackedBatch]:
     with tempfile.TemporaryDirectory() as folder:
         quarantine = Quarantine(Path(folder) / "quarantine.jsonl", cap=0)
         ranks = Ranks(0, 1, torch.device("cpu"))
-        run = FoldRun(setup.inputs, setup.data.folds[0], 1, ranks, "layers", quarantine)
+        keeping = Keeping(Path(folder), StopSignals())
+        run = FoldRun(setup.inputs, setup.data.folds[0], 1, ranks, "layers", quarantine, keeping)
         yield from eval_batches(run.maker(labelled, patterns(setup.data.modalities)[:1]))
         quarantine.check()
 

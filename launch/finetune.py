@@ -60,9 +60,13 @@ def main() -> int:
         configs = [load_config(FinetuneConfig, arguments.config, settings)]
         if arguments.vary:
             configs = vary(configs[0].folder, arguments.config, settings, arguments.vary)
+        from memo.training.signals import REQUEUE, leave_in_peace  # noqa: PLC0415
         from memo.tuning.run import finetune_each  # noqa: PLC0415  (imports DeepSpeed)
 
-        return finetune_each(configs)
+        status = finetune_each(configs)
+        if status == REQUEUE:
+            leave_in_peace()
+        return status
     except UserError as error:
         if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
             print(f"finetune: {error}", file=sys.stderr)  # noqa: T201

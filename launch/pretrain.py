@@ -38,8 +38,8 @@ def main() -> int:
             from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
 
             return dry_run(config)
-        from memo.training.pretrain import REQUEUE, pretrain  # noqa: PLC0415  (imports DeepSpeed)
-        from memo.training.signals import leave_in_peace  # noqa: PLC0415
+        from memo.training.pretrain import pretrain  # noqa: PLC0415  (imports DeepSpeed)
+        from memo.training.signals import REQUEUE, leave_in_peace  # noqa: PLC0415
 
         status = pretrain(config, arguments.resume)
         if status == REQUEUE:

@@ -1,5 +1,6 @@
 """What a step of a system sees: micro-batches of one task each, from a stream a task."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -106,6 +107,18 @@ class Drawn:
     labelled: bool
 
 
+def steps_of_epoch(sizes: Sequence[int], global_batch: int, sampling: Sampling) -> int:
+    """Steps in which the largest task, or, where a step is of one task, all are seen once.
+
+    Args:
+        sizes: of each task, how many texts are trained on.
+        global_batch: see `TaskStreams`.
+        sampling: likewise.
+    """
+    texts = max(sizes) if sampling in ("all", "episodes") else sum(sizes)
+    return max(round(texts / global_batch), 1)
+
+
 class TaskStreams:
     """Endless steps over several tasks; a context manager.
 
@@ -121,6 +134,7 @@ class TaskStreams:
             and then `outer` shares of each other one.
         seed: of order and draw.
         outer: see `episodes`.
+        begin: the step to begin at.
 
     Raises:
         UserError: see `TrainStream`.
@@ -134,23 +148,30 @@ class TaskStreams:
         sampling: Sampling,
         seed: int,
         outer: int = 1,
+        begin: int = 0,
     ) -> None:
         self._sampling = sampling
         self._outer = outer
         self._seed = seed
         self._sizes = [len(maker.split) for maker in labelled]
         self._batch = global_batch
+        taken = Counter(task for step in range(begin) for task in self._tasks(step))
         self._open = ExitStack()
         with ExitStack() as opening:
-            self._labelled = [opening.enter_context(self._stream(maker)) for maker in labelled]
+            self._labelled = [
+                opening.enter_context(self._stream(maker, taken[task]))
+                for task, maker in enumerate(labelled)
+            ]
             self._unlabelled = [
-                None if maker is None else opening.enter_context(self._stream(maker))
-                for maker in unlabelled
+                None if maker is None else opening.enter_context(self._stream(maker, taken[task]))
+                for task, maker in enumerate(unlabelled)
             ]
             self._open = opening.pop_all()
 
-    def _stream(self, maker: BatchMaker) -> TrainStream:
-        state = StreamState.start(self._seed, maker.split.fingerprint)
+    def _stream(self, maker: BatchMaker, taken: int) -> TrainStream:
+        """A task's texts, behind the shares of so many steps."""
+        start = StreamState.start(self._seed, maker.split.fingerprint)
+        state = start.advance(taken * self._batch, len(maker.split))
         return TrainStream(maker, state, StepSize(self._batch), prefetch=1)
 
     def __enter__(self) -> Self:
@@ -163,13 +184,6 @@ class TaskStreams:
         trace: TracebackType | None,
     ) -> None:
         self._open.close()
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps in which the largest task, or, where a step is of one task, all are seen once."""
-        together = self._sampling in ("all", "episodes")
-        texts = max(self._sizes) if together else sum(self._sizes)
-        return max(round(texts / self._batch), 1)
 
     def step(self, number: int) -> list[Drawn]:
         """The shares of a step, from 0; they are to be taken in turn."""

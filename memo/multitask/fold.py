@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
 from data_pipeline.stream import eval_batches
 from memo.evaluation.scores import score
@@ -18,13 +18,19 @@ from memo.evaluation.traits import score_traits
 from memo.heads.maml import conflict
 from memo.multitask.backbones import blueprint_of
 from memo.multitask.base import System
-from memo.multitask.batches import Drawn, TaskBatch, TaskStreams, join_batches
+from memo.multitask.batches import (
+    Drawn,
+    TaskBatch,
+    TaskStreams,
+    join_batches,
+    steps_of_epoch,
+)
 from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
-from memo.training.engine import Batch, Engine
+from memo.training.engine import Batch, Engine, StepResult
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
-from memo.tuning.fold import BAD_STEPS
+from memo.tuning.course import Course
 
 CALIBRATED = 512
 """Training texts of the first task from which a system measures what its answers need."""
@@ -81,13 +87,15 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
 
     Raises:
         UserError: too many non-finite steps or bad texts, or more ranks than texts.
+        StoppedError: by a signal; what was trained is kept.
     """
     recipe = fold.setup.recipe
-    first = replace(fold, setup=recipe.first(fold.setup))
+    first = replace(fold, setup=recipe.first(fold.setup), keeping=fold.keeping.stage("first"))
     result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
     valid, test = dict[str, float](), dict[str, Answers]()
-    for later in recipe.then(fold, result.model):
-        found = train_system(later.fold, later.build, show)
+    for number, later in enumerate(recipe.then(fold, result.model), start=1):
+        keeping = fold.keeping.stage(f"then-{number}")
+        found = train_system(replace(later.fold, keeping=keeping), later.build, show)
         ((_, valid[later.view]),) = found.valid.items()
         ((_, test[later.view]),) = found.test.items()
         result = replace(result, seconds=result.seconds + found.seconds)
@@ -96,34 +104,70 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
 
 def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> SystemResult:
     """Train a model, choose the epoch, test it; see `learn`."""
-    config, begin = fold.setup.config, perf_counter()
+    config = fold.setup.config
     torch.manual_seed(fold.seed)
     system = build().to(fold.ranks.device)
     engine = Engine(
         system, system.weights, config.optimizer, config.distribution, fold.ranks, fold.seed
     )
-    best: tuple[int, dict[str, float], Mapping[str, Tensor]] | None = None
-    buffers: list[Tensor] = []
-    traces = []
-    for number in _epochs(fold, system, engine, show):
-        _agree_on_buffers(fold, system)
-        reached = _reached(fold, answer(fold, system, "valid"))
-        traces.append({"epoch": number, **_watch(fold, system)})
-        if best is None or _mean(reached) > _mean(best[1]):
-            best = number, reached, engine.trained()
-            buffers = [one.clone() for one in system.buffers()]
-        if config.training.patience and number - best[0] >= config.training.patience:
-            break
-    assert best is not None, "there is at least one epoch"
-    seconds = perf_counter() - begin
-    engine.predict_with(best[2])
-    for buffer, value in zip(system.buffers(), buffers, strict=True):
-        buffer.copy_(value)
+    course = _train(fold, system, engine, show)
+    seconds, best = course.seconds, course.best
+    engine.predict_with(best.trained)
+    for name, buffer in system.named_buffers():
+        buffer.copy_(best.buffers[name])
     test = answer(fold, system, "test")
     examined = fold.setup.recipe.examine(fold, system)
     kept = {**engine.frozen(), **{name: one.cpu() for name, one in system.named_buffers()}}
     engine.close()
-    return SystemResult(best[0], best[1], test, traces, examined, best[2], kept, system, seconds)
+    return SystemResult(
+        epoch=best.number,
+        valid=course.epochs[best.number - 1]["reached"],
+        test=test,
+        traces=[one["traces"] for one in course.epochs],
+        examined=examined,
+        trained=best.trained,
+        kept=kept,
+        model=system,
+        seconds=seconds,
+    )
+
+
+def _train(fold: SystemFold, system: System, engine: Engine, show: bool) -> Course:
+    """Train, every epoch judged by the validation parts."""
+    config = fold.setup.config
+    sizes = [len(fold.part(task).train) for task in range(len(fold.setup.members))]
+    sampling = fold.setup.recipe.sampling(config)
+    per_epoch = steps_of_epoch(sizes, config.batch.global_batch, sampling)
+    course = Course(fold.keeping, fold.ranks, engine, config.training, per_epoch, fold.name)
+    steps = per_epoch * config.training.epochs
+    with (
+        _streams(fold, course.step) as streams,
+        Display(fold.name, steps, course.step, show) as display,
+    ):
+        take = partial(_take, fold, system, engine, streams, steps)
+        for number in course.epochs_left(take, display):
+            display.say(f"{fold.name}, epoch {number}: loss {course.loss:.4f}")
+            _agree_on_buffers(fold, system)
+            reached = _reached(fold, answer(fold, system, "valid"))
+            traces = {"epoch": number, **_watch(fold, system)}
+            course.judge(
+                float(np.mean(list(reached.values()))), {"reached": reached, "traces": traces}
+            )
+    return course
+
+
+def _take(
+    fold: SystemFold,
+    system: System,
+    engine: Engine,
+    streams: TaskStreams,
+    steps: int,
+    step: int,
+) -> StepResult:
+    """One step of so many."""
+    system.progress = step / steps
+    batches = _batches(fold, system, streams.step(step))
+    return engine.step(batches, step, learning_rate(step, fold.setup.config.optimizer, steps))
 
 
 def _agree_on_buffers(fold: SystemFold, system: System) -> None:
@@ -133,37 +177,8 @@ def _agree_on_buffers(fold: SystemFold, system: System) -> None:
             buffer.copy_(fold.ranks.sum(buffer) / fold.ranks.count)
 
 
-def _mean(reached: Mapping[str, float]) -> float:
-    return float(np.mean(list(reached.values())))
-
-
-def _epochs(fold: SystemFold, system: System, engine: Engine, show: bool) -> Iterator[int]:
-    """Train epoch by epoch; yields the number of each, from 1, when it is done."""
-    config, bad_steps, step = fold.setup.config, 0, 0
-    with _streams(fold) as streams:
-        steps = streams.per_epoch * config.training.epochs
-        with Display(fold.name, steps, 0, show) as display:
-            for number in range(1, config.training.epochs + 1):
-                for _ in range(streams.per_epoch):
-                    system.progress = step / steps
-                    batches = _batches(fold, system, streams.step(step))
-                    lr = learning_rate(step, config.optimizer, steps)
-                    fold.ranks.does(f"{fold.name}, step {step + 1}")
-                    result = engine.step(batches, step, lr)
-                    step += 1
-                    bad_steps = 0 if result.applied else bad_steps + 1
-                    if bad_steps >= BAD_STEPS:
-                        raise AgreedError(
-                            f"{fold.name}: {bad_steps} non-finite steps in a row; lower "
-                            "optimizer.lr"
-                        )
-                    display.step(step)
-                display.say(f"{fold.name}, epoch {number}: loss {result.loss:.4f}")
-                yield number
-
-
-def _streams(fold: SystemFold) -> TaskStreams:
-    """The training texts of all tasks."""
+def _streams(fold: SystemFold, begin: int) -> TaskStreams:
+    """The training texts of all tasks from a step on."""
     setup, config, members = fold.setup, fold.setup.config, fold.setup.members
     sampling = setup.recipe.sampling(config)
     alone = sampling == "episodes"  # each rank takes the whole step: gradients inside it are local
@@ -185,6 +200,7 @@ def _streams(fold: SystemFold) -> TaskStreams:
         sampling,
         fold.seed,
         config.sog.maml.batches,
+        begin,
     )
 
 

@@ -20,6 +20,7 @@ from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_syst
 from memo.multitask.texts import SharedStates
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.job import Job, Record
 
 
@@ -71,11 +72,13 @@ class SystemJob(Job):
             ],
         }
 
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[SystemArtifact]]:
+    def learn(
+        self, fold: int, seed: int, ranks: Ranks, keeping: Keeping
+    ) -> tuple[Record, list[SystemArtifact]]:
         """See the base class."""
         config = self.config
         quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
-        opened = open_fold(self.setup, fold, seed, ranks, quarantine)
+        opened = open_fold(self.setup, fold, seed, ranks, quarantine, keeping)
         result = learn(opened, ranks.first)
         tensors = dict(result.trained)
         if opened.vocabulary is not None:  # nowhere else to be had; half as precise and no worse

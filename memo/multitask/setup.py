@@ -8,7 +8,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -41,6 +41,7 @@ from memo.multitask.texts import (
 )
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
 from memo.words.vectors import Lookup, read_vectors
 from memo.words.vocabulary import Vocabulary, split_words
@@ -164,6 +165,7 @@ class SystemFold:
         seed: of new weights, order, dropout.
         ranks: this process among the others.
         quarantine: takes the samples that cannot be used.
+        keeping: where the training is kept until the fold is done.
         vocabulary: words of the training parts and of unlabelled texts; None with a backbone.
     """
 
@@ -172,6 +174,7 @@ class SystemFold:
     seed: int
     ranks: Ranks
     quarantine: Quarantine
+    keeping: Keeping
     vocabulary: Vocabulary | None
 
     @property
@@ -402,15 +405,20 @@ def _setting(config: FinetuneConfig, name: str) -> object:
 
 
 def open_fold(
-    setup: SystemSetup, number: int, seed: int, ranks: Ranks, quarantine: Quarantine
+    setup: SystemSetup,
+    number: int,
+    seed: int,
+    ranks: Ranks,
+    quarantine: Quarantine,
+    keeping: Keeping,
 ) -> SystemFold:
     """A fold with its vocabulary."""
-    fold = SystemFold(setup, number, seed, ranks, quarantine, None)
+    fold = SystemFold(setup, number, seed, ranks, quarantine, keeping, None)
     if setup.backbone is not None:
         return fold
     words = setup.config.words
     vocabulary = Vocabulary.of(fold.texts(), words.fewest, words.most)
-    return SystemFold(setup, number, seed, ranks, quarantine, vocabulary)
+    return replace(fold, vocabulary=vocabulary)
 
 
 def _own_texts(member: Member, fold: int) -> Iterator[str]:

@@ -104,7 +104,7 @@ class Checkpoint:
 
     def weights(self) -> dict[str, Tensor]:
         """The model's parameters and buffers."""
-        return _load_tensors(self.folder / MODEL)
+        return load_tensors(self.folder / MODEL)
 
     def state(self) -> TrainingState:
         """Parameters and moments.
@@ -112,7 +112,7 @@ class Checkpoint:
         Raises:
             UserError: it has no moments, for it was imported or averaged.
         """
-        moments = _load_tensors(self.folder / OPTIMIZER)
+        moments = load_tensors(self.folder / OPTIMIZER)
         if not moments:
             raise UserError(
                 f"{self.folder} has weights and no optimizer state: tune from it; a pretraining "
@@ -188,7 +188,12 @@ def verify_files(folder: Path) -> None:
             raise UserError(f"{path} was altered: its sha256 is not the manifest's")
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:

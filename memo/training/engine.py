@@ -229,14 +229,14 @@ class Engine:
         self.deepspeed.destroy()
 
     def collect(self) -> TrainingState | None:
-        """Full parameters and moments of every parameter; all ranks must call it together.
+        """Every trained parameter whole, with its moments, and buffers; all ranks call it together.
 
         Returns:
             On the first rank the state; on the others None, for one copy is enough for a node.
         """
         parameters: dict[str, Tensor] = {}
         moments: dict[str, Tensor] = {}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._trained_parameters():
             whole = {key: self._full(parameter, key) for key in (None, *MOMENTS)}
             if self.ranks.first:
                 parameters[name] = whole[None]
@@ -247,13 +247,13 @@ class Engine:
         return TrainingState({**parameters, **buffers}, moments, self._updates())
 
     def restore(self, state: TrainingState) -> None:
-        """Take up parameters and moments that any number of ranks at any ZeRO stage collected.
+        """Take up what any number of ranks at any ZeRO stage collected.
 
         The model must have been built with the state's parameters already (`TrainingState.model`);
         they are set again because a bfloat16 model has lost their last bits.
         """
         self._begin_moments(state.updates)
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._trained_parameters():
             self._set(parameter, state.model[name], None)
             for key in MOMENTS:
                 self._set(parameter, state.moments[f"{key}.{name}"], key)
@@ -261,6 +261,8 @@ class Engine:
     def go_back(self, state: TrainingState) -> None:
         """Take up a state that was collected earlier in this run, or in one like it."""
         self.predict_with(state.model)  # what the next forward pass reads
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(state.model[name])
         self.restore(state)  # what the next update begins from
 
     def _begin_moments(self, updates: int) -> None:

@@ -1,6 +1,5 @@
 """A pretraining run from its settings to its report: what `launch/pretrain.py` calls."""
 
-import signal
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -37,11 +36,7 @@ from memo.training.setup import (
     run_folder,
     step_size,
 )
-
-REQUEUE = 85
-"""Exit status after SIGUSR1 or SIGTERM, with which a scheduler takes the machine: run it again."""
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+from memo.training.signals import status_after
 
 
 def pretrain(config: PretrainConfig, resume: str) -> int:
@@ -84,7 +79,7 @@ def _pretrain(run: Run) -> int:
                 display.say(f"wrote {write_report(run.folder)}")
             return 0
     ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
-    return INTERRUPTED if stopped_by == signal.SIGINT else REQUEUE
+    return status_after(stopped_by)
 
 
 def _owes_report(folder: Path) -> bool:

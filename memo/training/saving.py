@@ -159,21 +159,40 @@ def write_checkpoint(
     """
     _refuse_non_finite(state.model)
     folder = folder_of(root, progress.step)
-    temporary = folder.with_suffix(".tmp")
+    about = (state, progress, config, spec, features, tokenizer)
+    write_whole(folder, lambda place: _write_files(place, *about))
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _write_files(temporary, state, progress, config, spec, features, tokenizer)
-        _put_in_place(temporary, folder)
         point_latest(root, folder.name)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)  # a part of it would keep a full disk full
-        raise UserError(f"{temporary} cannot be written: {error}") from None
+    except OSError as error:
+        raise UserError(f"{root / LATEST} cannot be written: {error}") from None
     try:
         _prune(root, config, progress.step)
     except OSError as error:
         _log.warning("%s: older checkpoints cannot be removed: %s", root, error)
     return folder
+
+
+def write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let a folder appear by one rename when every file is on disk, and their hashes with them.
+
+    Args:
+        folder: `verify_files` can look at it then; one of this name makes room.
+        write: fills an empty folder.
+
+    Raises:
+        UserError: the disk is full, or not to be written to; nothing is left.
+    """
+    temporary = folder.with_suffix(".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        _write_manifest(temporary)
+        _sync_tree(temporary)
+        _put_in_place(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # a part of it would keep a full disk full
+        raise UserError(f"{temporary} cannot be written: {error}") from None
 
 
 def _write_files(
@@ -185,7 +204,7 @@ def _write_files(
     features: FeatureSchema,
     tokenizer: Tokenizer,
 ) -> None:
-    """All of a checkpoint, on disk."""
+    """All of a checkpoint but its manifest."""
     save_file(dict(state.model), temporary / MODEL)
     save_file(dict(state.moments), temporary / OPTIMIZER)
     tokenizer.save(temporary / TOKENIZER)
@@ -199,8 +218,6 @@ def _write_files(
         "tokenizer_fingerprint": tokenizer.fingerprint,
     }
     (temporary / STATE).write_text(json.dumps(record, indent=1), encoding="utf8")
-    _write_manifest(temporary)
-    _sync_tree(temporary)
 
 
 def _put_in_place(temporary: Path, folder: Path) -> None:

@@ -5,6 +5,15 @@ from types import FrameType, TracebackType
 from typing import Self
 
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REQUEUE = 85
+"""Exit status after SIGUSR1 or SIGTERM, with which a scheduler takes the machine: run it again."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def status_after(received: int) -> int:
+    """The exit status of a run that was stopped by a signal."""
+    return INTERRUPTED if received == signal.SIGINT else REQUEUE
 
 
 class StopSignals:

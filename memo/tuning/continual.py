@@ -30,6 +30,7 @@ from memo.training.distributed import Ranks
 from memo.training.progress import Display
 from memo.tuning.artifact import TunedArtifact
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.ewc import Memory, diagonal_fisher
 from memo.tuning.fold import FoldRun, fit, predict
 from memo.tuning.job import Job, Record
@@ -163,7 +164,7 @@ def _check_leaks(corpora: Sequence[LabelledCorpus]) -> None:
 
 
 def learn_sequence(
-    sequence: TaskSequence, number: int, seed: int, ranks: Ranks
+    sequence: TaskSequence, number: int, seed: int, ranks: Ranks, keeping: Keeping
 ) -> tuple[dict[str, Any], list[Stage]]:
     """Learn all tasks on one fold with one seed.
 
@@ -177,7 +178,7 @@ def learn_sequence(
     quarantine = Quarantine(
         sequence.config.folder / "quarantine.jsonl", sequence.config.max_quarantined
     )
-    run = FoldRun(sequence.inputs, folds[0], seed, ranks, "", quarantine)
+    run = FoldRun(sequence.inputs, folds[0], seed, ranks, "", quarantine, keeping)
     rows = [_row(sequence, run, folds, [{}] * len(folds))]
     for number_of_stage, fold in enumerate(strategy.stages(folds), start=1):
         rehearsed = strategy.rehearsed(stages, sequence.inputs.data.labels, seed)
@@ -185,6 +186,7 @@ def learn_sequence(
             run,
             fold=replace(fold, train=np.sort(np.concatenate([fold.train, rehearsed]))),
             name=f"fold {number}, seed {seed}, stage {number_of_stage}",
+            keeping=keeping.stage(f"stage-{number_of_stage}"),
         )
         with Display(run.name, run.steps, 0, ranks.first) as display:
             fitted = fit(run, display, strategy.start(stages), strategy.penalty(stages))
@@ -325,9 +327,11 @@ class SequenceJob(Job):
             "task": [corpus.task.model_dump(mode="json") for corpus in corpora],
         }
 
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[TunedArtifact]]:
+    def learn(
+        self, fold: int, seed: int, ranks: Ranks, keeping: Keeping
+    ) -> tuple[Record, list[TunedArtifact]]:
         """See the base class."""
-        record, stages = learn_sequence(self.sequence, fold, seed, ranks)
+        record, stages = learn_sequence(self.sequence, fold, seed, ranks, keeping)
         classes = self.sequence.inputs.data.classes
         artifacts = [
             TunedArtifact(

@@ -2,33 +2,32 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.errors import UserError
 from data_pipeline.order import StreamState
 from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream, eval_batches
 from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
-from memo.evaluation.scores import Scores, score
+from memo.evaluation.scores import Scores, from_confusion, score
 from memo.heads.base import LABEL
 from memo.training.admission import refuse_other_data
 from memo.training.distributed import Ranks
-from memo.training.engine import Engine
+from memo.training.engine import Engine, StepResult
 from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
+from memo.tuning.course import Best, Course, Keeping
 from memo.tuning.model import Penalty, TaskModel, balanced_weights, load_trained
 from memo.tuning.setup import Inputs, build_model
 from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 
-BAD_STEPS = 5
-"""Non-finite steps in a row after which a fold is given up."""
 STANDARD_CLIPS = 256
 """Of the training part, by which a new classifier's inputs are standardised."""
 
@@ -83,6 +82,7 @@ class FoldRun:
         ranks: this process among the others.
         name: for messages.
         quarantine: takes the clips that cannot be used.
+        keeping: where the training is kept until the fold is done.
     """
 
     inputs: Inputs
@@ -91,6 +91,7 @@ class FoldRun:
     ranks: Ranks
     name: str
     quarantine: Quarantine
+    keeping: Keeping
 
     @property
     def per_epoch(self) -> int:
@@ -135,10 +136,9 @@ def train_fold(run: FoldRun, display: Display) -> FoldResult:
 
     Raises:
         UserError: too many non-finite steps or bad samples, or more ranks than samples.
+        StoppedError: by a signal; what was trained is kept.
     """
-    begin = perf_counter()
     fitted = fit(run, display)
-    seconds = perf_counter() - begin
     test = {
         pattern: predict(fitted.model, run, run.fold.test, pattern)
         for pattern in patterns(run.inputs.data.modalities)
@@ -146,7 +146,7 @@ def train_fold(run: FoldRun, display: Display) -> FoldResult:
     fitted.engine.close()
     best = fitted.best
     numbers = sum(one.numel() for one in best.trained.values())
-    return FoldResult(best.number, best.valid, test, best.trained, numbers, seconds)
+    return FoldResult(best.number, fitted.valid, test, best.trained, numbers, fitted.seconds)
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,15 @@ class Fitted:
         model: predicts.
         engine: around it; to be closed.
         best: the chosen epoch.
+        valid: its scores on the validation part.
+        seconds: of training.
     """
 
     model: TaskModel
     engine: Engine
-    best: "Epoch"
+    best: Best
+    valid: Scores
+    seconds: float
 
 
 def fit(
@@ -179,7 +183,7 @@ def fit(
         penalty: what is added to the loss.
 
     Raises:
-        UserError: see `train_fold`.
+        UserError, StoppedError: see `train_fold`.
     """
     config, labels = run.inputs.config, run.inputs.data.labels
     part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
@@ -190,9 +194,11 @@ def fit(
         load_trained(model, start)
     model.penalty = penalty
     engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
-    best = _choose_epoch(run, engine, model, part, display)
-    engine.predict_with(best.trained)
-    return Fitted(model, engine, best)
+    course = Course(run.keeping, run.ranks, engine, config.training, run.per_epoch, run.name)
+    _train(run, course, model, engine, part, display)
+    engine.predict_with(course.best.trained)
+    confusion = np.array(course.epochs[course.best.number - 1]["confusion"])
+    return Fitted(model, engine, course.best, from_confusion(confusion), course.seconds)
 
 
 def _some_batches(run: FoldRun, part: NDArray[np.int64]) -> Iterator[PackedBatch]:
@@ -204,33 +210,41 @@ def _some_batches(run: FoldRun, part: NDArray[np.int64]) -> Iterator[PackedBatch
         yield batch.to(run.ranks.device)
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """An epoch, its validation scores, and the trained tensors at its end."""
-
-    number: int
-    valid: Scores
-    trained: Mapping[str, Tensor]
-
-
-def _choose_epoch(
-    run: FoldRun, engine: Engine, model: TaskModel, part: NDArray[np.int64], display: Display
-) -> Epoch:
-    """Train on a part; the epoch with the best validation score, the first of equal ones."""
-    training, data = run.inputs.config.training, run.inputs.data
+def _train(
+    run: FoldRun,
+    course: Course,
+    model: TaskModel,
+    engine: Engine,
+    part: NDArray[np.int64],
+    display: Display,
+) -> None:
+    """Train on a part, every epoch judged by the validation part."""
+    data, select = run.inputs.data, run.inputs.config.training.select
     complete = patterns(data.modalities)[0]
-    best: Epoch | None = None
-    for number in _epochs(run, engine, part, display):
-        found = predict(model, run, run.fold.valid, complete)
-        scores = score(data.labels[found.samples], found.classes, len(data.classes))
-        reached = getattr(scores, training.select)
-        display.say(f"{run.name}, epoch {number}: validation {training.select} {reached:.4f}")
-        if best is None or reached > getattr(best.valid, training.select):
-            best = Epoch(number, scores, engine.trained())
-        if training.patience and number - best.number >= training.patience:
-            break
-    assert best is not None, "there is at least one epoch"
-    return best
+    with _stream(run, part, course.step) as stream:
+        for number in course.epochs_left(partial(_take, run, engine, stream), display):
+            found = predict(model, run, run.fold.valid, complete)
+            scores = score(data.labels[found.samples], found.classes, len(data.classes))
+            reached = getattr(scores, select)
+            display.say(f"{run.name}, epoch {number}: validation {select} {reached:.4f}")
+            course.judge(reached, scores.to_json())
+
+
+def _stream(run: FoldRun, part: NDArray[np.int64], step: int) -> TrainStream:
+    """The training clips from a step on."""
+    every, batch = patterns(run.inputs.data.modalities), run.inputs.config.batch.global_batch
+    seven = run.inputs.config.training.patterns == "seven"
+    maker = run.maker(part, every if seven else every[:1])
+    start = StreamState.start(run.seed, maker.split.fingerprint)
+    return TrainStream(maker, start.advance(step * batch, len(maker.split)), StepSize(batch))
+
+
+def _take(run: FoldRun, engine: Engine, stream: TrainStream, step: int) -> StepResult:
+    """One step."""
+    data = next(stream)
+    refuse_other_data(engine.ranks, data)
+    lr = learning_rate(step, run.inputs.config.optimizer, run.steps)
+    return engine.step(data.micro_batches, step, lr)
 
 
 def _class_weights(inputs: Inputs, part: NDArray[np.int64]) -> Tensor:
@@ -254,37 +268,6 @@ def _fraction(
         own = train[labels[train] == label]
         chosen.append(rng.permutation(own)[: max(round(len(own) * fraction), 1)])
     return np.sort(np.concatenate(chosen))
-
-
-def _epochs(
-    run: FoldRun, engine: Engine, part: NDArray[np.int64], display: Display
-) -> Iterator[int]:
-    """Train epoch by epoch; yields the number of each, from 1, when it is done.
-
-    Raises:
-        UserError: see `train_fold`.
-    """
-    config, bad_steps, step = run.inputs.config, 0, 0
-    every = patterns(run.inputs.data.modalities)
-    choices = every if config.training.patterns == "seven" else every[:1]
-    maker = run.maker(part, choices)
-    state = StreamState.start(run.seed, maker.split.fingerprint)
-    with TrainStream(maker, state, StepSize(config.batch.global_batch)) as stream:
-        for number in range(1, config.training.epochs + 1):
-            for _ in range(run.per_epoch):
-                data = next(stream)
-                refuse_other_data(engine.ranks, data)
-                lr = learning_rate(step, config.optimizer, run.steps)
-                run.ranks.does(f"{run.name}, step {step + 1}")
-                result = engine.step(data.micro_batches, step, lr)
-                step += 1
-                bad_steps = 0 if result.applied else bad_steps + 1
-                if bad_steps >= BAD_STEPS:
-                    raise AgreedError(
-                        f"{run.name}: {bad_steps} non-finite steps in a row; lower optimizer.lr"
-                    )
-                display.step(step)
-            yield number
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 
 Record = Mapping[str, Any]
 """Plain values, as JSON has them."""
@@ -52,11 +53,20 @@ class Job(ABC):
         """What the folds come from beyond the settings: a name may mean another thing tomorrow."""
 
     @abstractmethod
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, Sequence[Artifact]]:
+    def learn(
+        self, fold: int, seed: int, ranks: Ranks, keeping: Keeping
+    ) -> tuple[Record, Sequence[Artifact]]:
         """Train and test one fold with one seed.
+
+        Args:
+            fold: its number.
+            seed: of all that is drawn.
+            ranks: this process among the others.
+            keeping: where what is trained is kept until all is done.
 
         Raises:
             UserError: too many non-finite steps or bad clips, or more ranks than clips.
+            StoppedError: by a signal.
         """
 
     @abstractmethod

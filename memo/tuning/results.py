@@ -10,7 +10,7 @@ runs/<name>/
 ```
 
 A fold's folder appears by one rename when it is whole: a run that was killed goes on with the folds
-that are missing.
+that are missing, and with the one that it was at from where `course.py` has kept it.
 """
 
 import json
@@ -29,6 +29,7 @@ from memo.training.progress import Display
 from memo.tuning.artifact import TunedArtifact
 from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold
 from memo.tuning.job import Job, Record
 from memo.tuning.setup import Setup, set_up
@@ -138,12 +139,14 @@ class TaskJob(Job):
             "task": self.setup.data.task.model_dump(mode="json"),
         }
 
-    def learn(self, fold: int, seed: int, ranks: Ranks) -> tuple[Record, list[TunedArtifact]]:
+    def learn(
+        self, fold: int, seed: int, ranks: Ranks, keeping: Keeping
+    ) -> tuple[Record, list[TunedArtifact]]:
         """See the base class."""
         setup, config = self.setup, self.config
         part, name = setup.data.folds[fold], f"fold {fold}, seed {seed}"
         quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
-        run = FoldRun(setup.inputs, part, seed, ranks, name, quarantine)
+        run = FoldRun(setup.inputs, part, seed, ranks, name, quarantine, keeping)
         with Display(name, run.steps, 0, ranks.first) as display:
             result = train_fold(run, display)
         artifact = TunedArtifact(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,21 +20,24 @@ from memo.training.admission import brief, launch_facts, refuse_different
 from memo.training.distributed import Ranks, join
 from memo.training.engine import choose_precision
 from memo.training.heartbeat import watched
+from memo.training.signals import StopSignals, status_after
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
+from memo.tuning.course import Keeping, StoppedError
 from memo.tuning.job import Artifact, Job, Record
 from memo.tuning.results import RESULTS, TaskJob, fold_folder, read_records
 from memo.tuning.task import is_system
 
 CONFIG = "config.yaml"
 ORIGIN = "origin.json"
+PARTIAL = "partial"
 
 
 def finetune(config: FinetuneConfig) -> int:
     """Run every fold with every seed that is not done yet, and sum up.
 
     Returns:
-        The exit status, 0.
+        The exit status, see `finetune_each`.
 
     Raises:
         UserError: something that the user can mend, the same on every rank.
@@ -48,22 +52,31 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
         configs: one or more; the first says how many threads there are and when a rank hangs.
 
     Returns:
-        The exit status, 0.
+        The exit status: 0, or 85 or 130 if a signal has ended it; what was trained is kept then.
 
     Raises:
         UserError: see `finetune`; of any of them before the first begins.
     """
     states = SharedStates()
-    with watched(join(configs[0].threads), configs[0].distribution.hang_s) as ranks:
+    with (
+        watched(join(configs[0].threads), configs[0].distribution.hang_s) as ranks,
+        StopSignals() as signals,
+    ):
         for config in configs if len(configs) > 1 else ():  # the last may be hours away
             with ranks.together():
                 _open_checked(config, ranks, states)
-        for config in configs:
-            _finetune(config, ranks, states)
+        try:
+            for config in configs:
+                _finetune(config, ranks, states, signals)
+        except StoppedError as stopped:
+            ranks.max(0)  # a launcher ends all when the first process leaves
+            return status_after(stopped.signal)
     return 0
 
 
-def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> None:
+def _finetune(
+    config: FinetuneConfig, ranks: Ranks, states: SharedStates, signals: StopSignals
+) -> None:
     """The same on ranks that are watched over."""
     refuse_different(ranks, launch_facts(config))
     with ranks.together():
@@ -76,7 +89,7 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
             _write_atomically(config.folder / CONFIG, _dumped(config))
     for fold in job.folds:
         for seed in job.seeds:
-            _run_fold(job, ranks, fold, seed)
+            _run_fold(job, ranks, fold, seed, signals)
     if ranks.first:
         _sum_up(job)
 
@@ -149,22 +162,24 @@ def _write_atomically(path: Path, content: str) -> None:
     temporary.replace(path)
 
 
-def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int) -> None:
-    """One fold with one seed, unless it is done."""
+def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int, signals: StopSignals) -> None:
+    """One fold with one seed, unless it is done; or what is left of it."""
     folder = fold_folder(job.config.folder, fold, seed)
     done = ranks.gather(folder.is_dir())[0]
     if done:
         return
     ranks.does(f"fold {fold}, seed {seed}")
-    record, artifacts = job.learn(fold, seed, ranks)
+    keeping = Keeping(job.config.folder / PARTIAL / folder.name, signals)
+    record, artifacts = job.learn(fold, seed, ranks, keeping)
     with ranks.together():
         if ranks.first:
             _save_fold(job.config.folder, folder, record, artifacts)
+            _clear(keeping.folder)
 
 
 def _save_fold(run: Path, folder: Path, record: Record, artifacts: Sequence[Artifact]) -> None:
     """Write a fold's folder, whole or not at all."""
-    temporary = run / "partial" / f"{folder.name}-{uuid4().hex}"
+    temporary = run / PARTIAL / f"{folder.name}-{uuid4().hex}"
     temporary.mkdir(parents=True)
     for one in artifacts:
         one.save(temporary / one.name)
@@ -176,8 +191,13 @@ def _save_fold(run: Path, folder: Path, record: Record, artifacts: Sequence[Arti
         os.close(descriptor)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary.rename(folder)
+
+
+def _clear(kept: Path) -> None:
+    """Remove what was kept of a fold that is done."""
+    shutil.rmtree(kept, ignore_errors=True)
     with suppress(OSError):  # others may be writing there
-        temporary.parent.rmdir()
+        kept.parent.rmdir()
 
 
 def _sum_up(job: Job) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from memo.slurm import CODE
 from tests.cluster.document import command
 from tests.cluster.jobs import wait_for_state
 from tests.cluster.slurm import NODES, Cluster, free_ports
+from tests.cluster.ssh import SecureShell, missing_programs
 from tests.launch.command import JOINED, ROOT
 from tests.memo.training.small_run import checkpoint, small_config, write_small_dataset
 
@@ -74,6 +76,15 @@ def run_on_both(line: str, folder: Path, environment: dict[str, str]) -> None:
     assert [one.returncode for one in started] == [0, 0], "\n".join(outputs)
 
 
+@pytest.fixture
+def shell() -> Iterator[SecureShell]:
+    missing = missing_programs()
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} here (Debian: apt-get install openssh-server pdsh)")
+    with SecureShell() as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def by_torchrun(folder: Path) -> bytes:
     run_on_both(command("torchrun"), folder, user(folder, "torchrun"))
@@ -83,8 +94,19 @@ def by_torchrun(folder: Path) -> bytes:
 def test_deepspeed_gives_the_same_weights(folder: Path, by_torchrun: bytes) -> None:
     environment = user(folder, "deepspeed")
     subprocess.run(["bash", "-c", command("printf")], cwd=folder, env=environment, check=True)
-    run_on_both(command("deepspeed"), folder, environment)
+    run_on_both(command("deepspeed --hostfile hosts --no_ssh"), folder, environment)
     assert weights(folder, "deepspeed") == by_torchrun
+
+
+def test_deepspeed_over_ssh_gives_the_same_weights(
+    shell: SecureShell, folder: Path, by_torchrun: bytes
+) -> None:
+    environment = user(folder, "ssh")
+    environment["PATH"] = f"{shell.folder}{os.pathsep}{environment['PATH']}"
+    subprocess.run(["bash", "-c", command("printf")], cwd=folder, env=environment, check=True)
+    line = command("deepspeed --hostfile hosts --master_addr")
+    subprocess.run(["bash", "-c", line], cwd=folder, env=environment, check=True, timeout=180)
+    assert weights(folder, "ssh") == by_torchrun
 
 
 def test_slurm_gives_the_same_weights(cluster: Cluster, folder: Path, by_torchrun: bytes) -> None:

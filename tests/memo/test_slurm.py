@@ -205,6 +205,7 @@ def requeued(stubs: Stubs) -> bool:
         ("pretrain", 143, "None", False),
         ("pretrain", 143, "2026-01-01", True),
         ("finetune", 0, "2026-01-01", False),
+        ("finetune", 85, "None", True),
         ("finetune", 143, "None", False),
         ("finetune", 143, "2026-01-01", True),
         ("pretrain", 1, "2026-01-01 StartTime=2026-01-02", False),
@@ -235,17 +236,6 @@ def test_a_fold_is_a_task_of_the_array(stubs: Stubs, tuning: Submission) -> None
     (stubs.folder / "calls").unlink()
     assert run_script(stubs, text[2]) == 0
     assert word_after(stubs.calls, "python")[-3:] == [*tuning.settings]
-
-
-@pytest.mark.parametrize(("restarts", "status"), [("19", 0), ("20", 1)])
-def test_a_fold_that_never_ends_is_given_up(
-    restarts: str, status: int, stubs: Stubs, tuning: Submission
-) -> None:
-    stubs.add("srun", "kill -USR1 $PPID; sleep 5")
-    stubs.add("scontrol", "")
-    text = render(tuning).split("#!/usr/bin/env bash")[1]
-    assert run_script(stubs, text, SLURM_RESTART_COUNT=restarts) == status
-    assert requeued(stubs) == (status == 0)
 
 
 def run_build(stubs: Stubs, arguments: str, **slurm: str) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ import yaml
 from data_pipeline.errors import UserError
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.stream import Placement
-from memo.multitask.batches import TaskStreams
+from memo.multitask.batches import Sampling, TaskStreams, steps_of_epoch
 from memo.multitask.members import load_system, open_members
-from memo.multitask.setup import open_fold, set_up_system
+from memo.multitask.setup import SystemFold, open_fold, set_up_system
 from memo.multitask.texts import SharedStates
+from memo.training.signals import StopSignals
+from memo.tuning.course import Keeping
 from memo.tuning.run import finetune
 from tests.memo.multitask.small_system import system_config
 from tests.memo.tuning.test_run import alone
@@ -77,23 +80,36 @@ def test_a_system_that_nobody_has_built_is_refused(sog: Path, tmp_path: Path) ->
         finetune(system_config(tmp_path / "system.yaml", tmp_path / "run"))
 
 
-def test_more_ranks_than_texts_of_a_task_are_refused(asp: Path, tmp_path: Path) -> None:
+def opened(asp: Path, tmp_path: Path) -> SystemFold:
     setup = set_up_system(system_config(asp, tmp_path / "run"), SharedStates())
-    fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
+    keeping = Keeping(tmp_path / "kept", StopSignals())
+    return open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0), keeping)
+
+
+def test_more_ranks_than_texts_of_a_task_are_refused(asp: Path, tmp_path: Path) -> None:
+    fold = opened(asp, tmp_path)
     makers = [fold.maker(task, np.arange(3)) for task in range(3)]
     crowd = [replace(maker, placement=Placement(0, 4)) for maker in makers]
     with pytest.raises(UserError, match="4 ranks, but split 'books, fold 0, seed 1' has only 3"):
         TaskStreams(crowd, [None] * 3, 8, "all", 1)
 
 
-def test_samplings(asp: Path, tmp_path: Path) -> None:
-    setup = set_up_system(system_config(asp, tmp_path / "run"), SharedStates())
-    fold = open_fold(setup, 0, 1, alone(), Quarantine(tmp_path / "q.jsonl", 0))
-    makers = [fold.maker(task, fold.part(task).train[: 4 + 8 * task]) for task in range(3)]
+SAMPLINGS: tuple[Sampling, ...] = get_args(Sampling)
 
-    def drawn(sampling: str, steps: int = 6, outer: int = 1) -> list[list[int]]:
-        with TaskStreams(makers, [None] * 3, 4, sampling, 1, outer) as streams:  # type: ignore[arg-type]
-            return [[one.task for one in streams.step(step)] for step in range(steps)]
+
+def streams_of(fold: SystemFold, sampling: Sampling, outer: int = 1, begin: int = 0) -> TaskStreams:
+    """Streams of three tasks."""
+    makers = [fold.maker(task, fold.part(task).train[: 4 + 8 * task]) for task in range(3)]
+    return TaskStreams(makers, [None, None, makers[2]], 4, sampling, 1, outer, begin)
+
+
+def test_samplings(asp: Path, tmp_path: Path) -> None:
+    fold = opened(asp, tmp_path)
+
+    def drawn(sampling: Sampling, steps: int = 6, outer: int = 1) -> list[list[int]]:
+        with streams_of(fold, sampling, outer) as streams:
+            shares = [streams.step(step) for step in range(steps)]
+        return [[one.task for one in share if one.labelled] for share in shares]
 
     assert drawn("all", 2) == [[0, 1, 2], [0, 1, 2]]
     assert drawn("alternating") == [[0], [1], [2], [0], [1], [2]]
@@ -102,5 +118,22 @@ def test_samplings(asp: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(counts, np.array([4, 12, 19]) / 35, atol=0.1)
     even = np.bincount([one for (one,) in drawn("uniform", 300)], minlength=3) / 300
     np.testing.assert_allclose(even, 1 / 3, atol=0.1)
-    with TaskStreams(makers, [None] * 3, 4, "all", 1) as streams:
-        assert streams.per_epoch == round(len(makers[2].split) / 4)
+
+
+def test_an_epoch_sees_the_largest_task_or_all_of_them() -> None:
+    assert [steps_of_epoch([4, 12, 19], 4, one) for one in ("all", "episodes")] == [5, 5]
+    assert [steps_of_epoch([4, 12, 19], 4, one) for one in ("uniform", "alternating")] == [9, 9]
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_streams_begin_at_any_step(sampling: Sampling, asp: Path, tmp_path: Path) -> None:
+    fold = opened(asp, tmp_path)
+
+    def keys(begin: int) -> list[list[tuple[str, ...]]]:
+        with streams_of(fold, sampling, begin=begin) as streams:
+            shares = [streams.step(step) for step in range(begin, 12)]
+        return [[batch.keys for one in share for batch in one.batches] for share in shares]
+
+    whole = keys(0)
+    for begin in (1, 5, 11):
+        assert keys(begin) == whole[begin:]

@@ -17,7 +17,8 @@ from data_pipeline.shards.reader import open_dataset
 from memo.config import Optimizer
 from memo.training.distributed import Ranks, choose_gpu, describe_process, join
 from memo.training.optimizer import learning_rate
-from memo.training.pretrain import REQUEUE, pretrain
+from memo.training.pretrain import pretrain
+from memo.training.signals import REQUEUE
 from tests.distributed import run_ranks
 from tests.memo.training.small_run import (
     GLOBAL_BATCH,

@@ -30,6 +30,7 @@ from memo.training.monitor import Monitor
 from memo.training.pretrain import pretrain
 from memo.training.progress import Display
 from memo.training.saving import write_checkpoint
+from memo.training.signals import REQUEUE
 from memo.training.state import TrainingState
 from tests.distributed import run_ranks
 
@@ -189,7 +190,7 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
         return train(run, monitor, display)
 
     monkeypatch.setattr(pretrain_module, "train", interrupted)
-    assert pretrain(config(folder, "signalled"), "auto") == pretrain_module.REQUEUE
+    assert pretrain(config(folder, "signalled"), "auto") == REQUEUE
     assert (folder / "signalled" / "checkpoints" / "latest").read_text() == "step-00000002\n"
 
 
@@ -219,7 +220,7 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(
     monkeypatch.setattr(loop_module, "validate", signalled)
     for _ in range(2):
         before.clear()
-        assert pretrain(config(folder, name, steps), "auto") == pretrain_module.REQUEUE
+        assert pretrain(config(folder, name, steps), "auto") == REQUEUE
         assert len(before) == batch
         assert [row["step"] for row in rows(left)] == list(range(1, step + 1))
         assert (left / "checkpoints" / "latest").read_text() == f"step-{step:08d}\n"

@@ -17,10 +17,12 @@ from data_pipeline.quarantine import Quarantine
 from memo.evaluation.scores import score
 from memo.settings import load_config
 from memo.training.distributed import Ranks
+from memo.training.signals import StopSignals
 from memo.tuning import fold as tuning_fold
 from memo.tuning import results as tuning_results
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Keeping
 from memo.tuning.fold import FoldRun, predict
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
@@ -97,12 +99,9 @@ def test_an_adapter_is_small_and_gives_the_same_predictions_again(
     model = build_model(setup.inputs, 5, torch.ones(7))
     tuned.load_onto(model, setup.backbone)
     fold = setup.data.folds[1]
-    found = predict(
-        model,
-        FoldRun(setup.inputs, fold, 5, alone(), "t", Quarantine(done / "quarantine.jsonl", 0)),
-        fold.test,
-        ("face", "speech"),
-    )
+    quarantine, keeping = Quarantine(done / "q.jsonl", 0), Keeping(done / "kept", StopSignals())
+    run = FoldRun(setup.inputs, fold, 5, alone(), "t", quarantine, keeping)
+    found = predict(model, run, fold.test, ("face", "speech"))
     written = record(done, 1)["test"]["face+speech"]["predictions"]
     rows = np.array([one["probabilities"] for one in written])
     np.testing.assert_allclose(found.probabilities, rows, atol=2e-5)

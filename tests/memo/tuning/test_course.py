@@ -1,0 +1,225 @@
+"""Runs that are stopped or killed inside a fold, and go on: the same bits as without."""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data_pipeline.errors import AgreedError, UserError
+from memo.settings import load_config
+from memo.training.engine import Batch, Engine, StepResult
+from memo.tuning import course as course_module
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.results import fold_folder
+from memo.tuning.run import finetune
+from tests.distributed import run_ranks
+from tests.memo.multitask.small_system import (
+    system_config,
+    write_asp,
+    write_sog,
+    write_trimodal,
+)
+from tests.memo.tuning.small_tuning import tuning_config, write_task
+
+THREE = "training.epochs=3"
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+class Counting:
+    """Counts the steps of an engine; after one of them something happens."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.steps: list[int] = []
+        self.after: int | None = None
+        self.signal: int | None = None
+        plain = Engine.step
+
+        def step(engine: Engine, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
+            result = plain(engine, batches, number, lr)
+            self.steps.append(number)
+            if len(self.steps) == self.after:
+                if self.signal is None:
+                    raise KilledError
+                os.kill(os.getpid(), self.signal)
+            return result
+
+        patch.setattr(Engine, "step", step)
+
+    def run(self, config: FinetuneConfig, after: int | None, by: int | None) -> list[int]:
+        """Run until so many steps are taken; the numbers of the steps."""
+        self.steps, self.after, self.signal = [], after, by
+        status = finetune(config)
+        assert status == (0 if by is None else 130 if by == signal.SIGINT else 85)
+        return self.steps
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    return Counting(monkeypatch)
+
+
+def outcome(run: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A fold's record without its time, and its tensors' files."""
+    folder = fold_folder(run, 0, 1)
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    found.pop("seconds", None)  # a sequence has none
+    tensors = folder.rglob("*.safetensors")
+    return found, {str(one.relative_to(folder)): one.read_bytes() for one in tensors}
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("sog", "asp", "posts")}
+    return {
+        "sog": write_sog(folders["sog"]),
+        "asp": write_asp(folders["asp"]),
+        "posts": write_trimodal(folders["posts"]),
+    }
+
+
+RUNS = {
+    "adapter": ("adapter", THREE, "training.patterns=seven"),
+    "bf16": ("full", THREE, "distribution.zero_stage=1", "distribution.precision=bf16"),
+    "maml": ("sog", THREE, "sog.training=maml", "sog.maml.batches=2"),
+    "unlabelled": ("asp", THREE, "asp_mtl.unlabelled=true", "asp_mtl.sampling=proportional"),
+    "left out": ("asp", THREE, "asp_mtl.leave_out=books"),
+    "batch norm": ("posts", THREE, "trimodal.image.frozen=false"),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_a_fold_goes_on_where_it_was_to_the_same_bits(
+    name: str,
+    killed: bool,
+    task: Path,
+    backbone: Path,
+    systems: dict[str, Path],
+    tmp_path: Path,
+    counting: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def config(run: str) -> FinetuneConfig:
+        kind, *changes = RUNS[name]
+        if kind in systems:
+            return system_config(systems[kind], tmp_path / run, *changes)
+        return tuning_config(task, backbone, tmp_path / run, kind, "folds=[0]", *changes)
+
+    plain = counting.run(config("plain"), None, None)
+    third = len(plain) // 3
+    if killed:
+        monkeypatch.setattr(course_module, "KEEP_S", 0.0)
+        with pytest.raises(KilledError):
+            counting.run(config("run"), third, None)
+        lost = 1  # it was not kept any more
+    else:
+        assert counting.run(config("run"), third, signal.SIGUSR1) == plain[:third]
+        lost = 0
+    assert not (tmp_path / "run" / "folds").exists()
+    at = third - lost
+    assert counting.run(config("run"), third, signal.SIGTERM) == plain[at : at + third]
+    assert counting.run(config("run"), None, None) == plain[at + third :]
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
+    assert not (tmp_path / "run" / "partial").exists()
+
+
+def test_a_sequence_goes_on_in_the_stage_where_it_was(
+    corpus: Path, backbone: Path, tmp_path: Path, counting: Counting
+) -> None:
+    tasks = [write_task(tmp_path / f"{name}.yaml", corpus) for name in "ab"]
+
+    def config(run: str) -> FinetuneConfig:
+        one = tuning_config(tasks[0], backbone, tmp_path / run, "ewc", "folds=[0]")
+        values = one.model_dump(mode="json") | {"task": None, "tasks": [str(x) for x in tasks]}
+        return FinetuneConfig.model_validate(values)
+
+    plain = counting.run(config("plain"), None, None)
+    late = 3 * len(plain) // 4
+    assert counting.run(config("run"), late, signal.SIGINT) == plain[:late]
+    assert counting.run(config("run"), None, None) == plain[late:]
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
+
+
+def test_what_is_done_is_not_trained_again(
+    task: Path, backbone: Path, tmp_path: Path, counting: Counting
+) -> None:
+    """Stopped after the last step: the epoch is judged, and kept, before all leave."""
+    config, plain = (
+        tuning_config(task, backbone, tmp_path / run, "adapter", "folds=[0]")
+        for run in ("run", "plain")
+    )
+    last = len(counting.run(plain, None, None))
+    counting.run(config, last, signal.SIGTERM)
+    assert counting.run(config, None, None) == []
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
+
+
+def test_what_was_altered_is_refused(
+    task: Path, backbone: Path, tmp_path: Path, counting: Counting
+) -> None:
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+    counting.run(config, 3, signal.SIGTERM)
+    (kept,) = (tmp_path / "run" / "partial" / "fold-0-seed-1").glob("step-*")
+    content = (kept / "optimizer.safetensors").read_bytes()
+    (kept / "optimizer.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"optimizer.safetensors was altered.*remove .*step-0"):
+        finetune(config)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_full_disk_is_told_of(
+    asked: bool,
+    task: Path,
+    backbone: Path,
+    tmp_path: Path,
+    counting: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Unless somebody has asked to stop, training goes on."""
+
+    def full(*_: object) -> None:
+        raise UserError("no space left")
+
+    monkeypatch.setattr(course_module, "write_whole", full)
+    monkeypatch.setattr(course_module, "KEEP_S", 300.0 if asked else 0.0)
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+    if asked:
+        with pytest.raises(AgreedError, match="no space left"):
+            counting.run(config, 3, signal.SIGTERM)
+    else:
+        counting.run(config, None, None)
+        assert "fold 0, seed 1: not kept at step 1: no space left" in capsys.readouterr().out
+
+
+def one_is_told(folder: str) -> None:
+    """On each of two ranks: the second alone gets a signal; then both go on."""
+    config, plain = (
+        load_config(FinetuneConfig, Path(folder) / name, []) for name in ("run.yaml", "plain.yaml")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        counting = Counting(patch)
+        counting.after = 5 if os.environ["RANK"] == "1" else None
+        counting.signal = signal.SIGUSR1
+        assert finetune(config) == 85
+        assert counting.steps == [0, 1, 2, 3, 4]
+        assert counting.run(config, None, None)[0] == 5
+        assert counting.run(plain, None, None)[0] == 0
+
+
+def test_two_ranks_stop_together_and_go_on(task: Path, backbone: Path, tmp_path: Path) -> None:
+    changes = ["folds=[0]", "distribution.zero_stage=3", "distribution.precision=fp32"]
+    for run in ("run", "plain"):
+        config = tuning_config(task, backbone, tmp_path / run, "full", *changes)
+        values = yaml.safe_dump(config.model_dump(mode="json"))
+        (tmp_path / f"{run}.yaml").write_text(values)
+    run_ranks(one_is_told, str(tmp_path), 2)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from memo.tuning.run import finetune
-from tests.cluster.jobs import restarts, submit, wait_for, wait_for_state
+from tests.cluster.jobs import output, restarts, submit, wait_for, wait_for_state
 from tests.cluster.slurm import Cluster
 from tests.launch.command import ROOT
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+EPOCHS = "training.epochs=12"
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -27,21 +29,22 @@ def test_an_array_of_folds_is_the_run_of_all(cluster: Cluster, tmp_path: Path) -
     task = write_task(tmp_path / "small.yaml", corpus, folds=folds)
     run, plain = tmp_path / "run", tmp_path / "plain"
     variables = {"TASK": str(task), "PRETRAINED": str(backbone)}
-    changes = ["mode=adapter", "adapter.size=4", "threads=1", "training.epochs=2"]
+    changes = ["mode=adapter", "adapter.size=4", "threads=1", EPOCHS]
     changes += ["batch.global_batch=16", "optimizer.lr=3e-3", "optimizer.warmup_steps=2"]
 
     words = ["finetune", f"run_dir={run}", *changes]
     array, summary = submit(cluster, ROOT, tmp_path, variables, *words)
     second = f"{array}_1"
-    # Not by `scontrol show step`, which of a task of an array shows the script's own step as well.
-    wait_for(lambda: f"{second}.0" in cluster.say("squeue", "-s", "-h", "-o", "%i").split())
-    cluster.say("scancel", "--batch", "--signal=USR1", second)
+    wait_for(lambda: "fold 1, seed 1, epoch 1:" in output(cluster, second))
+    cluster.say("scancel", "--signal=USR1", second)
     wait_for_state(cluster, second, "PENDING")
+    assert list((run / "partial" / "fold-1-seed-1").glob("step-*"))
     assert cluster.state(summary) == "PENDING"
-    assert finetune(tuning_config(task, backbone, plain, "adapter")) == 0
+    assert finetune(tuning_config(task, backbone, plain, "adapter", EPOCHS)) == 0
     wait_for_state(cluster, summary, "COMPLETED")
 
     assert restarts(cluster, second) == 1
+    assert "fold 1, seed 1: goes on from step" in output(cluster, second)
     assert results(run) == results(plain)
     assert results(run)["runs"] == 2
     assert (run / "report.html").is_file()

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
 
 from data_pipeline.clip import BadSampleError
 from memo.tokenizer import Tokenizer
@@ -64,5 +65,5 @@ def to_float32(rows: NDArray[np.float16]) -> NDArray[np.float32]:
     result = np.empty(numbers.shape, dtype=np.float32)
     for start in range(0, len(numbers), PIECE):
         piece = slice(start, start + PIECE)
-        torch.from_numpy(result[piece]).copy_(torch.from_dlpack(numbers[piece]))
+        torch.from_numpy(result[piece]).copy_(from_dlpack(numbers[piece]))
     return result.reshape(rows.shape)

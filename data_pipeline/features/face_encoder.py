@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderRegistry
 from data_pipeline.features.own import COMMON, Wanted, checked_rows, make_own
+from data_pipeline.registry import Registry
 
 MOST_PIXELS = 1024
 """The largest side of a face; ten a second of it are kept at once for a whole recording."""
@@ -84,4 +84,6 @@ class OwnFaceEncoder:
         )
 
 
-FACE: EncoderRegistry[FaceEncoder] = EncoderRegistry("face", OwnFaceEncoder)
+FACE: Registry[FaceEncoder, torch.device] = Registry(
+    "face", "encoder", "data_pipeline.features", OwnFaceEncoder
+)

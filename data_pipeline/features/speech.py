@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderRegistry
 from data_pipeline.features.own import COMMON, Wanted, checked_rows, make_own
+from data_pipeline.registry import Registry
 
 RATE = 16_000
 """Samples a second of what is encoded."""
@@ -79,7 +79,9 @@ class OwnSpeechEncoder:
         return rows
 
 
-SPEECH: EncoderRegistry[SpeechEncoder] = EncoderRegistry("speech", OwnSpeechEncoder)
+SPEECH: Registry[SpeechEncoder, torch.device] = Registry(
+    "speech", "encoder", "data_pipeline.features", OwnSpeechEncoder
+)
 
 
 def speech_group(rows_per_s: float) -> int:

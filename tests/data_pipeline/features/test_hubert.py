@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.hubert import HubertEncoder
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.wav2vec2 import Wav2Vec2Encoder
+from data_pipeline.registry import ModelChoice
 
 BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -58,7 +58,7 @@ def test_hugging_face_folder_gives_transformers_output(
     net = small_net(**mode)
     net.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    encoder = SPEECH.load(EncoderChoice("hubert", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("hubert", tmp_path), CPU)
     rows = encoder.encode(noise())
     np.testing.assert_allclose(rows, last_hidden_state(net, noise(), do_normalize), atol=1e-4)
     assert (encoder.name, encoder.dim, encoder.rows_per_s) == ("hubert", 64, 50.0)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.wav2vec2 import Wav2Vec2Encoder, _guess_architecture
+from data_pipeline.registry import ModelChoice
 
 BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
@@ -77,7 +77,7 @@ def test_hugging_face_folder_gives_transformers_output(
     )
     net.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    encoder = SPEECH.load(EncoderChoice("wav2vec2", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("wav2vec2", tmp_path), CPU)
     rows = encoder.encode(noise())
     np.testing.assert_allclose(rows, last_hidden_state(net, noise(), do_normalize), atol=1e-4)
     assert (encoder.dim, encoder.rows_per_s) == (64, 50.0)

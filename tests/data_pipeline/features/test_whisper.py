@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.video import decode_sound
 from data_pipeline.features.whisper import WhisperEncoder, log_mel
+from data_pipeline.registry import ModelChoice
 
 
 def small_config() -> Any:  # noqa: ANN401
@@ -77,7 +77,7 @@ def test_log_mel_is_whispers() -> None:
 
 def test_rows_are_transformers_third_layer(tmp_path: Path) -> None:
     net = small_net(tmp_path)
-    encoder = SPEECH.load(EncoderChoice("whisper", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("whisper", tmp_path), CPU)
     rows = encoder.encode(sounds(30))
     np.testing.assert_allclose(rows, third_layer(net, sounds(30)), atol=1e-4)
     assert (encoder.dim, encoder.rows_per_s) == (16, 50.0)

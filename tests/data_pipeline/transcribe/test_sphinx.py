@@ -11,6 +11,7 @@ from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
 from data_pipeline.features.video import decode_sound
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import ALIGNERS, RECOGNISERS, Aligner, Miss, Recognised
 
 pocketsphinx = pytest.importorskip(
@@ -20,7 +21,7 @@ pocketsphinx = pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def aligner() -> Aligner:
-    return ALIGNERS.load("pocketsphinx", None)
+    return ALIGNERS.load(ModelChoice("pocketsphinx"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_what_was_aligned_before_changes_nothing(
 ) -> None:
     spans = [aligner.align(sound, (one.text or "").split()) for one, sound in clips]
     assert aligner.align(noise(1), ["hello"]) is Miss.MISFIT
-    fresh = ALIGNERS.load("pocketsphinx", None)
+    fresh = ALIGNERS.load(ModelChoice("pocketsphinx"))
     again = [fresh.align(sound, (one.text or "").split()) for one, sound in reversed(clips)]
     assert again == spans[::-1]
 
@@ -113,7 +114,7 @@ def test_no_text_breaks_the_search(words: list[str], seed: int, aligner: Aligner
 def test_speech_is_recognised_whatever_was_heard_before(
     clips: list[tuple[Recording, NDArray[np.float32]]],
 ) -> None:
-    recogniser = RECOGNISERS.load("pocketsphinx", None)
+    recogniser = RECOGNISERS.load(ModelChoice("pocketsphinx"))
     recording, sound = clips[0]
     heard = recogniser.recognise(sound, "")
     assert isinstance(heard, Recognised)
@@ -133,10 +134,10 @@ def test_the_hash_is_of_the_models_files(aligner: Aligner) -> None:
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has 0 files \*/mdef; a model has one"):
-        ALIGNERS.load("pocketsphinx", tmp_path)
+        ALIGNERS.load(ModelChoice("pocketsphinx", tmp_path))
     (tmp_path / "fr").mkdir()
     for name in ("fr/mdef", "fr.lm.bin", "fr-phone.lm.bin"):
         (tmp_path / name).write_text("none")
     for models in (ALIGNERS, RECOGNISERS):
         with pytest.raises(UserError, match=r"has 0 files \*\.dict; a model has one"):
-            models.load("pocketsphinx", tmp_path)
+            models.load(ModelChoice("pocketsphinx", tmp_path))

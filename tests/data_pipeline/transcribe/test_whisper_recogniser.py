@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import RECOGNISERS, Miss, Recognised
 
 LETTERS = "abcdefghij"
@@ -90,7 +91,7 @@ def greedy(net: Any, sound: NDArray[np.float32], prompt: list[str]) -> str:  # n
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_the_text_is_the_networks_most_likely_one(tmp_path: Path, language: str) -> None:
     net = small_whisper(tmp_path, several=True)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     expected = greedy(net, noise(1), ["startoftranscript", language, "transcribe", "notimestamps"])
     heard = recogniser.recognise(noise(1), language)
     assert heard == (Recognised(expected, language) if expected else Miss.NOTHING)
@@ -101,7 +102,7 @@ def test_the_text_is_the_networks_most_likely_one(tmp_path: Path, language: str)
 @torch.inference_mode()
 def test_an_unknown_language_is_detected_and_a_foreign_one_is_said(tmp_path: Path) -> None:
     net = small_whisper(tmp_path, several=True)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     expected = recogniser.recognise(noise(1), "")
     likely = [recogniser.recognise(noise(1), language) for language in ("en", "ko")]
     start = torch.tensor([[NUMBERS["<|startoftranscript|>"]]])
@@ -117,7 +118,7 @@ def test_an_unknown_language_is_detected_and_a_foreign_one_is_said(tmp_path: Pat
 
 def test_one_that_knows_english_alone(tmp_path: Path) -> None:
     net = small_whisper(tmp_path, several=False)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     heard = recogniser.recognise(noise(2), "")
     text = greedy(net, noise(2), ["startoftranscript", "notimestamps"])
     assert heard == (Recognised(text, "en") if text else Miss.NOTHING)
@@ -151,19 +152,19 @@ def test_files_beside_the_weights_that_are_damaged_or_missing_are_refused(
     with pytest.raises(
         UserError, match=rf"is no Whisper with its decoder \(.*{message}"
     ) as refused:
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     assert "\n" not in str(refused.value)
 
 
 def test_unusable_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no generation_config\.json"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     small_whisper(tmp_path, several=True)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.decoder.layer_norm.bias"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lack model\.decoder\.layer_norm\.bias"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match="is no Whisper with its decoder"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))

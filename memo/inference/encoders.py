@@ -56,9 +56,16 @@ def load_extractor(model: EmotionModel, given: GivenEncoders, beside: Path) -> E
 
     Raises:
         UserError: an encoder is unknown or may not be run, or its weights cannot be found, or are
-            others than those of the model.
+            others than those of the model, or are of a modality that its task does not use.
     """
     used, face, speech = model.task.modalities, None, None
+    for option, kind, weights in (
+        ("face", "face", given.face.weights),
+        ("detector", "face", given.detector_weights),
+        ("speech", "speech", given.speech.weights),
+    ):
+        if weights is not None and kind not in used:
+            raise UserError(f"--{option}-weights: the model uses {', '.join(used)}; leave it out")
     detector = load_detector(None)
     if "face" in used and (schema := model.features.face) is not None:
         detector = load_same_detector(schema, given.detector_weights)

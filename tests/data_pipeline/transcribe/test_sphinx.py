@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,56 @@ def test_the_hash_is_of_the_models_files(aligner: Aligner) -> None:
     lines = [f"{one.name} {hashlib.sha256(one.read_bytes()).hexdigest()}\n" for one in files]
     assert aligner.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
     assert aligner.language == "en"
+
+
+def copy_model(folder: Path, damaged: str, content: Callable[[bytes], bytes]) -> Path:
+    """The package's model, of which one file is replaced."""
+    whole = Path(pocketsphinx.get_model_path("en-us"))
+    (folder / "en-us").mkdir(parents=True)
+    for file in (path for path in whole.rglob("*") if path.is_file()):
+        copied = folder / file.relative_to(whole)
+        if file.name == damaged:
+            copied.write_bytes(content(file.read_bytes()))
+        else:
+            copied.symlink_to(file)
+    return folder
+
+
+def test_a_model_of_ones_own_is_read(tmp_path: Path, aligner: Aligner) -> None:
+    folder = copy_model(tmp_path / "m", "mdef", lambda whole: whole)
+    assert ALIGNERS.load(ModelChoice("pocketsphinx", folder)).sha256 == aligner.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("mdef", lambda whole: b"", "Empty file"),
+        ("mdef", lambda whole: whole[:20], "mdef is cut off"),
+        ("mdef", lambda whole: whole[:1200], "mdef is cut off"),
+        ("mdef", lambda whole: whole[: len(whole) // 2], "mdef is cut off"),
+        ("mdef", lambda whole: whole[:-1], r"mdef is cut off: 2,959,175 of 2,959,176 bytes"),
+        ("mdef", lambda whole: b"\xff" * 999, "mdef"),
+        ("means", lambda whole: whole[:-1], "chksum"),
+        ("means", lambda whole: bytes(999), "means"),
+        ("transition_matrices", lambda whole: whole[:-1], "chksum"),
+        ("sendump", lambda whole: whole[: len(whole) // 2], "sendump"),
+        ("sendump", lambda whole: whole[:-1], "sendump"),
+        ("feat.params", lambda whole: whole[:20], "upperf"),
+    ],
+)
+def test_a_damaged_model_ends_in_one_line_and_not_in_the_library(
+    tmp_path: Path, name: str, content: Callable[[bytes], bytes], reason: str
+) -> None:
+    folder = copy_model(tmp_path / "m", name, content)
+    with pytest.raises(UserError, match=rf"/m cannot be read by pocketsphinx \(.*{reason}") as one:
+        ALIGNERS.load(ModelChoice("pocketsphinx", folder))
+    assert "\n" not in str(one.value)
+
+
+def test_a_damaged_language_model_ends_in_one_line(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path / "m", "en-us.lm.bin", lambda whole: whole[:-1])
+    with pytest.raises(UserError, match="/m cannot be read by pocketsphinx"):
+        RECOGNISERS.load(ModelChoice("pocketsphinx", folder))
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_one_that_knows_english_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("config.json", None, "No such file"),
+        ("config.json", "[1]", "Input should be an object"),
+        ("config.json", {"d_model": "wide"}, "d_model Input should be a valid integer"),
+        ("config.json", {"encoder_attention_heads": -2}, "encoder_attention_heads Input should be"),
+        ("config.json", {"decoder_attention_heads": 3}, "divisible"),
+        ("config.json", {"decoder_layers": 10**6}, "decoder_layers Input should be less than"),
+        ("config.json", {"decoder_layers": 2}, "the weights lack model.decoder.layers.1"),
+        ("config.json", {"max_target_positions": 9}, "max_target_positions Input should be"),
+        ("config.json", {"vocab_size": 7}, "mismatch"),
         ("generation_config.json", "", "Invalid JSON"),
         ("generation_config.json", "{}", "decoder_start_token_id Field required"),
         ("generation_config.json", {"lang_to_id": {}}, "names no tokens of languages and tasks"),
@@ -154,6 +163,16 @@ def test_files_beside_the_weights_that_are_damaged_or_missing_are_refused(
     ) as refused:
         RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     assert "\n" not in str(refused.value)
+
+
+def test_what_else_stands_in_the_configuration_does_not_matter(tmp_path: Path) -> None:
+    small_whisper(tmp_path, several=True)
+    expected = RECOGNISERS.load(ModelChoice("whisper", tmp_path)).recognise(noise(1), "en")
+    config = json.loads((tmp_path / "config.json").read_text())
+    nonsense = {"dropout": -2, "activation_dropout": 7, "pad_token_id": 10**6, "use_cache": "x"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **nonsense, "dtype": "x"}))
+    again = RECOGNISERS.load(ModelChoice("whisper", tmp_path)).recognise(noise(1), "en")
+    assert again == expected
 
 
 def test_unusable_weights_are_refused(tmp_path: Path) -> None:

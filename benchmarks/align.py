@@ -23,8 +23,8 @@ from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.features.activity import RATE
 from data_pipeline.features.video import decode_sound
-from data_pipeline.transcribe.base import ALIGNERS, RECOGNISERS
-from data_pipeline.transcribe.transcriber import Transcriber
+from data_pipeline.registry import ModelChoice
+from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
 FOREIGN = "Kids are talking by the door"
 
@@ -64,10 +64,10 @@ def main() -> None:
     parser.add_argument("--recognise-weights", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    align_weights = ALIGNERS.find(given.align, given.align_weights, given.source)
-    recognise_weights = RECOGNISERS.find(given.recognise, given.recognise_weights, given.source)
-    aligner = Transcriber(None, ALIGNERS.load(given.align, align_weights))
-    recogniser = Transcriber(RECOGNISERS.load(given.recognise, recognise_weights), None)
+    recognise = ModelChoice(given.recognise, given.recognise_weights)
+    align = ModelChoice(given.align, given.align_weights)
+    aligner = Transcriber.load(TranscribeSettings(align=align).find(given.source))
+    recogniser = Transcriber.load(TranscribeSettings(recognise=recognise).find(given.source))
     source = open_source(given.source)
     everything = load_corpus(given.corpus).recordings(source)
     chosen = everything[:: max(1, len(everything) // given.clips)][: given.clips]

@@ -24,11 +24,11 @@ from data_pipeline.build import feature_schema
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import Source, open_source
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part, describe
 from data_pipeline.features.face import align_faces, search_faces
 from data_pipeline.features.face_encoder import FACE
 from data_pipeline.features.speech import SPEECH
+from data_pipeline.registry import ModelChoice
 from data_pipeline.shards.writer import ShardWriter
 
 STAGES = ("decode", "detect", "track", "face", "speech", "write")
@@ -62,8 +62,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    face = FACE.find(EncoderChoice(given.face, given.face_weights), given.source)
-    speech = SPEECH.find(EncoderChoice(given.speech, given.speech_weights), given.source)
+    face = FACE.find(ModelChoice(given.face, given.face_weights), given.source)
+    speech = SPEECH.find(ModelChoice(given.speech, given.speech_weights), given.source)
     extractor = Extractor.load(
         ExtractSettings(face, speech, detector_weights=given.detector_weights)
     )

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_report import (
     BUILD_REPORT,
@@ -37,10 +38,8 @@ from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
 from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.device import choose_device
 from data_pipeline.features.extract import Extractor, ExtractSettings, describe, show_name
-from data_pipeline.features.face_encoder import FACE
-from data_pipeline.features.speech import SPEECH, speech_group
+from data_pipeline.features.speech import speech_group
 from data_pipeline.filters import (
     FILTERED,
     Dropped,
@@ -178,8 +177,8 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     corpus = load_corpus(settings.corpus, settings.options)
     recordings = corpus.recordings(open_source(settings.source))
     _check_recordings(recordings)
-    extract = _find_encoders(settings, recordings)
-    transcribe = _find_transcribers(settings, recordings)
+    extract = find_encoders(settings.extract, recordings, settings.source)
+    transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
     return BuildPlan(found, corpus.licence, recordings)
 
@@ -234,39 +233,6 @@ def _write(
         if content:
             writer.add_file(name, content)
     return report
-
-
-def _find_encoders(settings: BuildSettings, recordings: Sequence[Recording]) -> ExtractSettings:
-    """The encoders with their weights; none where there is nothing to see or hear.
-
-    Raises:
-        UserError: an encoder is unknown, weights cannot be found, or the device is not there.
-    """
-    asked, source = settings.extract, settings.source
-    if asked.face is not None:
-        FACE.check(asked.face.name)
-    if asked.speech is not None:
-        SPEECH.check(asked.speech.name)
-    if all(one.media is None for one in recordings):
-        return replace(asked, face=None, speech=None, detector_weights=None, device="cpu")
-    return replace(
-        asked,
-        face=asked.face and FACE.find(asked.face, source),
-        speech=asked.speech and SPEECH.find(asked.speech, source),
-        device=choose_device(asked.device),
-    )
-
-
-def _find_transcribers(
-    settings: BuildSettings, recordings: Sequence[Recording]
-) -> TranscribeSettings:
-    """The recogniser and the aligner with their weights; none where there is nothing to hear.
-
-    Raises:
-        UserError: a model is unknown, or weights cannot be found.
-    """
-    found = settings.transcribe.find(settings.source)
-    return TranscribeSettings() if all(one.media is None for one in recordings) else found
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:

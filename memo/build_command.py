@@ -10,9 +10,9 @@ import typer
 from data_pipeline.build import BuildSettings, plan_build
 from data_pipeline.build_part import parse_part
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.filters import Filters
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
@@ -24,7 +24,7 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         given: the command's parameters by name.
 
     Raises:
-        UserError: the part is none.
+        UserError: the part is none, or weights without a model.
     """
     out, part = given["out"], given["part"] and parse_part(given["part"])
     return BuildSettings(
@@ -32,8 +32,8 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         source=given["source"],
         out=part.folder(out) if part else out,
         extract=ExtractSettings(
-            EncoderChoice(given["face"], given["face_weights"]),
-            EncoderChoice(given["speech"], given["speech_weights"]),
+            ModelChoice(given["face"], given["face_weights"]),
+            ModelChoice(given["speech"], given["speech_weights"]),
             detector_weights=given["detector_weights"],
             device=given["device"],
         ),
@@ -44,10 +44,16 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         options={"transcripts": given["transcripts"]} if given["transcripts"] else {},
         filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
         part=part,
-        transcribe=TranscribeSettings(
-            **{one.name: given[one.name] for one in fields(TranscribeSettings)}
-        ),
+        transcribe=TranscribeSettings(_asked(given, "recognise"), _asked(given, "align")),
     )
+
+
+def _asked(given: Mapping[str, Any], task: str) -> ModelChoice | None:
+    """The model of a task that there need not be one for."""
+    name, weights = given[task], given[f"{task}_weights"]
+    if name is None and weights is not None:
+        raise UserError(f"--{task}-weights is given without --{task}; name the model")
+    return None if name is None else ModelChoice(name, weights)
 
 
 def check_build(arguments: Sequence[str]) -> Path:

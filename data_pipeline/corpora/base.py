@@ -14,6 +14,9 @@ from data_pipeline.clip import Label, Word
 from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
+"""Suffixes of files in which there is nothing to see."""
+
 
 @dataclass(frozen=True)
 class Recording:

@@ -36,7 +36,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from data_pipeline.corpora.base import Corpus, Recording, numbered, register
+from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, row_recording, words_inside
 from data_pipeline.errors import UserError
@@ -53,7 +53,6 @@ VIDEOS = (
     *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv"),
     *(".ogv", ".3gp", ".ts"),
 )
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
 SUBTITLES = (".srt", ".vtt")
 """What can be nothing but a transcript."""
 TABLES = (".tsv", ".csv", ".json")

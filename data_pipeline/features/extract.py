@@ -13,7 +13,6 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector, load_detector
 from data_pipeline.features.device import open_device
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.speech import SPEECH, SpeechEncoder, average_rows, speech_group
@@ -25,6 +24,7 @@ from data_pipeline.features.video import (
     decode_spans,
     decode_track,
 )
+from data_pipeline.registry import ModelChoice
 
 SAMPLE_RATE = 16_000
 
@@ -41,8 +41,8 @@ class ExtractSettings:
         device: where they run, see `choose_device`.
     """
 
-    face: EncoderChoice | None
-    speech: EncoderChoice | None
+    face: ModelChoice | None
+    speech: ModelChoice | None
     face_fps: float = 10.0
     detector_weights: Path | None = None
     device: str = "cpu"

@@ -51,12 +51,15 @@ def align_faces(
     tracks = notable_tracks(join_faces(faces, frames, fps), count)
     cuts, found = np.zeros((count, size, size), np.uint8), np.zeros(count, dtype=bool)
     views = [_view(frames, _squares(track, frames, detector), size) for track in tracks]
-    for cut, seen in _speaking(tracks, views, np.zeros(count, bool) if speech is None else speech):
+    speech = np.zeros(count, dtype=bool) if speech is None else speech
+    for cut, seen in _speaking(tracks, views, speech, fps):
         cuts[seen], found = cut[seen], found | seen
     return cuts, found
 
 
-def _speaking(tracks: list[Track], views: list[View], speech: NDArray[np.bool_]) -> list[View]:
+def _speaking(
+    tracks: list[Track], views: list[View], speech: NDArray[np.bool_], fps: float
+) -> list[View]:
     """The views of the person who speaks, of all; no two of the same frame."""
     if len(views) < 2:
         return views
@@ -65,6 +68,7 @@ def _speaking(tracks: list[Track], views: list[View], speech: NDArray[np.bool_])
         areas=np.array([track.area() for track in tracks]),
         motions=np.array([_lips(*view) for view in views]),
         speech=speech,
+        fps=fps,
     )
     return [view for view, taken in zip(views, chosen, strict=True) if taken]
 

@@ -1,15 +1,15 @@
 """The contract of a face encoder, and the registry: one file of this package an encoder."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderRegistry
-from data_pipeline.features.own import COMMON, Wanted, checked_rows, make_own
+from data_pipeline.features.own import OwnEncoder, Wanted, checked_rows
+from data_pipeline.registry import Registry
 
 MOST_PIXELS = 1024
 """The largest side of a face; ten a second of it are kept at once for a whole recording."""
@@ -37,43 +37,33 @@ class FaceEncoder(Protocol):
         ...
 
 
-_WANTED = {
-    **COMMON,
-    "classes": Wanted(
-        "the names of its expressions, as a tuple; () if it has none",
-        lambda one: isinstance(one, tuple) and all(isinstance(name, str) for name in one),
-    ),
-    "input_size": Wanted(
-        f"how many pixels a face is wide and high, at most {MOST_PIXELS}",
-        lambda one: isinstance(one, int) and 0 < one <= MOST_PIXELS,
-    ),
-}
-
-
-class OwnFaceEncoder:
-    """A class of one's own, whose rows are checked; see `make_own`.
-
-    Args:
-        name: `package.module:Class`.
-        weights: file or folder, if the class wants any.
-        device: to encode on.
+class OwnFaceEncoder(OwnEncoder):
+    """A class of one's own, whose rows are checked; see `OwnEncoder`.
 
     Raises:
         UserError: the class is no face encoder; of `encode`: its rows are none.
     """
 
+    option = "face"
+    wanted: ClassVar = {
+        "classes": Wanted(
+            "the names of its expressions, as a tuple; () if it has none",
+            lambda one: isinstance(one, tuple) and all(isinstance(name, str) for name in one),
+        ),
+        "input_size": Wanted(
+            f"how many pixels a face is wide and high, at most {MOST_PIXELS}",
+            lambda one: isinstance(one, int) and 0 < one <= MOST_PIXELS,
+        ),
+    }
+
     def __init__(self, name: str, weights: Path | None, device: torch.device) -> None:
-        self._own = make_own("face", name, weights, device, _WANTED)
-        self.name = name
-        self.dim: int = self._own.dim
+        super().__init__(name, weights, device)
         self.classes: tuple[str, ...] = self._own.classes
         self.input_size: int = self._own.input_size
-        self.sha256: str = self._own.sha256
 
     def encode(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Grey faces (T, input_size, input_size) -> rows (T, dim) and posteriors (T, K)."""
-        where = f"--face {self.name}"
-        answer = self._own.encode(faces)
+        where, answer = self._where, self._own.encode(faces)
         if not isinstance(answer, tuple) or len(answer) != 2:
             raise UserError(
                 f"{where}: encode gave {type(answer).__name__}, not a pair: rows and posteriors"
@@ -84,4 +74,6 @@ class OwnFaceEncoder:
         )
 
 
-FACE: EncoderRegistry[FaceEncoder] = EncoderRegistry("face", OwnFaceEncoder)
+FACE: Registry[FaceEncoder, torch.device] = Registry(
+    "face", "encoder", "data_pipeline.features", OwnFaceEncoder
+)

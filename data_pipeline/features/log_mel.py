@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from data_pipeline import cpu_torch
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import Weights
 from data_pipeline.features.speech import RATE, SPEECH
+from data_pipeline.registry import Weights
 
 BANDS = 80
 WINDOW = 400

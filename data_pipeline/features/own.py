@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -41,39 +41,44 @@ COMMON: Mapping[str, Wanted] = {
 """What encoders of all modalities have."""
 
 
-def make_own(
-    kind: str, name: str, weights: Path | None, device: torch.device, wanted: Mapping[str, Wanted]
-) -> Any:  # noqa: ANN401
-    """An object of the class `name`.
+class OwnEncoder:
+    """What encoders of one's own have in common, whatever their modality.
 
     Args:
-        kind: its modality.
         name: `package.module:Class`.
         weights: handed to the class.
         device: likewise.
-        wanted: its attributes.
 
     Raises:
         UserError: the class cannot be imported or called so, or lacks an attribute.
     """
-    where = f"--{kind} {name}"
-    made_by = _find(where, name)
-    try:
-        inspect.signature(made_by).bind(weights, device)
-    except TypeError as error:
-        raise UserError(f"{where}: it is called with (weights, device), but {error}") from None
-    made = made_by(weights, device)
-    for attribute, one in wanted.items():
-        if not hasattr(made, attribute):
-            raise UserError(f"{where}: it lacks the attribute {attribute}, {one.what}")
-        value = getattr(made, attribute)
-        if not one.fits(value):
-            raise UserError(f"{where}: {attribute} is {value!r:.80}, not {one.what}")
-    return made
+
+    option: ClassVar[str]
+    """`--<option>` names it."""
+    wanted: ClassVar[Mapping[str, Wanted]]
+    """What the class must have, beyond `COMMON`."""
+
+    def __init__(self, name: str, weights: Path | None, device: torch.device) -> None:
+        where = self._where = f"--{self.option} {name}"
+        made_by = _find(where, name)
+        try:
+            inspect.signature(made_by).bind(weights, device)
+        except TypeError as error:
+            raise UserError(f"{where}: it is called with (weights, device), but {error}") from None
+        self._own = made_by(weights, device)
+        for attribute, one in {**COMMON, **self.wanted}.items():
+            if not hasattr(self._own, attribute):
+                raise UserError(f"{where}: it lacks the attribute {attribute}, {one.what}")
+            value = getattr(self._own, attribute)
+            if not one.fits(value):
+                raise UserError(f"{where}: {attribute} is {value!r:.80}, not {one.what}")
+        self.name = name
+        self.dim: int = self._own.dim
+        self.sha256: str = self._own.sha256
 
 
 def _find(where: str, name: str) -> Callable[..., Any]:
-    """Import the class; see `make_own`."""
+    """Import the class; see `OwnEncoder`."""
     place, _, called = name.partition(":")
     try:
         module = importlib.import_module(place)

@@ -19,8 +19,8 @@ pairs with 0.2 s of silence on either side of the speech, and in all with none o
 parts in which the others begin to speak, in 95 to 100 % of 4,290 pairs, the less silence the fewer.
 They are one man's clips, and those on which both numbers were chosen.
 """
-ENOUGH_SILENCE = 5
-"""Frames of silence that tell whose lips do not care whether somebody speaks."""
+ENOUGH_SILENCE_S = 0.5
+"""Of silence in sight, to tell whose lips do not care whether somebody speaks."""
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -46,7 +46,7 @@ def lip_motion(faces: NDArray[np.uint8], seen: Flags) -> Floats:
     return motion
 
 
-def score_speakers(motions: Floats, speech: Flags) -> Floats:
+def score_speakers(motions: Floats, speech: Flags, fps: float) -> Floats:
     """How well each face's lips go with the speech; 0 if they do not.
 
     The three cues are the mean motion in speech, how much more that is than in silence, and how
@@ -56,6 +56,7 @@ def score_speakers(motions: Floats, speech: Flags) -> Floats:
     Args:
         motions: the lips' motion in each frame (K, T), NaN where unknown.
         speech: in which frames somebody speaks, (T,).
+        fps: frames a second.
 
     Returns:
         (K,), the sum of 1 / sqrt(rank) over the cues; equal ones share a rank.
@@ -65,7 +66,7 @@ def score_speakers(motions: Floats, speech: Flags) -> Floats:
     in_speech, rate = _means(motions, speech), _means(changes, speech)
     beyond = in_speech - _means(motions, ~speech)
     more = (known & speech).sum(axis=1) * (rate - _means(changes, ~speech))
-    unsure = (known & ~speech).sum(axis=1) < ENOUGH_SILENCE
+    unsure = (known & ~speech).sum(axis=1) < ENOUGH_SILENCE_S * fps
     candidates = (rate > 0) & ((beyond > 0) | unsure)
     cues = np.stack([in_speech, beyond, more])  # (3, K)
     better = (cues[:, None] > cues[:, :, None]) & candidates  # (3, K, K): the last is better
@@ -73,7 +74,7 @@ def score_speakers(motions: Floats, speech: Flags) -> Floats:
     return np.where(candidates, scores, 0.0)
 
 
-def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags) -> Flags:
+def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags, fps: float) -> Flags:
     """Which tracks are the speaker's.
 
     The best is; so is each that is never in sight together with those taken and whose lips go with
@@ -87,6 +88,7 @@ def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags) -> 
         areas: of the faces, in square pixels, (K,).
         motions: of their lips, (K, T), NaN where unknown.
         speech: in which frames somebody speaks, (T,).
+        fps: frames a second.
 
     Returns:
         (K,), no two of which are seen in one frame.
@@ -95,7 +97,7 @@ def choose_faces(seen: Flags, areas: Floats, motions: Floats, speech: Flags) -> 
     after = np.logical_or.accumulate(seen[:, ::-1], axis=1)[:, ::-1]
     if ((before & after).sum(axis=0) <= 1).all():
         return np.ones(len(seen), dtype=bool)
-    scores = score_speakers(motions, speech)
+    scores = score_speakers(motions, speech, fps)
     presence = seen.sum(axis=1) * areas
     order = np.lexsort((presence, scores))[::-1]
     chosen = np.zeros(len(seen), dtype=bool)

@@ -1,15 +1,15 @@
 """The contract of a speech encoder, and the registry: one file of this package an encoder."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderRegistry
-from data_pipeline.features.own import COMMON, Wanted, checked_rows, make_own
+from data_pipeline.features.own import OwnEncoder, Wanted, checked_rows
+from data_pipeline.registry import Registry
 
 RATE = 16_000
 """Samples a second of what is encoded."""
@@ -39,47 +39,40 @@ class SpeechEncoder(Protocol):
         ...
 
 
-_WANTED = {
-    **COMMON,
-    "rows_per_s": Wanted(
-        "how many rows a second has", lambda one: isinstance(one, int | float) and 0 < one <= RATE
-    ),
-}
-
-
-class OwnSpeechEncoder:
-    """A class of one's own, whose rows are checked; see `make_own`.
-
-    Args:
-        name: `package.module:Class`.
-        weights: file or folder, if the class wants any.
-        device: to encode on.
+class OwnSpeechEncoder(OwnEncoder):
+    """A class of one's own, whose rows are checked; see `OwnEncoder`.
 
     Raises:
         UserError: the class is no speech encoder; of `encode`: its rows are none.
     """
 
+    option = "speech"
+    wanted: ClassVar = {
+        "rows_per_s": Wanted(
+            "how many rows a second has",
+            lambda one: isinstance(one, int | float) and 0 < one <= RATE,
+        ),
+    }
+
     def __init__(self, name: str, weights: Path | None, device: torch.device) -> None:
-        self._own = make_own("speech", name, weights, device, _WANTED)
-        self.name = name
-        self.dim: int = self._own.dim
+        super().__init__(name, weights, device)
         self.rows_per_s = float(self._own.rows_per_s)
-        self.sha256: str = self._own.sha256
 
     def encode(self, sound: NDArray[np.float32]) -> NDArray[np.float32]:
         """Sound (samples,) at 16 kHz -> rows (T, dim)."""
-        where = f"--speech {self.name}"
-        rows = checked_rows(where, self._own.encode(sound), None, self.dim)
+        rows = checked_rows(self._where, self._own.encode(sound), None, self.dim)
         seconds = len(sound) / RATE
         if abs(len(rows) / self.rows_per_s - seconds) > AMISS_S:
             raise UserError(
-                f"{where}: encode gave {len(rows)} rows of {seconds:.2f} s, but rows_per_s is "
-                f"{self.rows_per_s:g}"
+                f"{self._where}: encode gave {len(rows)} rows of {seconds:.2f} s, but rows_per_s "
+                f"is {self.rows_per_s:g}"
             )
         return rows
 
 
-SPEECH: EncoderRegistry[SpeechEncoder] = EncoderRegistry("speech", OwnSpeechEncoder)
+SPEECH: Registry[SpeechEncoder, torch.device] = Registry(
+    "speech", "encoder", "data_pipeline.features", OwnSpeechEncoder
+)
 
 
 def speech_group(rows_per_s: float) -> int:

@@ -18,9 +18,9 @@ from torch import Tensor
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import Weights
 from data_pipeline.features.face_encoder import FACE
 from data_pipeline.features.tensors import read_tensors
+from data_pipeline.registry import Weights
 from data_pipeline.shards.index import file_sha256
 
 BATCH = 32

@@ -4,13 +4,14 @@ Rows are taken from the output of layer 3: it carries words, while the last laye
 less. The sound is not padded to 30 s, so a clip costs what its length asks for.
 """
 
-import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,6 +27,23 @@ WINDOW = 400
 HOP = 160
 LONGEST = 30 * RATE
 """The position table ends here; longer sound is encoded in pieces."""
+Size: TypeAlias = Annotated[int, Field(gt=0, le=1 << 20)]
+
+
+class WhisperSizes(BaseModel):
+    """The part of `config.json` that the encoder's layers depend on, with Hugging Face's defaults.
+
+    What else stands there may be anything.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    d_model: Size = 384
+    encoder_attention_heads: Size = 6
+    encoder_ffn_dim: Size = 1536
+    num_mel_bins: Size = 80
+    max_source_positions: Annotated[Size, Field(ge=LONGEST // (2 * HOP))] = 1500
+    activation_function: Literal["gelu"] = "gelu"
 
 
 @SPEECH.register("whisper", "whisper-tiny.en-encoder")
@@ -45,25 +63,17 @@ class WhisperEncoder:
     rows_per_s = 50.0
 
     def __init__(self, folder: Path, device: torch.device = CPU) -> None:
-        cpu_torch.install()
-        from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
-        from transformers import WhisperConfig  # noqa: PLC0415  (slow to import)
-        from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415
-
         weights = folder / "model.safetensors"
         try:
-            config = WhisperConfig(**json.loads((folder / "config.json").read_text("utf8")))
+            sizes = WhisperSizes.model_validate_json((folder / "config.json").read_bytes())
             tensors = load_file(weights)
-        except (OSError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{folder} is no Whisper encoder ({reason})") from None
-        self._net = _load_net(config, tensors, folder).to(device)
-        filters = mel_filter_bank(
-            1 + WINDOW // 2, config.num_mel_bins, 0.0, RATE / 2, RATE, "slaney", "slaney"
-        )
-        self._filters = torch.from_numpy(filters).float().to(device)  # (201, mels)
+        self._net = _load_net(sizes, tensors, folder).to(device)
+        self._filters = mel_filters(sizes.num_mel_bins).to(device)
         self._device = device
-        self.dim: int = config.d_model
+        self.dim = sizes.d_model
         self.sha256 = file_sha256(weights)
 
     @torch.inference_mode()
@@ -88,25 +98,39 @@ class WhisperEncoder:
         return rows
 
 
-def _load_net(config: Any, tensors: dict[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
+def _load_net(sizes: WhisperSizes, tensors: dict[str, Tensor], folder: Path) -> Any:  # noqa: ANN401
     """Transformers' WhisperEncoder with these weights and without the layers above `LAYER`."""
+    cpu_torch.install()
+    from transformers import WhisperConfig  # noqa: PLC0415  (slow to import)
     from transformers.models.whisper.modeling_whisper import WhisperEncoder as Net  # noqa: PLC0415
 
-    net = Net(config)
     short = {name.removeprefix("model.").removeprefix("encoder."): name for name in tensors}
     try:
+        with torch.device("meta"):  # sizes that are not the weights' take no memory
+            net = Net(WhisperConfig(**sizes.model_dump(), encoder_layers=LAYER))
         net.load_state_dict(
-            {
-                name: tensors[long].float()
-                for name, long in short.items()
-                if not name.startswith(("decoder.", "proj_out."))
-            }
+            {name: tensors[long].float() for name, long in short.items() if _is_used(name)},
+            assign=True,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: the weights do not fit config.json ({reason})") from None
-    net.layers = net.layers[:LAYER]
     return net.eval()
+
+
+def _is_used(name: str) -> bool:
+    """Whether a tensor is of the encoder up to `LAYER`."""
+    if match := re.match(r"layers\.(\d+)\.", name):
+        return int(match[1]) < LAYER
+    return not name.startswith(("decoder.", "proj_out."))
+
+
+def mel_filters(mels: int) -> Tensor:
+    """Whisper's mel filters, float32 (201, mels)."""
+    from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415  (slow to import)
+
+    bank = mel_filter_bank(1 + WINDOW // 2, mels, 0.0, RATE / 2, RATE, "slaney", "slaney")
+    return torch.from_numpy(bank).float()
 
 
 def log_mel(sound: Tensor, filters: Tensor) -> Tensor:

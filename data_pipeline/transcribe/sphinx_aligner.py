@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.registry import Weights
 from data_pipeline.transcribe.base import ALIGNERS, Miss, Span
 from data_pipeline.transcribe.spelling import dictionary_words
 from data_pipeline.transcribe.sphinx_model import FILLERS, decode, find_model, pcm
@@ -24,7 +25,7 @@ clips of GRID and RAVDESS with their text one was below; of 377 with three rando
 were above."""
 
 
-@ALIGNERS.register("pocketsphinx", "")
+@ALIGNERS.register("pocketsphinx", Weights.OPTIONAL)
 class SphinxAligner:
     """Forced alignment with a pronunciation dictionary.
 

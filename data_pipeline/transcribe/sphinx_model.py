@@ -1,6 +1,11 @@
 """PocketSphinx (Huggins-Daines et al., ICASSP 2006) and its models, which both plugins share."""
 
+import json
 import re
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,15 @@ from data_pipeline.transcribe.base import files_sha256
 
 FILLERS = ("<", "[", "+")
 """How the names of silence and noise begin."""
+TRIAL = """
+import json, sys
+from pocketsphinx import Decoder
+try:
+    Decoder(**json.loads(sys.argv[1]), loglevel="ERROR", mmap=False)
+except (RuntimeError, ValueError) as error:
+    sys.exit(str(error))
+"""
+"""Loads a decoder; files that are mapped into memory would not be read to their ends."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +63,43 @@ class SphinxModel:
         from pocketsphinx import Decoder  # noqa: PLC0415  (an extra)
 
         files = {"hmm": str(self.acoustic), "dict": str(self.dictionary)}
-        try:
-            return Decoder(**files, loglevel="FATAL", **options)
-        except (RuntimeError, ValueError) as error:
-            raise UserError(
-                f"{self.acoustic.parent} cannot be read by pocketsphinx ({error})"
-            ) from None
+        arguments = {**files, **options}
+        if flaw := _definition_flaw(self.acoustic / "mdef") or _trial_flaw(arguments):
+            raise UserError(f"{self.acoustic.parent} cannot be read by pocketsphinx ({flaw})")
+        return Decoder(**arguments, loglevel="FATAL")
+
+
+def _definition_flaw(file: Path) -> str:
+    """Whether a binary model definition ends too early: the library would read on in its memory."""
+    content = file.read_bytes()
+    if not content.startswith(b"BMDF"):
+        return ""  # text, which the library looks at line by line
+    try:
+        at = 12 + struct.unpack_from("<I", content, 8)[0]  # behind a description of the form
+        counts = struct.unpack_from("<10I", content, at)
+        phones, entries, states, *_, sequences, _, nodes, _ = counts
+        names = at = at + 40
+        for _ in range(phones):
+            at = content.index(b"\0", at) + 1
+        at += -(at - names) % 4 + 8 * nodes + 12 * entries
+        (numbers,) = struct.unpack_from("<I", content, at)
+    except (struct.error, ValueError):
+        return f"{file} is cut off"
+    end = at + 4 + 2 * numbers + (0 if states else sequences)
+    return "" if len(content) >= end else f"{file} is cut off: {len(content):,} of {end:,} bytes"
+
+
+def _trial_flaw(arguments: Mapping[str, object]) -> str:
+    """Why a decoder cannot be made; "" if it can.
+
+    It is made in another process, for the library ends its own where a file is damaged.
+    """
+    command = [sys.executable, "-P", "-c", TRIAL, json.dumps(arguments)]
+    trial = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
+    if not trial.returncode:
+        return ""
+    said = " ".join(trial.stderr.decode("utf8", "replace").split())[:300]
+    return said or f"it ends with status {trial.returncode}"
 
 
 def find_model(folder: Path | None, option: str) -> SphinxModel:

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.registry import Weights
 from data_pipeline.transcribe.base import RECOGNISERS, Miss, Recognised
 from data_pipeline.transcribe.sphinx_model import decode, find_model, pcm
 
 
-@RECOGNISERS.register("pocketsphinx", "")
+@RECOGNISERS.register("pocketsphinx", Weights.OPTIONAL)
 class SphinxRecogniser:
     """Decoding with n-grams.
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Recording
-from data_pipeline.errors import UserError
 from data_pipeline.features.activity import LONGEST_WHOLE_S, RATE, find_speech
+from data_pipeline.registry import ModelChoice
 from data_pipeline.shards.dataset import TranscriberInfo
 from data_pipeline.transcribe.base import (
     ALIGNERS,
@@ -39,14 +39,11 @@ class TranscribeSettings:
     """Which models; None is none.
 
     Attributes:
-        recognise, align: names of a recogniser and an aligner.
-        recognise_weights, align_weights: their files or folders, as far as they are known.
+        recognise, align: a recogniser and an aligner.
     """
 
-    recognise: str | None = None
-    recognise_weights: Path | None = None
-    align: str | None = None
-    align_weights: Path | None = None
+    recognise: ModelChoice | None = None
+    align: ModelChoice | None = None
 
     @property
     def on(self) -> bool:
@@ -57,20 +54,11 @@ class TranscribeSettings:
         """With the places of the weights, which are looked for near the source.
 
         Raises:
-            UserError: weights without a model, an unknown model, or weights that are not found.
+            UserError: an unknown model, or weights that are not found.
         """
-        for option, name, weights in (
-            ("recognise", self.recognise, self.recognise_weights),
-            ("align", self.align, self.align_weights),
-        ):
-            if weights is not None and name is None:
-                raise UserError(f"--{option}-weights is given without --{option}; name the model")
-        recognise, align = self.recognise, self.align
         return TranscribeSettings(
-            recognise,
-            RECOGNISERS.find(recognise, self.recognise_weights, source) if recognise else None,
-            align,
-            ALIGNERS.find(align, self.align_weights, source) if align else None,
+            self.recognise and RECOGNISERS.find(self.recognise, source),
+            self.align and ALIGNERS.find(self.align, source),
         )
 
 
@@ -105,10 +93,9 @@ class Transcriber:
         Raises:
             UserError: one cannot be loaded.
         """
-        recognise, align = settings.recognise, settings.align
         return cls(
-            RECOGNISERS.load(recognise, settings.recognise_weights) if recognise else None,
-            ALIGNERS.load(align, settings.align_weights) if align else None,
+            RECOGNISERS.load(settings.recognise) if settings.recognise else None,
+            ALIGNERS.load(settings.align) if settings.align else None,
         )
 
     @property

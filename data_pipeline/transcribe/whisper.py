@@ -5,23 +5,23 @@ Weights are a folder in the form of Hugging Face's `WhisperForConditionalGenerat
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
-from data_pipeline.features.activity import RATE
-from data_pipeline.features.whisper import LONGEST, WINDOW, log_mel
+from data_pipeline.features.whisper import LONGEST, Size, WhisperSizes, log_mel, mel_filters
 from data_pipeline.transcribe.base import RECOGNISERS, Miss, Recognised, files_sha256
 
 MOST_TOKENS = 224
 """Of a text, as in the publication: half of what the decoder can see."""
+Layers: TypeAlias = Annotated[int, Field(gt=0, le=1000)]
 FILES = (
     "config.json",
     "generation_config.json",
@@ -37,6 +37,18 @@ UNUSABLE = (
     LookupError, AttributeError,
 )  # fmt: skip
 """What transformers raises of files that are missing or damaged."""
+
+
+class _Sizes(WhisperSizes):
+    """The part of `config.json` that the network depends on, with the same defaults."""
+
+    encoder_layers: Layers = 4
+    decoder_layers: Layers = 4
+    decoder_attention_heads: Size = 6
+    decoder_ffn_dim: Size = 1536
+    max_target_positions: Annotated[Size, Field(ge=2 * MOST_TOKENS)] = 448
+    vocab_size: Size = 51865
+    tie_word_embeddings: bool = True
 
 
 class _Generation(BaseModel):
@@ -83,7 +95,8 @@ class WhisperRecogniser:
         try:
             content = (folder / "generation_config.json").read_bytes()
             generation = _Generation.model_validate_json(content)
-            self._net, self._tokenizer = _load(folder)
+            sizes = _Sizes.model_validate_json((folder / "config.json").read_bytes())
+            self._net, self._tokenizer = _load(folder, sizes)
             if self._tokenizer.eos_token_id != generation.eos_token_id:
                 raise ValueError("the tokenizer's files are missing, or of another model")
         except UNUSABLE as error:
@@ -92,7 +105,7 @@ class WhisperRecogniser:
         several = generation.is_multilingual
         self._languages = generation.lang_to_id if several else {}
         self.language = "" if several else "en"
-        self._filters = _mel_filters(self._net.config.num_mel_bins)
+        self._filters = mel_filters(sizes.num_mel_bins)
         self.sha256 = files_sha256([folder / name for name in FILES if (folder / name).exists()])
 
     @torch.inference_mode()
@@ -119,7 +132,7 @@ class WhisperRecogniser:
         return names[token].strip("<|>")
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def _load(folder: Path, sizes: _Sizes) -> tuple[Any, Any]:
     """Transformers' network and tokenizer, of local files alone.
 
     Raises:
@@ -127,21 +140,18 @@ def _load(folder: Path) -> tuple[Any, Any]:
     """
     cpu_torch.install()
     from transformers import (  # noqa: PLC0415  (slow to import)
+        WhisperConfig,
         WhisperForConditionalGeneration,
         WhisperTokenizer,
     )
 
     net, notes = WhisperForConditionalGeneration.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        folder,
+        config=WhisperConfig(**sizes.model_dump(), pad_token_id=None),
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     if missing := sorted(notes["missing_keys"]):
         raise ValueError(f"the weights lack {missing[0]} and {len(missing) - 1} others")
     return net.float().eval(), WhisperTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def _mel_filters(mels: int) -> Tensor:
-    """Whisper's mel filters, float32 (201, mels)."""
-    from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415  (slow to import)
-
-    bank = mel_filter_bank(1 + WINDOW // 2, mels, 0.0, RATE / 2, RATE, "slaney", "slaney")
-    return torch.from_numpy(bank).float()

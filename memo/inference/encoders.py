@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+
 from data_pipeline.errors import UserError
 from data_pipeline.features.detector import load_detector, load_same_detector
 from data_pipeline.features.device import choose_device, open_device
-from data_pipeline.features.encoders import EncoderChoice, EncoderRegistry
 from data_pipeline.features.extract import Extractor
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.speech import SPEECH, SpeechEncoder
+from data_pipeline.registry import ModelChoice, Registry
 from data_pipeline.shards.dataset import RowSchema
 from memo.inference.model import EmotionModel
 
@@ -50,13 +52,20 @@ def load_extractor(model: EmotionModel, given: GivenEncoders, beside: Path) -> E
     Args:
         model: exported.
         given: where to take their weights from, and what may be run.
-        beside: a file near which weights are looked for (see `find_weights`).
+        beside: a file near which weights are looked for (see `Registry.find`).
 
     Raises:
         UserError: an encoder is unknown or may not be run, or its weights cannot be found, or are
-            others than those of the model.
+            others than those of the model, or are of a modality that its task does not use.
     """
     used, face, speech = model.task.modalities, None, None
+    for option, kind, weights in (
+        ("face", "face", given.face.weights),
+        ("detector", "face", given.detector_weights),
+        ("speech", "speech", given.speech.weights),
+    ):
+        if weights is not None and kind not in used:
+            raise UserError(f"--{option}-weights: the model uses {', '.join(used)}; leave it out")
     detector = load_detector(None)
     if "face" in used and (schema := model.features.face) is not None:
         detector = load_same_detector(schema, given.detector_weights)
@@ -68,10 +77,10 @@ def load_extractor(model: EmotionModel, given: GivenEncoders, beside: Path) -> E
 
 
 def _load(
-    registry: EncoderRegistry[EncoderT], given: Given, recorded: RowSchema, beside: Path
+    registry: Registry[EncoderT, torch.device], given: Given, recorded: RowSchema, beside: Path
 ) -> EncoderT:
     """The encoder that made some rows."""
-    kind, name = registry.kind, recorded.encoder
+    kind, name = registry.option, recorded.encoder
     made = f"the model's {kind} rows were made by {name!r}"
     if given.name not in (None, name):
         raise UserError(f"--{kind} {given.name}: {made}; no other encoder will do")
@@ -79,7 +88,7 @@ def _load(
         raise UserError(
             f"{made}, a class that is no part of memo; --{kind} {name} allows its code to be run"
         )
-    choice = registry.find(EncoderChoice(name, given.weights), beside)
+    choice = registry.find(ModelChoice(name, given.weights), beside)
     encoder = registry.load(choice, open_device(choose_device("auto")))
     if encoder.sha256 != recorded.encoder_sha256:
         raise UserError(

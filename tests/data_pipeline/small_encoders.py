@@ -6,8 +6,8 @@ import torch
 
 from data_pipeline import cpu_torch
 from data_pipeline.features.denseface import DenseFaceNet, FaceCard, save_face_net
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.registry import ModelChoice
 
 
 def write_small_encoders(folder: Path) -> ExtractSettings:
@@ -39,6 +39,6 @@ def write_small_encoders(folder: Path) -> ExtractSettings:
     )
     torch.save(net.state_dict(), folder / "wav2vec2.pth")
     return ExtractSettings(
-        EncoderChoice("denseface", folder / "face.safetensors"),
-        EncoderChoice("wav2vec2", folder / "wav2vec2.pth"),
+        ModelChoice("denseface", folder / "face.safetensors"),
+        ModelChoice("wav2vec2", folder / "wav2vec2.pth"),
     )

@@ -189,7 +189,8 @@ def test_what_the_corpus_says_may_be_corrected_between_stop_and_resume(
 ) -> None:
     names = ["c1.wav", "c2.wav"]
     root = korean_corpus(tmp_path / "k", names, ["joy", "joy"])
-    settings = replace(settings, corpus="korean_speech", source=root)
+    sound = replace(settings.extract, face=None)
+    settings = replace(settings, corpus="korean_speech", source=root, extract=sound)
     with monkeypatch.context() as stopped:
         stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
         with pytest.raises(ZeroDivisionError):
@@ -281,7 +282,8 @@ def test_pictures_that_are_faces_count_as_found_by_the_detector_that_is_named(
     (root / "train" / "sad").mkdir(parents=True)
     cv2.imwrite(str(root / "train" / "sad" / "1.jpg"), np.full((48, 48), 99, np.uint8))
     yunet.write_bytes(write_yunet([1, 1, 0, 0], [1] * 10))
-    plain = replace(settings, corpus="fer2013", source=root)
+    pictures = replace(settings.extract, speech=None)
+    plain = replace(settings, corpus="fer2013", source=root, extract=pictures)
     named = replace(plain, extract=replace(plain.extract, detector_weights=yunet))
     rows = []
     for one, sha256 in ((plain, None), (replace(named, out=tmp_path / "n"), file_sha256(yunet))):

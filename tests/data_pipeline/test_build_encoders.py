@@ -14,10 +14,10 @@ from data_pipeline import cpu_torch
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import Extractor, ExtractSettings
 from data_pipeline.features.log_mel import LogMel
 from data_pipeline.filters import Filters
+from data_pipeline.registry import ModelChoice
 from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.dataset import read_info
 from data_pipeline.shards.reader import open_dataset
@@ -55,18 +55,18 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def timm_face(tmp_path: Path) -> EncoderChoice:
+def timm_face(tmp_path: Path) -> ModelChoice:
     cpu_torch.install()
     import timm
 
     torch.manual_seed(0)
     save_file(timm.create_model(MODEL).state_dict(), tmp_path / "timm.safetensors")
-    return EncoderChoice(f"timm:{MODEL}", tmp_path / "timm.safetensors")
+    return ModelChoice(f"timm:{MODEL}", tmp_path / "timm.safetensors")
 
 
 @pytest.fixture
-def settings(source: Path, tmp_path: Path, timm_face: EncoderChoice) -> BuildSettings:
-    extract = ExtractSettings(timm_face, EncoderChoice("log-mel"))
+def settings(source: Path, tmp_path: Path, timm_face: ModelChoice) -> BuildSettings:
+    extract = ExtractSettings(timm_face, ModelChoice("log-mel"))
     return BuildSettings("table", source, tmp_path / "out", extract)
 
 
@@ -205,15 +205,15 @@ def test_a_gpu_that_is_too_small_ends_a_build_in_one_line(
 
 def test_an_unknown_encoder_is_refused_before_anything_is_made(settings: BuildSettings) -> None:
     for choice, message in (
-        (EncoderChoice("densface"), "--face: no encoder 'densface'; known are denseface, timm:MO"),
-        (EncoderChoice("timm:resnet18"), "--face timm:resnet18 needs --face-weights"),
+        (ModelChoice("densface"), "--face: no encoder 'densface'; known are denseface, timm:MO"),
+        (ModelChoice("timm:resnet18"), "--face timm:resnet18 needs --face-weights"),
     ):
         extract = replace(settings.extract, face=choice)
         with pytest.raises(UserError, match=message):
             build_dataset(replace(settings, extract=extract))
     (settings.source / "clips.csv").write_text("text\none\n")  # nothing to see or to hear
     for kind in ("face", "speech"):
-        extract = replace(settings.extract, **{kind: EncoderChoice("none")})  # type: ignore[arg-type]
+        extract = replace(settings.extract, **{kind: ModelChoice("none")})  # type: ignore[arg-type]
         with pytest.raises(UserError, match=f"--{kind}: no encoder 'none'; known are"):
             build_dataset(replace(settings, extract=extract))
     (settings.source / "clips.csv").write_text("key,media\na,a.mp4\n")

@@ -65,7 +65,9 @@ def give(
 
     def settings(recordings: Sequence[Recording]) -> BuildSettings:
         monkeypatch.setattr(build, "load_corpus", lambda *_: Given(recordings))
-        return BuildSettings("given", tmp_path / "raw", tmp_path / "out", extract_settings)
+        sound = all(Path(one.media or "").suffix == ".wav" for one in recordings)
+        extract = replace(extract_settings, face=None) if sound else extract_settings
+        return BuildSettings("given", tmp_path / "raw", tmp_path / "out", extract)
 
     return settings
 

@@ -15,6 +15,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.filters import Filters
 from data_pipeline.merge_parts import find_parts
+from data_pipeline.registry import ModelChoice, Weights
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.transcribe.base import ALIGNERS, RECOGNISERS, Miss, Recognised, Span
 from data_pipeline.transcribe.transcriber import TranscribeSettings
@@ -49,7 +50,7 @@ def settings(
     for models in (ALIGNERS, RECOGNISERS):
         models.names()
         monkeypatch.setattr(models, "_entries", dict(vars(models)["_entries"]))
-        models.register("loudness", "")(Loudness)
+        models.register("loudness", Weights.OPTIONAL)(Loudness)
     root = tmp_path / "mine"
     root.mkdir()
     noise = np.random.default_rng(0).uniform(-1, 1, 2 * RATE) * np.repeat([0.2, 0.6], RATE)
@@ -62,7 +63,7 @@ def settings(
     return BuildSettings("table", root, tmp_path / "out", speech)
 
 
-BOTH = TranscribeSettings(recognise="loudness", align="loudness")
+BOTH = TranscribeSettings(ModelChoice("loudness"), ModelChoice("loudness"))
 
 
 def clips_of(folder: Path) -> dict[str, Clip]:
@@ -122,7 +123,7 @@ def test_a_stopped_build_goes_on_with_the_same_models_alone(
     for other in (
         TranscribeSettings(),
         replace(BOTH, recognise=None),
-        replace(BOTH, align_weights=weights),
+        replace(BOTH, align=ModelChoice("loudness", weights)),
     ):
         with pytest.raises(UserError, match="left by a build with other settings"):
             build_dataset(replace(settings, transcribe=other))

@@ -11,8 +11,8 @@ from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Word
 from data_pipeline.corpora.fdu_mtl import DOMAINS
 from data_pipeline.errors import UserError
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.registry import ModelChoice
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.corpora.test_labelled import read, write
 
@@ -114,7 +114,7 @@ def picture() -> bytes:
 
 
 def build(corpus: str, source: Path, out: Path) -> None:
-    extract = ExtractSettings(EncoderChoice("denseface"), EncoderChoice("whisper"))
+    extract = ExtractSettings(ModelChoice("denseface"), ModelChoice("whisper"))
     build_dataset(BuildSettings(corpus, source, out, extract))
 
 

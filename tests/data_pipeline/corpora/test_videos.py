@@ -346,7 +346,8 @@ def test_a_stopped_build_goes_on_with_its_own_transcripts_only(
 ) -> None:
     source = write(tmp_path / "raw", {"a.wav": make_sound(tone((0, 5), length_s=5))})
     texts = write(tmp_path / "texts", {"a.srt": SRT})
-    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
+    sound = replace(extract_settings, face=None)
+    settings = BuildSettings("videos", source, tmp_path / "out", sound)
     settings = replace(settings, options={"transcripts": texts})
     with monkeypatch.context() as stopped:
         stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))

@@ -9,33 +9,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.hubert import HubertEncoder
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.wav2vec2 import Wav2Vec2Encoder
-
-BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-
-
-def small_net(**config: object) -> Any:  # noqa: ANN401
-    """Transformers' HubertModel with random weights, none of them trivial."""
-    cpu_torch.install()
-    from transformers import HubertConfig, HubertModel
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 96}
-    positions = {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
-    net = HubertModel(
-        HubertConfig(**sizes, **positions, conv_dim=[16] * 7, num_attention_heads=1, **config)
-    ).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return net
+from data_pipeline.registry import ModelChoice
+from tests.data_pipeline.features.small_wav2vec2 import BASE, LARGE, small_net
 
 
 def noise(samples: int = 8000) -> NDArray[np.float32]:
@@ -55,10 +35,10 @@ def last_hidden_state(net: Any, sound: NDArray[np.float32], normalise: bool) -> 
 def test_hugging_face_folder_gives_transformers_output(
     mode: dict[str, object], do_normalize: bool, tmp_path: Path
 ) -> None:
-    net = small_net(**mode)
+    net = small_net("Hubert", **mode)
     net.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    encoder = SPEECH.load(EncoderChoice("hubert", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("hubert", tmp_path), CPU)
     rows = encoder.encode(noise())
     np.testing.assert_allclose(rows, last_hidden_state(net, noise(), do_normalize), atol=1e-4)
     assert (encoder.name, encoder.dim, encoder.rows_per_s) == ("hubert", 64, 50.0)
@@ -67,7 +47,7 @@ def test_hugging_face_folder_gives_transformers_output(
 
 @pytest.mark.parametrize("mode", [BASE, LARGE], ids=["group", "layer"])
 def test_torchaudio_file_gives_transformers_output(mode: dict[str, object], tmp_path: Path) -> None:
-    net = small_net(**mode)
+    net = small_net("Hubert", **mode)
     from torchaudio.models.wav2vec2.utils import import_huggingface_model
 
     torch.save(import_huggingface_model(net).state_dict(), tmp_path / "hubert.pth")
@@ -77,7 +57,7 @@ def test_torchaudio_file_gives_transformers_output(mode: dict[str, object], tmp_
 
 
 def test_names_of_a_whole_recogniser_are_understood(tmp_path: Path) -> None:
-    net = small_net(**BASE)
+    net = small_net("Hubert", **BASE)
     net.save_pretrained(tmp_path)
     rows = HubertEncoder(tmp_path).encode(noise())
     long = {f"hubert.{name}": value for name, value in net.state_dict().items()}
@@ -89,7 +69,7 @@ def test_names_of_a_whole_recogniser_are_understood(tmp_path: Path) -> None:
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds 0 files of HuBERT weights"):
         HubertEncoder(tmp_path)
-    small_net(**BASE).save_pretrained(tmp_path)
+    small_net("Hubert", **BASE).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"no wav2vec 2\.0 network .*has the model_type 'hubert'"):
         Wav2Vec2Encoder(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -100,7 +80,7 @@ def test_other_networks_are_refused(tmp_path: Path) -> None:
 
 
 def test_rows_are_made_on_the_device(tmp_path: Path) -> None:
-    small_net(**LARGE).save_pretrained(tmp_path)
+    small_net("Hubert", **LARGE).save_pretrained(tmp_path)
     encoder = HubertEncoder(tmp_path, torch.device("meta"))  # where nothing is computed
     with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
         encoder.encode(noise())

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from data_pipeline import cpu_torch
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.log_mel import BANDS, FLOOR, HOP, WINDOW, LogMel
 from data_pipeline.features.speech import SPEECH
+from data_pipeline.registry import ModelChoice
 
 RATE = 16_000
 
@@ -43,7 +43,7 @@ def log_mel(sound: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def test_rows_are_the_formulas() -> None:
-    encoder = SPEECH.load(EncoderChoice("log-mel"), CPU)
+    encoder = SPEECH.load(ModelChoice("log-mel"), CPU)
     sound = tone(440)
     rows = encoder.encode(sound)
     assert rows.shape == (98, 80)

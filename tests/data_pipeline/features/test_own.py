@@ -8,9 +8,9 @@ import pytest
 
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.face_encoder import FACE
 from data_pipeline.features.speech import SPEECH
+from data_pipeline.registry import ModelChoice
 from data_pipeline.shards.index import file_sha256
 
 SOUND = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
@@ -58,7 +58,7 @@ def test_the_example_of_the_docs_is_an_encoder(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "corpora.md").read_text("utf8")
     (example,) = (part.partition("```")[0] for part in page.split("```python\n")[1:])
     (tmp_path / "mine.py").write_text(example)
-    encoder = SPEECH.load(EncoderChoice("mine:Loudness"), CPU)
+    encoder = SPEECH.load(ModelChoice("mine:Loudness"), CPU)
     assert (encoder.name, encoder.dim, encoder.rows_per_s) == ("mine:Loudness", 1, 50.0)
     assert encoder.sha256 == file_sha256(tmp_path / "mine.py")
     rows = encoder.encode(SOUND)
@@ -70,7 +70,7 @@ def test_the_example_of_the_docs_is_an_encoder(tmp_path: Path) -> None:
 
 def test_a_face_encoder_of_ones_own_has_rows_and_posteriors(tmp_path: Path) -> None:
     write(tmp_path, FACE_CLASS)
-    encoder = FACE.load(EncoderChoice("mine:Mine"), CPU)
+    encoder = FACE.load(ModelChoice("mine:Mine"), CPU)
     assert (encoder.name, encoder.input_size, encoder.classes) == (
         "mine:Mine",
         8,
@@ -90,7 +90,7 @@ def test_the_class_may_be_in_a_package_and_gets_weights_and_device(tmp_path: Pat
     (package / "inner.py").write_text(code)
     weights = tmp_path / "w"
     weights.write_text("7")
-    encoder = SPEECH.load(EncoderChoice("own_package.inner:Mine", weights), CPU)
+    encoder = SPEECH.load(ModelChoice("own_package.inner:Mine", weights), CPU)
     np.testing.assert_array_equal(encoder.encode(SOUND[:160]), [[7, 1]])
 
 
@@ -105,7 +105,7 @@ def test_the_class_may_be_in_a_package_and_gets_weights_and_device(tmp_path: Pat
 def test_what_is_not_there_is_named(tmp_path: Path, name: str, message: str) -> None:
     write(tmp_path, SPEECH_CLASS)
     with pytest.raises(UserError, match=f"^--speech {name}: {message}"):
-        SPEECH.load(EncoderChoice(name), CPU)
+        SPEECH.load(ModelChoice(name), CPU)
 
 
 def test_a_module_that_is_no_python_is_named(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_module_that_is_no_python_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"mine cannot be imported \(.*mine\.py, line 1\)"
     ) as caught:
-        SPEECH.load(EncoderChoice("mine:Mine"), CPU)
+        SPEECH.load(ModelChoice("mine:Mine"), CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -134,7 +134,7 @@ def test_a_class_that_is_no_encoder_is_refused(
 ) -> None:
     write(tmp_path, SPEECH_CLASS if kind == "speech" else FACE_CLASS, old, new)
     with pytest.raises(UserError, match=f"^--{kind} mine:Mine: {message}"):
-        (SPEECH if kind == "speech" else FACE).load(EncoderChoice("mine:Mine"), CPU)
+        (SPEECH if kind == "speech" else FACE).load(ModelChoice("mine:Mine"), CPU)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_attributes_of_the_wrong_kind_are_refused(
     kind, code = ("speech", SPEECH_CLASS) if old == "100.0" else ("face", FACE_CLASS)
     write(tmp_path, code, old, new)
     with pytest.raises(UserError, match=f"^--{kind} mine:Mine: {message}"):
-        (SPEECH if kind == "speech" else FACE).load(EncoderChoice("mine:Mine"), CPU)
+        (SPEECH if kind == "speech" else FACE).load(ModelChoice("mine:Mine"), CPU)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_speech_rows_that_are_none_are_refused(tmp_path: Path, rows: str, messag
     write(tmp_path, SPEECH_CLASS, "np.ones((len(sound) // 160, 2))", rows)
     sound = np.zeros(round(1.3 * 16_000), np.float32)
     with pytest.raises(UserError, match=f"^--speech mine:Mine: encode {message}"):
-        SPEECH.load(EncoderChoice("mine:Mine"), CPU).encode(sound)
+        SPEECH.load(ModelChoice("mine:Mine"), CPU).encode(sound)
 
 
 @pytest.mark.parametrize(
@@ -194,4 +194,4 @@ def test_face_rows_that_are_none_are_refused(tmp_path: Path, answer: str, messag
     code = FACE_CLASS.partition("        return")[0] + f"        return {answer}\n"
     write(tmp_path, code)
     with pytest.raises(UserError, match=f"^--face mine:Mine{message}"):
-        FACE.load(EncoderChoice("mine:Mine"), CPU).encode(FACES)
+        FACE.load(ModelChoice("mine:Mine"), CPU).encode(FACES)

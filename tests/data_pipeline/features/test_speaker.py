@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.features.speaker import CHANGE, choose_faces, lip_motion, score_speakers
 
-COUNT, SIZE = 40, 48
+COUNT, SIZE, FPS = 40, 48, 10.0
 SPEECH = (np.arange(COUNT) >= 10) & (np.arange(COUNT) < 25)
 
 Floats = NDArray[np.float64]
@@ -70,7 +70,7 @@ def test_who_moves_the_lips_in_speech_wins_over_all_others() -> None:
     half, always = SPEECH & (np.arange(COUNT) % 2 > 0), np.ones(COUNT, dtype=bool)
     always[:3] = False  # so it moves a little more in speech
     others = [moves(~SPEECH), SILENT, moves(half), moves(always, 4.0)]
-    scores = score_speakers(np.stack([*others, moves(SPEECH)]), SPEECH)
+    scores = score_speakers(np.stack([*others, moves(SPEECH)]), SPEECH, FPS)
     assert scores.argmax() == 4
     assert scores[:2].tolist() == [0, 0]
     assert (scores[2:] > 0).all()
@@ -80,25 +80,34 @@ def test_lips_that_do_not_care_about_speech_are_dropped_where_that_can_be_told()
     chews = moves(np.ones(COUNT, dtype=bool), 4.0)
     chews[SPEECH] *= 0.9
     speaks = moves(SPEECH, 1.0)
-    assert score_speakers(np.stack([chews, speaks]), SPEECH)[0] == 0
-    assert score_speakers(np.stack([chews, speaks])[:, 8:27], SPEECH[8:27])[0] > 0
+    assert score_speakers(np.stack([chews, speaks]), SPEECH, FPS)[0] == 0
+    assert score_speakers(np.stack([chews, speaks])[:, 8:27], SPEECH[8:27], FPS)[0] > 0
+
+
+@pytest.mark.parametrize("fps", [5, 10, 25, 60])
+def test_how_much_silence_can_tell_is_in_seconds(fps: int) -> None:
+    for around_s, told in ((0.2, False), (0.4, True)):
+        around = round(around_s * fps)
+        speech = np.repeat([False, True, False], [around, 2 * fps, around])
+        motions = np.stack([np.where(speech, 3.6, 4.0), np.where(speech, 1.0, 0.0)])
+        assert (score_speakers(motions, speech, fps)[0] == 0) == told
 
 
 def test_equal_lips_have_equal_scores() -> None:
-    scores = score_speakers(np.stack([moves(SPEECH)] * 3), SPEECH)
+    scores = score_speakers(np.stack([moves(SPEECH)] * 3), SPEECH, FPS)
     np.testing.assert_allclose(scores, 3.0)
 
 
 def test_unknown_motion_is_no_motion() -> None:
     hidden = moves(SPEECH)
     hidden[SPEECH] = np.nan
-    scores = score_speakers(np.stack([hidden, np.full(COUNT, np.nan), moves(SPEECH)]), SPEECH)
+    scores = score_speakers(np.stack([hidden, np.full(COUNT, np.nan), moves(SPEECH)]), SPEECH, FPS)
     assert scores[:2].tolist() == [0, 0]
 
 
 def test_scores_hold_where_there_is_no_silence() -> None:
     speech = np.ones(COUNT, dtype=bool)
-    scores = score_speakers(np.stack([moves(~speech), moves(speech)]), speech)
+    scores = score_speakers(np.stack([moves(~speech), moves(speech)]), speech, FPS)
     assert scores[0] == 0 < scores[1]
 
 
@@ -111,7 +120,7 @@ def choose(
         flags[track, frames] = True
     known = np.where(flags, np.stack(motions), np.nan)
     areas = np.linspace(100.0, 110.0, len(seen))
-    return [bool(one) for one in choose_faces(flags, areas, known, speech)]
+    return [bool(one) for one in choose_faces(flags, areas, known, speech, FPS)]
 
 
 def test_of_two_the_speaker_is_taken_whatever_the_size() -> None:
@@ -151,7 +160,7 @@ def test_of_shot_and_reverse_shot_only_a_face_whose_lips_go_with_the_speech_is_t
     flags = np.stack([shots, ~shots])
     for listener, taken in ((SILENT, False), (moves(SPEECH), True)):
         known = np.where(flags, np.stack([moves(SPEECH), listener]), np.nan)
-        chosen = choose_faces(flags, np.array([100.0, 110.0]), known, SPEECH)
+        chosen = choose_faces(flags, np.array([100.0, 110.0]), known, SPEECH, FPS)
         assert chosen.tolist() == [True, taken]
     alone = choose([slice(0, 14), between, slice(21, 40)], [moves(SPEECH), SILENT, SILENT])
     assert alone == [True, True, True]  # three people, or one in three scenes

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.timm_face import BATCH, TimmFace
+from data_pipeline.registry import ModelChoice
 
 MODELS = ("test_resnet.r160_in1k", "test_vit")
 """Small ones: batch norm and a classifier `fc`; tokens and a classifier `head`."""
@@ -46,7 +46,7 @@ def weights(model: str, tmp_path: Path) -> Path:
 
 
 def load(model: str, weights: Path) -> FaceEncoder:
-    return FACE.load(EncoderChoice(f"timm:{model}", weights), CPU)
+    return FACE.load(ModelChoice(f"timm:{model}", weights), CPU)
 
 
 def faces(count: int, size: int) -> NDArray[np.uint8]:

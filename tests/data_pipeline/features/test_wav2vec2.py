@@ -11,35 +11,10 @@ from safetensors.torch import load_file, save_file
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.wav2vec2 import Wav2Vec2Encoder, _guess_architecture
-
-BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-
-
-def small_net(**config: object) -> Any:  # noqa: ANN401
-    """Transformers' Wav2Vec2Model with random weights, none of them trivial."""
-    cpu_torch.install()
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    torch.manual_seed(0)
-    net = Wav2Vec2Model(
-        Wav2Vec2Config(
-            hidden_size=64,
-            num_hidden_layers=2,
-            intermediate_size=96,
-            conv_dim=[16] * 7,
-            num_conv_pos_embeddings=8,
-            num_conv_pos_embedding_groups=4,
-            **{"num_attention_heads": 1, **config},
-        )
-    ).eval()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    return net
+from data_pipeline.registry import ModelChoice
+from tests.data_pipeline.features.small_wav2vec2 import BASE, LARGE, small_net
 
 
 def noise(samples: int = 8000) -> NDArray[np.float32]:
@@ -72,12 +47,11 @@ def torchaudio_tensors(net: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
 def test_hugging_face_folder_gives_transformers_output(
     mode: dict[str, object], layer_norm_first: bool, do_normalize: bool, heads: int, tmp_path: Path
 ) -> None:
-    net = small_net(
-        **{**mode, "do_stable_layer_norm": layer_norm_first, "num_attention_heads": heads}
-    )
+    config = {**mode, "do_stable_layer_norm": layer_norm_first, "num_attention_heads": heads}
+    net = small_net("Wav2Vec2", **config)
     net.save_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": do_normalize}))
-    encoder = SPEECH.load(EncoderChoice("wav2vec2", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("wav2vec2", tmp_path), CPU)
     rows = encoder.encode(noise())
     np.testing.assert_allclose(rows, last_hidden_state(net, noise(), do_normalize), atol=1e-4)
     assert (encoder.dim, encoder.rows_per_s) == (64, 50.0)
@@ -89,7 +63,7 @@ def test_hugging_face_folder_gives_transformers_output(
 def test_torchaudio_file_gives_transformers_output(
     mode: dict[str, object], suffix: str, tmp_path: Path
 ) -> None:
-    net = small_net(**mode)
+    net = small_net("Wav2Vec2", **mode)
     tensors = torchaudio_tensors(net) | {"aux.weight": torch.ones(5, 64)}
     path = tmp_path / f"wav2vec2{suffix}"
     save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
@@ -104,7 +78,7 @@ def test_torchaudio_file_gives_transformers_output(
 def test_the_old_names_of_weight_norm_and_a_pretraining_prefix_are_understood(
     tmp_path: Path,
 ) -> None:
-    net = small_net(**BASE)
+    net = small_net("Wav2Vec2", **BASE)
     net.save_pretrained(tmp_path)
     sound = noise()
     rows = Wav2Vec2Encoder(tmp_path).encode(sound)
@@ -146,7 +120,7 @@ def test_guesses_hold_for_every_network_of_torchaudio() -> None:
 
 @pytest.mark.parametrize("samples", [0, 399, 400, 719, 720])
 def test_rows_of_short_sound(samples: int, tmp_path: Path) -> None:
-    small_net(**BASE).save_pretrained(tmp_path)
+    small_net("Wav2Vec2", **BASE).save_pretrained(tmp_path)
     rows = Wav2Vec2Encoder(tmp_path).encode(noise(samples))
     assert rows.shape == (max(0, (samples - 400) // 320 + 1), 64)
 
@@ -168,7 +142,7 @@ def test_unusable_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_folder_of_another_network_or_with_missing_weights_is_refused(tmp_path: Path) -> None:
-    small_net(**BASE).save_pretrained(tmp_path)
+    small_net("Wav2Vec2", **BASE).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["encoder.layer_norm.bias"]
     save_file(tensors, tmp_path / "model.safetensors")

@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.speech import SPEECH
 from data_pipeline.features.video import decode_sound
-from data_pipeline.features.whisper import WhisperEncoder, log_mel
+from data_pipeline.features.whisper import WhisperEncoder, WhisperSizes, log_mel
+from data_pipeline.registry import ModelChoice
 
 
 def small_config() -> Any:  # noqa: ANN401
@@ -77,7 +79,7 @@ def test_log_mel_is_whispers() -> None:
 
 def test_rows_are_transformers_third_layer(tmp_path: Path) -> None:
     net = small_net(tmp_path)
-    encoder = SPEECH.load(EncoderChoice("whisper", tmp_path), CPU)
+    encoder = SPEECH.load(ModelChoice("whisper", tmp_path), CPU)
     rows = encoder.encode(sounds(30))
     np.testing.assert_allclose(rows, third_layer(net, sounds(30)), atol=1e-4)
     assert (encoder.dim, encoder.rows_per_s) == (16, 50.0)
@@ -121,6 +123,67 @@ def test_unusable_weights_are_refused(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError):
             WhisperEncoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("d_model", None, "is no Whisper encoder .*d_model Input should be a valid integer"),
+        ("d_model", 32, "do not fit config.json .*size mismatch"),
+        ("d_model", 10**6, "do not fit config.json"),
+        ("d_model", 10**30, "d_model Input should be less than"),
+        ("encoder_attention_heads", -2, "encoder_attention_heads Input should be greater than 0"),
+        ("encoder_attention_heads", 3, "must be divisible by num_heads"),
+        ("encoder_ffn_dim", 0, "encoder_ffn_dim Input should be greater than 0"),
+        ("num_mel_bins", "many", "num_mel_bins Input should be a valid integer"),
+        ("num_mel_bins", 128, "do not fit config.json .*conv1"),
+        ("max_source_positions", 100, "max_source_positions Input should be greater than or equal"),
+        ("activation_function", "x", "activation_function Input should be 'gelu'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_in_one_line(
+    tmp_path: Path, name: str, value: object, message: str
+) -> None:
+    small_net(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, name: value}))
+    with pytest.raises(UserError, match=message) as refused:
+        WhisperEncoder(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def net_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whisper")
+    small_net(folder)
+    return folder
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+ANYTHING = LEAVES | st.lists(LEAVES, max_size=2) | st.dictionaries(st.text(), LEAVES, max_size=2)
+
+
+CHANGES = st.dictionaries(
+    st.sampled_from([*WhisperSizes.model_fields, "dtype", "dropout", "pad_token_id"]), ANYTHING
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(changes=CHANGES, gone=st.sampled_from(["", *WhisperSizes.model_fields]))
+def test_with_any_configuration_it_encodes_or_is_refused_in_one_line(
+    net_folder: Path, changes: dict[str, object], gone: str
+) -> None:
+    config = {**small_config().to_dict(), **changes}
+    config.pop(gone, None)
+    (net_folder / "config.json").write_text(json.dumps(config))
+    refused = ""
+    try:
+        rows = WhisperEncoder(net_folder).encode(sounds(0.5))
+    except UserError as error:
+        refused = str(error)
+    else:
+        assert rows.shape == (25, 16)
+    assert "\n" not in refused
 
 
 def mean_cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import ALIGNERS, Miss
 from data_pipeline.transcribe.ctc import CtcAligner
 
@@ -61,7 +62,7 @@ def teach(folder: Path) -> CtcAligner:
 
 def test_log_probs_are_transformers(tmp_path: Path) -> None:
     net = small_net(tmp_path)
-    aligner = ALIGNERS.load("ctc", tmp_path)
+    aligner = ALIGNERS.load(ModelChoice("ctc", tmp_path))
     assert isinstance(aligner, CtcAligner)
     sound = tones("AB C")
     with torch.inference_mode():

@@ -1,4 +1,5 @@
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
 from data_pipeline.features.video import decode_sound
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import ALIGNERS, RECOGNISERS, Aligner, Miss, Recognised
 
 pocketsphinx = pytest.importorskip(
@@ -20,7 +22,7 @@ pocketsphinx = pytest.importorskip(
 
 @pytest.fixture(scope="module")
 def aligner() -> Aligner:
-    return ALIGNERS.load("pocketsphinx", None)
+    return ALIGNERS.load(ModelChoice("pocketsphinx"))
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_what_was_aligned_before_changes_nothing(
 ) -> None:
     spans = [aligner.align(sound, (one.text or "").split()) for one, sound in clips]
     assert aligner.align(noise(1), ["hello"]) is Miss.MISFIT
-    fresh = ALIGNERS.load("pocketsphinx", None)
+    fresh = ALIGNERS.load(ModelChoice("pocketsphinx"))
     again = [fresh.align(sound, (one.text or "").split()) for one, sound in reversed(clips)]
     assert again == spans[::-1]
 
@@ -113,7 +115,7 @@ def test_no_text_breaks_the_search(words: list[str], seed: int, aligner: Aligner
 def test_speech_is_recognised_whatever_was_heard_before(
     clips: list[tuple[Recording, NDArray[np.float32]]],
 ) -> None:
-    recogniser = RECOGNISERS.load("pocketsphinx", None)
+    recogniser = RECOGNISERS.load(ModelChoice("pocketsphinx"))
     recording, sound = clips[0]
     heard = recogniser.recognise(sound, "")
     assert isinstance(heard, Recognised)
@@ -131,12 +133,62 @@ def test_the_hash_is_of_the_models_files(aligner: Aligner) -> None:
     assert aligner.language == "en"
 
 
+def copy_model(folder: Path, damaged: str, content: Callable[[bytes], bytes]) -> Path:
+    """The package's model, of which one file is replaced."""
+    whole = Path(pocketsphinx.get_model_path("en-us"))
+    (folder / "en-us").mkdir(parents=True)
+    for file in (path for path in whole.rglob("*") if path.is_file()):
+        copied = folder / file.relative_to(whole)
+        if file.name == damaged:
+            copied.write_bytes(content(file.read_bytes()))
+        else:
+            copied.symlink_to(file)
+    return folder
+
+
+def test_a_model_of_ones_own_is_read(tmp_path: Path, aligner: Aligner) -> None:
+    folder = copy_model(tmp_path / "m", "mdef", lambda whole: whole)
+    assert ALIGNERS.load(ModelChoice("pocketsphinx", folder)).sha256 == aligner.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("mdef", lambda whole: b"", "Empty file"),
+        ("mdef", lambda whole: whole[:20], "mdef is cut off"),
+        ("mdef", lambda whole: whole[:1200], "mdef is cut off"),
+        ("mdef", lambda whole: whole[: len(whole) // 2], "mdef is cut off"),
+        ("mdef", lambda whole: whole[:-1], r"mdef is cut off: 2,959,175 of 2,959,176 bytes"),
+        ("mdef", lambda whole: b"\xff" * 999, "mdef"),
+        ("means", lambda whole: whole[:-1], "chksum"),
+        ("means", lambda whole: bytes(999), "means"),
+        ("transition_matrices", lambda whole: whole[:-1], "chksum"),
+        ("sendump", lambda whole: whole[: len(whole) // 2], "sendump"),
+        ("sendump", lambda whole: whole[:-1], "sendump"),
+        ("feat.params", lambda whole: whole[:20], "upperf"),
+    ],
+)
+def test_a_damaged_model_ends_in_one_line_and_not_in_the_library(
+    tmp_path: Path, name: str, content: Callable[[bytes], bytes], reason: str
+) -> None:
+    folder = copy_model(tmp_path / "m", name, content)
+    with pytest.raises(UserError, match=rf"/m cannot be read by pocketsphinx \(.*{reason}") as one:
+        ALIGNERS.load(ModelChoice("pocketsphinx", folder))
+    assert "\n" not in str(one.value)
+
+
+def test_a_damaged_language_model_ends_in_one_line(tmp_path: Path) -> None:
+    folder = copy_model(tmp_path / "m", "en-us.lm.bin", lambda whole: whole[:-1])
+    with pytest.raises(UserError, match="/m cannot be read by pocketsphinx"):
+        RECOGNISERS.load(ModelChoice("pocketsphinx", folder))
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has 0 files \*/mdef; a model has one"):
-        ALIGNERS.load("pocketsphinx", tmp_path)
+        ALIGNERS.load(ModelChoice("pocketsphinx", tmp_path))
     (tmp_path / "fr").mkdir()
     for name in ("fr/mdef", "fr.lm.bin", "fr-phone.lm.bin"):
         (tmp_path / name).write_text("none")
     for models in (ALIGNERS, RECOGNISERS):
         with pytest.raises(UserError, match=r"has 0 files \*\.dict; a model has one"):
-            models.load("pocketsphinx", tmp_path)
+            models.load(ModelChoice("pocketsphinx", tmp_path))

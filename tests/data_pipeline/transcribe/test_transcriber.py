@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import ALIGNERS, RECOGNISERS, Miss, Recognised, Span
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
@@ -133,31 +134,32 @@ def test_models_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ALIGNERS.names() == ["ctc", "pocketsphinx"]
     assert RECOGNISERS.names() == ["pocketsphinx", "whisper"]
     assert TranscribeSettings().find(tmp_path) == TranscribeSettings()
-    sphinx = TranscribeSettings(recognise="pocketsphinx", align="pocketsphinx")
+    sphinx = TranscribeSettings(ModelChoice("pocketsphinx"), ModelChoice("pocketsphinx"))
     assert sphinx.find(tmp_path) == sphinx
     monkeypatch.setenv("MEMO_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match=r"no weights of whisper at .*; .* --recognise-weights"):
-        TranscribeSettings(recognise="whisper").find(tmp_path)
+        TranscribeSettings(recognise=ModelChoice("whisper")).find(tmp_path)
     (tmp_path / "wav2vec2-base-960h").mkdir()
-    found = TranscribeSettings(align="ctc").find(tmp_path)
-    assert found.align_weights == tmp_path / "wav2vec2-base-960h"
+    found = TranscribeSettings(align=ModelChoice("ctc")).find(tmp_path)
+    assert found.align == ModelChoice("ctc", tmp_path / "wav2vec2-base-960h")
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("task", "name", "known"),
     [
-        (TranscribeSettings(align="kaldi"), "--align: no model 'kaldi'; known are ctc, pocketsph"),
-        (TranscribeSettings(recognise="ctc"), "--recognise: no model 'ctc'; known are pocketsph"),
-        (TranscribeSettings(align_weights=Path("w")), "--align-weights is given without --align"),
+        ("align", "kaldi", "ctc, pocketsphinx"),
+        ("recognise", "ctc", "pocketsphinx, whisper"),
+        ("align", "package.module:Class", "ctc, pocketsphinx"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: TranscribeSettings, message: str) -> None:
-    with pytest.raises(UserError, match=message):
+def test_models_that_there_are_not_are_refused(task: str, name: str, known: str) -> None:
+    settings = replace(TranscribeSettings(), **{task: ModelChoice(name)})
+    with pytest.raises(UserError, match=f"^--{task}: no model '{name}'; known are {known}$"):
         settings.find(Path("source"))
 
 
 def test_weights_that_are_not_there_are_named() -> None:
     with pytest.raises(UserError, match="no weights of ctc at absent; name them with --align-w"):
-        Transcriber.load(TranscribeSettings(align="ctc", align_weights=Path("absent")))
-    with pytest.raises(ValueError, match="two models for --align are called 'ctc'"):
+        Transcriber.load(TranscribeSettings(align=ModelChoice("ctc", Path("absent"))))
+    with pytest.raises(ValueError, match="two align models are called 'ctc'"):
         ALIGNERS.register("ctc", "")(lambda _: pytest.fail("is never loaded"))

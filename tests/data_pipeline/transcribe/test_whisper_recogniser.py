@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from data_pipeline import cpu_torch
 from data_pipeline.errors import UserError
+from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.base import RECOGNISERS, Miss, Recognised
 
 LETTERS = "abcdefghij"
@@ -90,7 +91,7 @@ def greedy(net: Any, sound: NDArray[np.float32], prompt: list[str]) -> str:  # n
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_the_text_is_the_networks_most_likely_one(tmp_path: Path, language: str) -> None:
     net = small_whisper(tmp_path, several=True)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     expected = greedy(net, noise(1), ["startoftranscript", language, "transcribe", "notimestamps"])
     heard = recogniser.recognise(noise(1), language)
     assert heard == (Recognised(expected, language) if expected else Miss.NOTHING)
@@ -101,7 +102,7 @@ def test_the_text_is_the_networks_most_likely_one(tmp_path: Path, language: str)
 @torch.inference_mode()
 def test_an_unknown_language_is_detected_and_a_foreign_one_is_said(tmp_path: Path) -> None:
     net = small_whisper(tmp_path, several=True)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     expected = recogniser.recognise(noise(1), "")
     likely = [recogniser.recognise(noise(1), language) for language in ("en", "ko")]
     start = torch.tensor([[NUMBERS["<|startoftranscript|>"]]])
@@ -117,7 +118,7 @@ def test_an_unknown_language_is_detected_and_a_foreign_one_is_said(tmp_path: Pat
 
 def test_one_that_knows_english_alone(tmp_path: Path) -> None:
     net = small_whisper(tmp_path, several=False)
-    recogniser = RECOGNISERS.load("whisper", tmp_path)
+    recogniser = RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     heard = recogniser.recognise(noise(2), "")
     text = greedy(net, noise(2), ["startoftranscript", "notimestamps"])
     assert heard == (Recognised(text, "en") if text else Miss.NOTHING)
@@ -127,6 +128,15 @@ def test_one_that_knows_english_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("config.json", None, "No such file"),
+        ("config.json", "[1]", "Input should be an object"),
+        ("config.json", {"d_model": "wide"}, "d_model Input should be a valid integer"),
+        ("config.json", {"encoder_attention_heads": -2}, "encoder_attention_heads Input should be"),
+        ("config.json", {"decoder_attention_heads": 3}, "divisible"),
+        ("config.json", {"decoder_layers": 10**6}, "decoder_layers Input should be less than"),
+        ("config.json", {"decoder_layers": 2}, "the weights lack model.decoder.layers.1"),
+        ("config.json", {"max_target_positions": 9}, "max_target_positions Input should be"),
+        ("config.json", {"vocab_size": 7}, "mismatch"),
         ("generation_config.json", "", "Invalid JSON"),
         ("generation_config.json", "{}", "decoder_start_token_id Field required"),
         ("generation_config.json", {"lang_to_id": {}}, "names no tokens of languages and tasks"),
@@ -151,19 +161,29 @@ def test_files_beside_the_weights_that_are_damaged_or_missing_are_refused(
     with pytest.raises(
         UserError, match=rf"is no Whisper with its decoder \(.*{message}"
     ) as refused:
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     assert "\n" not in str(refused.value)
+
+
+def test_what_else_stands_in_the_configuration_does_not_matter(tmp_path: Path) -> None:
+    small_whisper(tmp_path, several=True)
+    expected = RECOGNISERS.load(ModelChoice("whisper", tmp_path)).recognise(noise(1), "en")
+    config = json.loads((tmp_path / "config.json").read_text())
+    nonsense = {"dropout": -2, "activation_dropout": 7, "pad_token_id": 10**6, "use_cache": "x"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, **nonsense, "dtype": "x"}))
+    again = RECOGNISERS.load(ModelChoice("whisper", tmp_path)).recognise(noise(1), "en")
+    assert again == expected
 
 
 def test_unusable_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no generation_config\.json"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     small_whisper(tmp_path, several=True)
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["model.decoder.layer_norm.bias"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lack model\.decoder\.layer_norm\.bias"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match="is no Whisper with its decoder"):
-        RECOGNISERS.load("whisper", tmp_path)
+        RECOGNISERS.load(ModelChoice("whisper", tmp_path))

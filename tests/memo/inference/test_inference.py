@@ -245,6 +245,23 @@ def test_encoders_other_than_the_models_are_refused(
         load_extractor(using(load(exported), modality, encoder), given, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("face", GivenEncoders(face=Given(weights=Path("w")))),
+        ("speech", GivenEncoders(speech=Given(weights=Path("w")))),
+        ("detector", GivenEncoders(detector_weights=Path("w"))),
+    ],
+)
+def test_weights_of_a_modality_that_the_task_does_not_use_are_refused(
+    exported: Path, tmp_path: Path, option: str, given: GivenEncoders
+) -> None:
+    model = load(exported)
+    model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
+    with pytest.raises(UserError, match=f"^--{option}-weights: the model uses text; leave it out"):
+        load_extractor(model, given, tmp_path)
+
+
 def test_code_that_a_models_file_names_is_run_only_if_the_user_names_it_too(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

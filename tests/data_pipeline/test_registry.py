@@ -1,4 +1,4 @@
-"""Encoders by name: where their weights are looked for, and what is refused."""
+"""Models by name: where their weights are looked for, and what is refused."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 from data_pipeline.errors import UserError
 from data_pipeline.features.denseface import SHIPPED
 from data_pipeline.features.device import CPU
-from data_pipeline.features.encoders import EncoderChoice
 from data_pipeline.features.face_encoder import FACE
 from data_pipeline.features.speech import SPEECH
+from data_pipeline.registry import ModelChoice
 
 FOLDERS = {
     "hubert": "hubert-base",
@@ -19,7 +19,7 @@ FOLDERS = {
 
 
 def find_speech(name: str, source: Path, weights: Path | None = None) -> Path | None:
-    return SPEECH.find(EncoderChoice(name, weights), source).weights
+    return SPEECH.find(ModelChoice(name, weights), source).weights
 
 
 def test_every_encoder_is_known() -> None:
@@ -58,9 +58,9 @@ def test_what_has_no_folder_is_not_looked_for(tmp_path: Path) -> None:
     assert find_speech("log-mel", tmp_path) is None
     with pytest.raises(UserError, match="--speech-weights: log-mel has no weights"):
         find_speech("log-mel", tmp_path, tmp_path)
-    assert FACE.find(EncoderChoice("denseface"), tmp_path).weights == SHIPPED
+    assert FACE.find(ModelChoice("denseface"), tmp_path).weights == SHIPPED
     with pytest.raises(UserError, match="--face timm:resnet18 needs --face-weights"):
-        FACE.find(EncoderChoice("timm:resnet18"), tmp_path)
+        FACE.find(ModelChoice("timm:resnet18"), tmp_path)
     assert find_speech("one.of:MyOwn", tmp_path) is None
     assert find_speech("one.of:MyOwn", tmp_path, tmp_path / "w") == tmp_path / "w"
 
@@ -69,16 +69,16 @@ def test_what_has_no_folder_is_not_looked_for(tmp_path: Path) -> None:
 def test_unknown_encoders_are_named_with_the_known_ones(name: str) -> None:
     for registry, known in ((SPEECH, "hubert, log-mel, wav2vec2, whisper"), (FACE, "denseface")):
         with pytest.raises(UserError, match=f"no encoder '{name}'; known are {known}"):
-            registry.find(EncoderChoice(name), Path("c.tar"))
+            registry.find(ModelChoice(name), Path("c.tar"))
         with pytest.raises(UserError, match=f"no encoder '{name}'; known are {known}"):
-            registry.load(EncoderChoice(name), CPU)
+            registry.load(ModelChoice(name), CPU)
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no weights of whisper at .*absent; .* --speech-weights"):
-        SPEECH.load(EncoderChoice("whisper", tmp_path / "absent"), CPU)
+        SPEECH.load(ModelChoice("whisper", tmp_path / "absent"), CPU)
     with pytest.raises(UserError, match=r"no weights of timm:x at .*absent; .* --face-weights"):
-        FACE.load(EncoderChoice("timm:x", tmp_path / "absent"), CPU)
+        FACE.load(ModelChoice("timm:x", tmp_path / "absent"), CPU)
 
 
 def test_two_encoders_of_one_name_are_refused() -> None:

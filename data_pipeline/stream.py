@@ -6,7 +6,6 @@ too: then processes do all that follows the plan (`BatchMaker.workers`), to the 
 """
 
 import logging
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from data_pipeline.clip import BadSampleError, Clip
@@ -337,7 +337,7 @@ def _plans(
         maker.activity.begins("planning a step")
         visits, lengths, share = take(maker, order, first, size)
         state = state.advance(len(visits.samples), total)
-        digest = zlib.crc32(np.concatenate([visits.samples, lengths]).tobytes()) & DIGEST
+        digest = crc32(np.concatenate([visits.samples, lengths]).tobytes()) & DIGEST
         yield _Plan(visits, share, state, digest)
 
 

@@ -1,6 +1,5 @@
 """`memo data check` and `memo data info`: is a dataset whole, and what does it hold."""
 
-import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from data_pipeline.clip import (
@@ -190,7 +190,7 @@ def _sample_faults(
     """Everything that is wrong with what a sample's members hold."""
     members = sample.members(memoryview(content))
     for suffix, one in members.items():
-        if crcs.get(suffix) and zlib.crc32(one) != crcs[suffix]:
+        if crcs.get(suffix) and crc32(one) != crcs[suffix]:
             yield BadSampleError(suffix, CHANGED, Fault.CHANGED)
     if not sample.flaws:
         for suffix, crc in crcs.items():

@@ -19,13 +19,13 @@ An index file is, all numbers little-endian:
 import hashlib
 import os
 import sys
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from isal.isal_zlib import crc32
 from numpy.typing import NDArray
 
 from data_pipeline.clip import (
@@ -249,7 +249,7 @@ def with_checksums(index: ShardIndex, content: Content) -> ShardIndex:
         places = zip(MEMBERS, starts.tolist(), sizes.tolist(), strict=True)
         members = {name: tar[at : at + size] for name, at, size in places if at >= 0}
         if _is_sound(members):
-            crcs[row] = [zlib.crc32(members.get(name, b"")) for name in MEMBERS]
+            crcs[row] = [crc32(members.get(name, b"")) for name in MEMBERS]
     return replace(index, crcs=crcs)
 
 

@@ -1,13 +1,14 @@
 """`memo data repair`: what can be saved of a damaged dataset, as a new one."""
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from isal.isal_zlib import crc32
 
 from data_pipeline.clip import (
     JSON,
@@ -280,9 +281,7 @@ def _find_known(
         if at < 0:
             continue
         right = [
-            one
-            for one in (tar[at : at + size], stepped.get(name))
-            if one and zlib.crc32(one) == crc
+            one for one in (tar[at : at + size], stepped.get(name)) if one and crc32(one) == crc
         ]
         if right:
             members[name] = right[0]

@@ -1,11 +1,12 @@
 """An open shard: clips by their row, from a memory map of the tar or from ranges of its bytes."""
 
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
+
+from isal.isal_zlib import crc32
 
 from data_pipeline.clip import (
     JSON,
@@ -108,7 +109,7 @@ class Shard(ABC):
             if len(content) != sizes[column]:
                 raise BadSampleError(name, CUT_OFF, Fault.LOST)
             crc = crcs[column]
-            if crc and zlib.crc32(content) != crc:
+            if crc and crc32(content) != crc:
                 raise BadSampleError(name, CHANGED, Fault.CHANGED)
             unchanged = unchanged and crc > 0
         return clip_from_members(index.keys[row], members, unchanged)

@@ -1,16 +1,11 @@
 """A clip's text and rows as the model takes them: cut to the limits, of the right width."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.dlpack import from_dlpack
 
 from data_pipeline.clip import BadSampleError
 from memo.tokenizer import Tokenizer
 from memo.tokenizer.base import TokenizedText
-
-PIECE = 30_000
-"""Numbers that torch converts in the thread that asks for it: fewer than its grain of 32,768."""
 
 
 def cut_text(tokenizer: Tokenizer, text: str | None, limit: int) -> TokenizedText:
@@ -33,8 +28,8 @@ def _whole_words(words: NDArray[np.int64], limit: int) -> int:
 
 def cut_rows(
     member: str, rows: NDArray[np.float16] | None, limit: int, dim: int
-) -> NDArray[np.float32]:
-    """The first rows, as float32; (0, dim) if there are none.
+) -> NDArray[np.float16]:
+    """The first rows; (0, dim) if there are none.
 
     Args:
         member: suffix of the member that holds them, for messages.
@@ -46,24 +41,7 @@ def cut_rows(
         BadSampleError: rows of another size than the model's.
     """
     if rows is None:
-        return np.zeros((0, dim), dtype=np.float32)
+        return np.zeros((0, dim), dtype=np.float16)
     if rows.shape[1] != dim:
         raise BadSampleError(member, f"has rows of {rows.shape[1]}, not of {dim}")
-    return to_float32(rows[:limit])
-
-
-def to_float32(rows: NDArray[np.float16]) -> NDArray[np.float32]:
-    """The same numbers in four bytes each.
-
-    NumPy takes five to ten times as long for it as torch, which may look at what is not to be
-    written to by way of DLPack. A piece is too small for torch to share it out among threads.
-
-    Args:
-        rows: of any shape, in C order.
-    """
-    numbers = rows.reshape(-1)
-    result = np.empty(numbers.shape, dtype=np.float32)
-    for start in range(0, len(numbers), PIECE):
-        piece = slice(start, start + PIECE)
-        torch.from_numpy(result[piece]).copy_(from_dlpack(numbers[piece]))
-    return result.reshape(rows.shape)
+    return rows[:limit]

@@ -171,7 +171,7 @@ def _beside(values: NDArray[np.generic]) -> Targets:
     return Targets(np.zeros(len(values), dtype=np.int64), values)
 
 
-_NO_ROWS = np.zeros((0, 0), np.float32)
+_NO_ROWS = np.zeros((0, 0), np.float16)
 
 
 def _example(
@@ -179,8 +179,8 @@ def _example(
     key: str,
     text: NDArray[np.int64],
     beside: Mapping[str, Targets],
-    face: NDArray[np.float32] = _NO_ROWS,
-    speech: NDArray[np.float32] = _NO_ROWS,
+    face: NDArray[np.float16] = _NO_ROWS,
+    speech: NDArray[np.float16] = _NO_ROWS,
 ) -> Example:
     return Example(
         sample=sample,

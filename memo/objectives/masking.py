@@ -74,10 +74,10 @@ class MaskedClip:
         text_targets: int64 (L,), the same before masking.
         words: int64 (L,), the whole word that each piece belongs to; -1 at [CLS] and [SEP].
         text_masked: bool (L,), pieces to predict.
-        face: float32 (F, D_face); F = 0 without a face track.
+        face: float16 (F, D_face), as stored; F = 0 without a face track.
         expression: float32 (F, K), class posteriors as stored; zeros where unknown.
         face_masked: bool (F,), rows hidden and to predict.
-        speech: float32 (A, D_speech); A = 0 without speech.
+        speech: float16 (A, D_speech), as stored; A = 0 without speech.
         speech_masked: bool (A,).
     """
 
@@ -88,10 +88,10 @@ class MaskedClip:
     text_targets: NDArray[np.int64]
     words: NDArray[np.int64]
     text_masked: NDArray[np.bool_]
-    face: NDArray[np.float32]
+    face: NDArray[np.float16]
     expression: NDArray[np.float32]
     face_masked: NDArray[np.bool_]
-    speech: NDArray[np.float32]
+    speech: NDArray[np.float16]
     speech_masked: NDArray[np.bool_]
 
     @property
@@ -162,7 +162,7 @@ def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
-def seen(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+def seen(rows: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     """Which rows (T, D) are not all zero, i.e. were observed: bool (T,)."""
     observed: NDArray[np.bool_] = rows[:, 0] != 0
     if not observed.all():  # nearly every row is told by its first number

@@ -30,6 +30,6 @@ class SpanMAFR(SpanRegression):
         """The speech embedder."""
         return backbone.speech
 
-    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """Speech rows and which are hidden."""
         return masked.speech, masked.speech_masked

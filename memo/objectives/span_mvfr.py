@@ -30,6 +30,6 @@ class SpanMVFR(SpanRegression):
         """The face embedder."""
         return backbone.face
 
-    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """Face rows and which are hidden."""
         return masked.face, masked.face_masked

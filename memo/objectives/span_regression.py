@@ -52,7 +52,7 @@ class SpanRegression(Objective):
         """The modality's embedder."""
 
     @abstractmethod
-    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def track(self, masked: MaskedClip) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
         """The modality's rows (T, D_feature) and which of them are hidden (T,)."""
 
     def target_spec(self) -> TargetSpec:
@@ -64,7 +64,9 @@ class SpanRegression(Objective):
         if masked.hidden != self.modality:
             return None
         rows, hidden = self.track(masked)
-        return Targets(positions=masked.positions(self.modality), values=rows[hidden])
+        return Targets(
+            positions=masked.positions(self.modality), values=rows[hidden].astype(np.float32)
+        )
 
     def scores(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> PositionScores:
         """Mean squared error and 1 - error of each row; see the base class."""
@@ -82,7 +84,7 @@ class SpanRegression(Objective):
         """
         track, hidden = self.track(masked)
         embedder = self.embedder(backbone)
-        on_device = torch.from_numpy(track).to(embedder.projection.weight.device)
+        on_device = torch.from_numpy(track.astype(np.float32)).to(embedder.projection.weight.device)
         rows = embedder.normalise(on_device).float().cpu().numpy()  # (T, D_feature)
         known = seen(track) & ~hidden
         wanted = np.flatnonzero(hidden)

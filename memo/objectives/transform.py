@@ -120,7 +120,8 @@ class PretrainTransform:
         classes = self._sizes.face_classes
         expression = np.zeros((len(face), classes), dtype=np.float32)
         if clip.expression is not None:
-            expression = cut_rows(EXPRESSION, clip.expression, len(face), classes)
+            rows = cut_rows(EXPRESSION, clip.expression, len(face), classes)
+            expression = rows.astype(np.float32)
         speech = cut_rows(SPEECH, clip.speech, self._limits.speech, self._sizes.speech_dim)
         return MaskedClip(
             sample=sample,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec, join_texts, pack
+from data_pipeline.packing import PIECE, Example, PackedBatch, Targets, TargetSpec, join_texts, pack
 
 FACE_DIM, SPEECH_DIM = 2, 3
 SPECS = {
@@ -30,9 +31,9 @@ def _example(rng: np.random.Generator, number: int, size: tuple[int, int, int]) 
         sample=100 + number,
         key=f"k{number}",
         text_ids=rng.integers(0, 1000, text),
-        face=rng.normal(size=(face, FACE_DIM)).astype(np.float32),
+        face=rng.normal(size=(face, FACE_DIM)).astype(np.float16),
         face_masked=rng.random(face) < 0.5,
-        speech=rng.normal(size=(speech, SPEECH_DIM)).astype(np.float32),
+        speech=rng.normal(size=(speech, SPEECH_DIM)).astype(np.float16),
         speech_masked=rng.random(speech) < 0.5,
         targets=targets,
     )
@@ -131,3 +132,23 @@ def test_joined_texts_are_those_packed_at_once(lengths: list[list[int]]) -> None
     assert (joined.seqlens, joined.keys) == (whole.seqlens, whole.keys)
     for name in ("text_ids", "text_positions", "order", "cu_seqlens", "samples", "face"):
         torch.testing.assert_close(getattr(joined, name), getattr(whole, name))
+
+
+def _rows_alone(face: NDArray[np.float16]) -> Example:
+    nothing = np.zeros(0, dtype=np.int64)
+    unseen = np.zeros((0, SPEECH_DIM), dtype=np.float16)
+    masked, none = np.zeros(len(face), dtype=bool), np.zeros(0, dtype=bool)
+    return Example(0, "k", nothing, face, masked, unseen, none, {})
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_become_what_numpy_makes_of_them() -> None:
+    """Every number of two bytes, in more than one piece, out of memory not to be written to."""
+    content = np.arange(2**16, dtype=np.uint16).tobytes()
+    every = np.frombuffer(content, np.float16).reshape(256, 256)
+    assert every.size > 2 * PIECE
+    batch = pack([_rows_alone(every[:100]), _rows_alone(every[100:])], {}, 256, SPEECH_DIM)
+    assert batch.face.dtype == torch.float32
+    np.testing.assert_array_equal(batch.face.numpy(), every.astype(np.float32))
+    batch.face.add_(1)
+    assert every.tobytes() == content

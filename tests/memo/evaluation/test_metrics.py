@@ -15,7 +15,7 @@ from memo.objectives.masking import MaskedClip
 
 
 def _text(sample: int, words: list[int], targets: list[int], masked: list[int]) -> MaskedClip:
-    nothing = np.zeros((0, 4), dtype=np.float32)
+    nothing = np.zeros((0, 4), dtype=np.float16)
     ids = np.array(targets)
     return MaskedClip(
         sample=sample,
@@ -26,7 +26,7 @@ def _text(sample: int, words: list[int], targets: list[int], masked: list[int]) 
         words=np.array(words),
         text_masked=np.isin(np.arange(len(ids)), masked),
         face=nothing,
-        expression=nothing,
+        expression=nothing.astype(np.float32),
         face_masked=np.zeros(0, dtype=bool),
         speech=nothing,
         speech_masked=np.zeros(0, dtype=bool),
@@ -78,7 +78,7 @@ def test_rows_are_averaged_beside_the_baselines_at_the_same_rows(spec: ModelSpec
     backbone = MemoBert(spec)  # statistics: mean 0, variance 1
     objective = build_objectives({"span_mvfr": ObjectiveSettings()}, spec)["span_mvfr"]
     assert isinstance(objective, Objective)
-    face = np.array([[1, 1], [3, 1], [2, 5], [4, 1]], dtype=np.float32)
+    face = np.array([[1, 1], [3, 1], [2, 5], [4, 1]], dtype=np.float16)
     clip = replace(
         _text(0, [], [], []),
         hidden="face",

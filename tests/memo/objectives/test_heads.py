@@ -38,10 +38,10 @@ def build(spec: ModelSpec) -> Callable[[str], Objective]:
 def clip(spec: ModelSpec) -> MaskedClip:
     """[CLS] a b [SEP], six frames of which one was not seen, five speech rows."""
     rng = np.random.default_rng(0)
-    face = rng.normal(size=(6, spec.face_dim)).astype(np.float32)
+    face = rng.normal(size=(6, spec.face_dim)).astype(np.float16)
     expression = rng.dirichlet(np.ones(spec.face_classes), 6).astype(np.float16)
     face[1] = expression[1] = 0
-    speech = rng.normal(size=(5, spec.speech_dim)).astype(np.float32)
+    speech = rng.normal(size=(5, spec.speech_dim)).astype(np.float16)
     return MaskedClip(
         sample=3,
         key="clip",

@@ -157,10 +157,10 @@ def _clip(hidden: Modality, *, shows_part: bool) -> MaskedClip:
         text_targets=ids,
         words=words,
         text_masked=np.concatenate([[False], masks["text"], [False]]),
-        face=rows,
+        face=rows.astype(np.float16),
         expression=rows,
         face_masked=masks["face"],
-        speech=rows,
+        speech=rows.astype(np.float16),
         speech_masked=masks["speech"],
     )
 

@@ -55,7 +55,7 @@ class Resources:
         """As sbatch wants them.
 
         Raises:
-            UserError: no number of GPUs, or an option that does not begin with dashes.
+            UserError: no number of GPUs, more processes than GPUs, or an option without dashes.
         """
         found = re.fullmatch(r"(?:[\w.-]+:)?(\d+)", self.gpus_per_node)
         if not found:
@@ -64,7 +64,10 @@ class Resources:
         yield f"--nodes={self.nodes}"
         if gpus:
             yield f"--gpus-per-node={self.gpus_per_node}"
-        yield f"--ntasks-per-node={self.ntasks_per_node or max(gpus, 1)}"
+        tasks = self.ntasks_per_node or max(gpus, 1)
+        if tasks > gpus > 0:
+            raise UserError(f"--ntasks-per-node {tasks}: {gpus} GPUs a node; a process has one")
+        yield f"--ntasks-per-node={tasks}"
         for one in self.more:
             if not one.startswith("-"):
                 raise UserError(f"--sbatch {one}: write an option of sbatch, e.g. --account=a")

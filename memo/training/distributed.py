@@ -3,9 +3,10 @@
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import NoReturn, TypeVar
 
 import torch
@@ -14,9 +15,14 @@ from torch import Tensor
 
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.stream import Placement
+from memo.config import Distribution
 from memo.training.accelerator import deepspeed
 
 T = TypeVar("T")
+
+HANG_S = Distribution().hang_s
+PATIENCE_S = 300.0
+"""Ranks wait for one another so much longer than any of them may hang."""
 
 
 def _told_nobody(what: str) -> None:
@@ -96,7 +102,7 @@ class Ranks:
             raise AgreedError(failed[0])
 
 
-def join(threads: int | None) -> Ranks:
+def join(threads: int | None, hang_s: float = HANG_S) -> Ranks:
     """Join the other processes of the run.
 
     Started by `deepspeed`, `torchrun` or `srun`, the environment says who this is; started by
@@ -104,17 +110,46 @@ def join(threads: int | None) -> Ranks:
 
     Args:
         threads: CPU threads of this process; None divides the cores among those of this node.
+        hang_s: how long a rank may be at one thing; what waits for it waits longer, so that the
+            one that hangs is told of, and not those that wait.
+
+    Raises:
+        AgreedError: two processes have the same GPU.
     """
     describe_process(os.environ)
-    torch.set_num_threads(threads or _share_of_cores(os.environ))
+    torch.set_num_threads(threads or share_of_cores(os.environ))
     # Gradients that fade over a text's words become numbers for which a CPU takes 20 times as long.
     torch.set_flush_denormal(True)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", choose_gpu(os.environ, torch.cuda.device_count()))
         torch.cuda.set_device(device)
-    deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False)
-    return Ranks(dist.get_rank(), dist.get_world_size(), device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    patience = timedelta(seconds=hang_s + PATIENCE_S)
+    deepspeed.init_distributed(backend, verbose=False, timeout=patience)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), device)
+    if device.type == "cuda":
+        gpu = str(torch.cuda.get_device_properties(device).uuid)
+        refuse_shared_gpus(ranks.gather((socket.gethostname(), gpu)))
+    return ranks
+
+
+def refuse_shared_gpus(places: Sequence[tuple[str, str]]) -> None:
+    """Each process must have a GPU of its own.
+
+    Args:
+        places: of each rank its host, and its GPU there.
+
+    Raises:
+        AgreedError: names two that share one.
+    """
+    for rank, place in enumerate(places):
+        first = places.index(place)
+        if first != rank:
+            raise AgreedError(
+                f"ranks {first} and {rank} on {place[0]} have the same GPU; start as many "
+                "processes as there are GPUs, e.g. --ntasks-per-node as --gpus-per-node"
+            )
 
 
 def choose_gpu(environment: MutableMapping[str, str], visible: int) -> int:
@@ -181,9 +216,24 @@ def _free_port() -> int:
     return port
 
 
-def _share_of_cores(environment: MutableMapping[str, str]) -> int:
-    """Cores that this process may use, divided among the processes of the node."""
-    return max(len(os.sched_getaffinity(0)) // processes_here(environment), 1)
+def share_of_cores(environment: MutableMapping[str, str]) -> int:
+    """Cores that this process may use; divided among those of the node if they are for all."""
+    cores = len(os.sched_getaffinity(0))
+    own = environment.get("SLURM_CPUS_PER_TASK") if _is_task_of_srun(environment) else None
+    if own is not None:
+        return min(cores, int(own))
+    if _is_task_of_srun(environment) and cores < int(environment.get("SLURM_CPUS_ON_NODE", "0")):
+        return cores  # bound to its own
+    return max(cores // processes_here(environment), 1)
+
+
+def _is_task_of_srun(environment: MutableMapping[str, str]) -> bool:
+    """Whether this rank is a task of Slurm's, and not one of several that a launcher has begun."""
+    names = {"SLURM_PROCID": "RANK", "SLURM_STEP_NUM_TASKS": "WORLD_SIZE"}
+    return all(
+        slurm in environment and environment[slurm] == environment[torch_name]
+        for slurm, torch_name in names.items()
+    )
 
 
 def processes_here(environment: MutableMapping[str, str]) -> int:

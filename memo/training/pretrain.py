@@ -52,7 +52,7 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
     Raises:
         UserError: something that the user can mend, the same on every rank.
     """
-    ranks = join(config.threads)
+    ranks = join(config.threads, config.distribution.hang_s)
     refuse_different(ranks, launch_facts(config))
     with ExitStack() as lock:
         return _pretrain(set_up(config, resume, ranks, lock))

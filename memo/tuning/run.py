@@ -58,8 +58,9 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
         UserError: see `finetune`; of any of them before the first begins.
     """
     states = SharedStates()
+    threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
     with (
-        watched(join(configs[0].threads), configs[0].distribution.hang_s) as ranks,
+        watched(join(threads, hang_s), hang_s) as ranks,
         StopSignals() as signals,
     ):
         for config in configs if len(configs) > 1 else ():  # the last may be hours away

@@ -25,7 +25,7 @@ from tests.memo.training.small_run import (
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 STEPS = 40
-TWO_NODES = {"NODES": "2", "GPUS": "1"}
+TWO_NODES = {"NODES": "2", "GPUS": "1", "CORES": "1"}
 
 
 @pytest.fixture(scope="module")

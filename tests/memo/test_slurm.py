@@ -191,8 +191,8 @@ def run_script(stubs: Stubs, text: str, **slurm: str) -> int:
     return ended.returncode
 
 
-def requeued(stubs: Stubs) -> bool:
-    return stubs.calls[-3:] == ["scontrol", "requeue", "12"]
+def requeued(stubs: Stubs, job: str = "12") -> bool:
+    return stubs.calls[-3:] == ["scontrol", "requeue", job]
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,8 @@ def requeued(stubs: Stubs) -> bool:
         ("pretrain", 0, "2026-01-01", False),
         ("pretrain", 85, "None", True),
         ("pretrain", 1, "None", False),
+        ("pretrain", 138, "None", True),
+        ("finetune", 138, "None", True),
         ("pretrain", 143, "None", False),
         ("pretrain", 143, "2026-01-01", True),
         ("finetune", 0, "2026-01-01", False),
@@ -222,6 +224,38 @@ def test_what_goes_back_to_the_queue(
     text = text.split("#!/usr/bin/env bash")[1]  # of the two jobs the first
     assert run_script(stubs, text) == (0 if again else status)
     assert requeued(stubs) == again
+
+
+def test_a_rank_that_never_gets_to_listen_is_given_up(stubs: Stubs) -> None:
+    stubs.add("srun", "exit 138")
+    stubs.add("scontrol", "echo PreemptTime=None")
+    assert run_script(stubs, render(submission()), SLURM_RESTART_COUNT="20") == 138
+    assert not requeued(stubs)
+
+
+def test_a_task_of_an_array_is_requeued_alone(stubs: Stubs, tuning: Submission) -> None:
+    """The last one has the number of the whole array."""
+    stubs.add("srun", "exit 85")
+    stubs.add("scontrol", "")
+    task = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "4"}
+    assert run_script(stubs, render(tuning).split("#!/usr/bin/env bash")[1], **task) == 0
+    assert requeued(stubs, "12_4")
+    (stubs.folder / "calls").unlink()
+    stubs.add("srun", "kill -USR1 $PPID; sleep 5")
+    assert run_build(stubs, "8 grid --source grid --out out", **task) == 0
+    assert requeued(stubs, "12_4")
+
+
+@pytest.mark.parametrize("script", ["pretrain", "finetune", "build_shards"])
+@pytest.mark.parametrize("cores", ["", "6"])
+def test_cores_are_those_that_were_asked_for(script: str, cores: str, stubs: Stubs) -> None:
+    """Without a number Slurm decides: it may know better, e.g. by --cpus-per-gpu."""
+    stubs.add("srun", 'echo "cores ${SRUN_CPUS_PER_TASK-unset}" >> "$(dirname "$0")/calls"')
+    text = (ROOT / "launch" / "slurm" / f"{script}.sbatch").read_text()
+    asked = {"SLURM_CPUS_PER_TASK": cores} if cores else {}
+    words = "merge a --out b" if script == "build_shards" else ""
+    assert run_script(stubs, f"set -- {words}\n{text}", MEMO_CODE=str(ROOT), **asked) == 0
+    assert stubs.calls[-1] == f"cores {cores or 'unset'}"
 
 
 def word_after(words: Sequence[str], first: str) -> list[str]:
@@ -384,7 +418,8 @@ def test_a_container_runs_the_same_command(stubs: Stubs) -> None:
     stubs.add("apptainer", "")
     assert run_script(stubs, render(submission(container=Path("memo.sif")))) == 0
     code = Path("a run", "slurm", "1", "code").absolute()
-    bound = ["exec", "--nv", "--bind", str(code), "--pwd", str(Path.cwd())]
+    folders = f"{code},{code.parents[2]},{Path.cwd()}"
+    bound = ["exec", "--nv", "--bind", folders, "--pwd", str(Path.cwd())]
     config = f"--config={code.parent / 'config.yaml'}"
     python = ["python", str(code / "launch" / "pretrain.py"), config, "run_dir=a run"]
     image = str(Path("memo.sif").absolute())

@@ -15,7 +15,14 @@ import torch
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.shards.reader import open_dataset
 from memo.config import Optimizer
-from memo.training.distributed import Ranks, choose_gpu, describe_process, join
+from memo.training.distributed import (
+    Ranks,
+    choose_gpu,
+    describe_process,
+    join,
+    refuse_shared_gpus,
+    share_of_cores,
+)
 from memo.training.optimizer import learning_rate
 from memo.training.pretrain import pretrain
 from memo.training.signals import REQUEUE
@@ -93,6 +100,53 @@ def test_a_gpu_is_chosen_among_those_in_sight() -> None:
     assert second == {"LOCAL_RANK": "0"}
     with pytest.raises(UserError, match="process 2 of this node has no GPU: there are 2"):
         choose_gpu({"LOCAL_RANK": "2"}, visible=2)
+
+
+def test_two_ranks_have_two_gpus() -> None:
+    refuse_shared_gpus([("a", "GPU-1"), ("a", "GPU-2"), ("b", "GPU-1")])
+    with pytest.raises(AgreedError, match="ranks 1 and 3 on a have the same GPU"):
+        refuse_shared_gpus([("a", "GPU-1"), ("a", "GPU-2"), ("b", "GPU-2"), ("a", "GPU-2")])
+
+
+@pytest.mark.parametrize(
+    ("cores", "slurm", "threads"),
+    [
+        (32, {}, 8),  # nobody has bound anything
+        (32, {"SLURM_CPUS_ON_NODE": "32"}, 8),
+        (8, {"SLURM_CPUS_ON_NODE": "32"}, 8),  # bound to its own
+        (8, {"SLURM_CPUS_PER_TASK": "8"}, 8),
+        (32, {"SLURM_CPUS_PER_TASK": "6"}, 6),
+    ],
+)
+def test_cores_that_are_a_tasks_own_are_not_divided_again(
+    cores: int, slurm: dict[str, str], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert share_of_cores(dict(described(**SLURM | slurm))) == threads
+
+
+def test_cores_of_a_launcher_that_slurm_has_started_are_divided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    one = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_CPUS_PER_TASK": "16"}
+    torchrun = {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
+    assert share_of_cores(one | torchrun) == 4
+
+
+def test_ranks_wait_longer_for_one_another_than_one_may_hang(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else those that wait for it would say that they have failed, and not the one that hangs."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "memo.training.distributed.deepspeed.init_distributed",
+        lambda _, **settings: told.update(settings),
+    )
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    join(1, hang_s=5000)
+    assert told["timeout"].total_seconds() >= 5060
 
 
 def test_a_batch_script_itself_is_alone() -> None:

@@ -3,11 +3,11 @@
     python -m benchmarks.chaos --kills 50 --out runs/chaos
 
 Two ranks under `torchrun` train the demo job (`--config` and settings take another). Each time one
-of them, or both and the launcher, are killed with SIGKILL: after a random time since the start, or
-while a checkpoint is being written. Where one is killed, all must have ended within a minute.
-After each kill the latest checkpoint must be whole. A run that is done is compared with one that
-nobody disturbed: its final tensors byte by byte, its log row by row. If kills are left, another run
-begins.
+of them, or both and the launcher, are killed with SIGKILL: a random time after the first step, a
+fifth of them after the start itself, two fifths while a checkpoint is being written. Where one is
+killed, all must have ended within a minute. After each kill the latest checkpoint must be whole. A
+run that is done is compared with one that nobody disturbed: its final tensors byte by byte, its log
+row by row. If kills are left, another run begins.
 """
 
 import argparse
@@ -24,8 +24,10 @@ import numpy as np
 
 from benchmarks.jobs import DEMO, RANKS, Job, children, disturb_often
 
-LONGEST_S = 30.0
-"""A kill comes so long after the start at the latest."""
+LONGEST_S = 10.0
+"""A kill comes so long after the first logged step at the latest."""
+BEFORE = 0.2
+"""Share of the kills that come so long after the start itself."""
 BOUND_S = 60.0
 """A run that has lost a rank must have ended by then."""
 WHILE_WRITING = 0.4
@@ -36,13 +38,17 @@ def disturb(job: Job, draw: np.random.Generator) -> dict[str, Any] | None:
     """Start the job and kill it some time later; what happened, or None if it was done before."""
     launcher = job.start()
     writing = bool(draw.random() < WHILE_WRITING)
+    early = not writing and bool(draw.random() < BEFORE / (1 - WHILE_WRITING))
     wait_s = float(draw.uniform(0, LONGEST_S))
-    begin = time.monotonic()
+    began = time.monotonic() if early else None
     while not job.done(launcher):
-        past = time.monotonic() - begin
+        if began is None and job.last_row() is not None:
+            began = time.monotonic()
+        past = time.monotonic() - began if began is not None else -1.0
         if past > wait_s / 2 and job.is_writing() if writing else past > wait_s:
             which = int(draw.integers(RANKS + 1))
-            return {"while writing": writing, **kill(launcher, which)}
+            trains = job.last_row() is not None
+            return {"while writing": writing, "in training": trains, **kill(launcher, which)}
         time.sleep(0.001)
     return None
 
@@ -85,6 +91,10 @@ def main() -> None:
     result = {
         "kills": len(disturbed.events),
         "of all ranks": sum(one["killed"] == RANKS for one in disturbed.events),
+        "of all ranks, in training": sum(
+            one["killed"] == RANKS and one["in training"] for one in disturbed.events
+        ),
+        "in training": sum(one["in training"] for one in disturbed.events),
         "while a checkpoint was written": sum(one["while writing"] for one in disturbed.events),
         "runs": disturbed.runs,
         "runs that differ": disturbed.changed,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,23 @@ class Job:
     Args:
         folder: of the run.
         settings: of the command.
+
+    Attributes:
+        begun: when it was started last, as `time.time` has it.
     """
 
     def __init__(self, folder: Path, settings: Sequence[str]) -> None:
         self.folder = folder
         self.log = folder.with_suffix(".log")
         self._settings = settings
+        self.begun = 0.0
 
     def start(self) -> subprocess.Popen[bytes]:
         """The launcher, which leads a session of its own."""
         script = str(ROOT / "launch" / "pretrain.py")
         settings = [*self._settings, f"run_dir={self.folder}", "threads=1"]
         command = [*torchrun(RANKS), script, *settings]
+        self.begun = time.time()
         with self.log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
@@ -55,8 +61,22 @@ class Job:
         return launcher.returncode == 0
 
     def is_writing(self) -> bool:
-        """Whether a checkpoint is being written at this moment."""
-        return any((self.folder / "checkpoints").glob("*.tmp"))
+        """Whether a checkpoint is being written at this moment; not what an earlier start left."""
+        with suppress(FileNotFoundError):  # it is whole by now
+            parts = (self.folder / "checkpoints").glob("*.tmp")
+            return any(one.stat().st_mtime > self.begun for one in parts)
+        return False
+
+    def last_row(self) -> dict[str, Any] | None:
+        """Of the log, if anything was written into it since the start."""
+        log = self.folder / "metrics.jsonl"
+        if not log.exists() or log.stat().st_mtime < self.begun:
+            return None
+        with log.open("rb") as file:
+            file.seek(max(log.stat().st_size - 4096, 0))
+            *_, line, rest = (b"\n" + file.read()).split(b"\n")
+        row: dict[str, Any] | None = json.loads(line) if line and not rest else None
+        return row
 
 
 @dataclass(frozen=True)

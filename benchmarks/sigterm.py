@@ -78,9 +78,8 @@ def disturb(job: Job, moment: str, target: str, draw: np.random.Generator) -> di
     """Start the job and signal it at such a moment; None if it was done before."""
     launcher = job.start()
     first_s, wait_s = None, float(draw.uniform(0, LONGEST_S))
-    started = time.time()
     while not job.done(launcher):
-        row = last_row(job, started)
+        row = job.last_row()
         now = time.monotonic()
         if row is not None and first_s is None:
             first_s = now
@@ -92,18 +91,6 @@ def disturb(job: Job, moment: str, target: str, draw: np.random.Generator) -> di
                 return None if found is None else about | found
         time.sleep(0.002)
     return None
-
-
-def last_row(job: Job, since: float) -> dict[str, Any] | None:
-    """Of the log, if anything was written into it since then."""
-    log = job.folder / "metrics.jsonl"
-    if not log.exists() or log.stat().st_mtime < since:
-        return None
-    with log.open("rb") as file:
-        file.seek(max(log.stat().st_size - 4096, 0))
-        *_, line, rest = (b"\n" + file.read()).split(b"\n")
-    row: dict[str, Any] | None = json.loads(line) if line and not rest else None
-    return row
 
 
 def leave(

@@ -1,11 +1,10 @@
-"""When the benchmark finds its moments."""
+"""When the benchmarks find their moments."""
 
 from pathlib import Path
 
 import pytest
 
 from benchmarks.jobs import Job
-from benchmarks.sigterm import last_row
 
 
 @pytest.mark.parametrize(
@@ -24,8 +23,19 @@ def test_the_last_row_of_a_log_that_is_being_written(
 ) -> None:
     (tmp_path / "metrics.jsonl").write_text(log)
     job = Job(tmp_path, [])
-    row = last_row(job, since=0.0)
+    row = job.last_row()
     assert (row and row["step"]) == step
     written = (tmp_path / "metrics.jsonl").stat().st_mtime
-    assert last_row(job, since=written + 1) is None
-    assert last_row(Job(tmp_path / "none", []), since=0.0) is None
+    job.begun = written + 1
+    assert job.last_row() is None
+    assert Job(tmp_path / "none", []).last_row() is None
+
+
+def test_what_an_earlier_start_left_of_a_checkpoint_is_not_being_written(tmp_path: Path) -> None:
+    job = Job(tmp_path, [])
+    assert not job.is_writing()
+    left = tmp_path / "checkpoints" / "step-00000010.tmp"
+    left.mkdir(parents=True)
+    assert job.is_writing()
+    job.begun = left.stat().st_mtime + 1
+    assert not job.is_writing()

@@ -36,17 +36,16 @@ def test_nothing_fails(tmp_path: Path) -> None:
 
 def test_wrong_content_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that does not look at checksums."""
-    monkeypatch.setattr("data_pipeline.shards.shard.zlib", _NoChecksums)
+    monkeypatch.setattr("data_pipeline.shards.shard.crc32", _AnyChecksum)
     tally, _ = run_cases(0, 0, tmp_path)
     assert tally.failures
 
 
-class _NoChecksums:
-    """Stands for zlib."""
+class _AnyChecksum:
+    """Equals every other."""
 
-    @staticmethod
-    def crc32(_: object) -> "_NoChecksums":
-        return _NoChecksums()
+    def __init__(self, content: object) -> None:
+        del content
 
     def __ne__(self, other: object) -> bool:
         return False

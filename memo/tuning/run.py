@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from uuid import uuid4
 
@@ -59,25 +60,20 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
     """
     states = SharedStates()
     threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
-    with (
-        watched(join(threads, hang_s), hang_s) as ranks,
-        StopSignals() as signals,
-    ):
+    with watched(join(threads, hang_s), hang_s) as ranks:
         for config in configs if len(configs) > 1 else ():  # the last may be hours away
             with ranks.together():
                 _open_checked(config, ranks, states)
         try:
             for config in configs:
-                _finetune(config, ranks, states, signals)
+                _finetune(config, ranks, states)
         except StoppedError as stopped:
             ranks.max(0)  # a launcher ends all when the first process leaves
             return status_after(stopped.signal)
     return 0
 
 
-def _finetune(
-    config: FinetuneConfig, ranks: Ranks, states: SharedStates, signals: StopSignals
-) -> None:
+def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> None:
     """The same on ranks that are watched over."""
     refuse_different(ranks, launch_facts(config))
     with ranks.together():
@@ -88,8 +84,8 @@ def _finetune(
         if ranks.first:
             _write_atomically(config.folder / ORIGIN, json.dumps(origin, indent=1))
             _write_atomically(config.folder / CONFIG, _dumped(config))
-    for fold in job.folds:
-        for seed in job.seeds:
+    with StopSignals() as signals:
+        for fold, seed in product(job.folds, job.seeds):
             _run_fold(job, ranks, fold, seed, signals)
     if ranks.first:
         _sum_up(job)

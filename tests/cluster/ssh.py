@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.cluster.slurm import NODES, SEARCHED, free_ports
 
@@ -36,58 +36,54 @@ def missing_programs() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
 
 
-class SecureShell:
-    """A context manager; `folder` has an `ssh` that needs no password between the nodes."""
+@contextmanager
+def ssh_between_nodes() -> Iterator[Path]:
+    """A folder with an `ssh` that needs no password; the server ends with it."""
+    with tempfile.TemporaryDirectory(prefix="memo-ssh-") as name:
+        folder = Path(name)
+        _configure(folder)
+        with _server(folder) as server:
+            _wait_for(server, folder)
+            try:
+                yield folder
+            finally:
+                server.terminate()
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="memo-ssh-"))
 
-    def __enter__(self) -> Self:
-        port = free_ports(1)[0]
-        for name in ("host", "user"):
-            path = str(self.folder / name)
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-        listening = "".join(f"ListenAddress {node}\n" for node in NODES)
-        server = listening + SERVER.format(port=port, folder=self.folder)
-        (self.folder / "server").write_text(server)
-        (self.folder / "client").write_text(CLIENT.format(port=port, folder=self.folder))
-        ssh = self.folder / "ssh"
-        real = shutil.which("ssh", path=SEARCHED)
-        ssh.write_text(f'#!/bin/sh\nexec {real} -F {self.folder}/client "$@"\n')
-        ssh.chmod(0o755)
-        if os.geteuid() == 0:  # where the service has never been started it is not there
-            Path("/run/sshd").mkdir(exist_ok=True)
-        sshd = shutil.which("sshd", path=SEARCHED)
-        self._daemon = subprocess.Popen(
-            [
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                str(sshd),
-                "-D",
-                "-e",
-                "-f",
-                str(self.folder / "server"),
-            ],
-            stderr=(self.folder / "said").open("wb"),
-        )
-        end = time.monotonic() + 30
-        while subprocess.run(
-            [str(ssh), NODES[1], "true"], capture_output=True, check=False
-        ).returncode:
-            if time.monotonic() > end or self._daemon.poll() is not None:
-                said = (self.folder / "said").read_text("utf8")
-                self.__exit__(None, None, None)
-                raise RuntimeError(f"sshd does not start: {said}")
-            time.sleep(0.1)
-        return self
+def _configure(folder: Path) -> None:
+    """Keys, settings of both sides, and `ssh` with its own."""
+    for key in ("host", "user"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)]
+        subprocess.run(command, check=True)
+    port = free_ports(1)[0]
+    listening = "".join(f"ListenAddress {node}\n" for node in NODES)
+    (folder / "server").write_text(listening + SERVER.format(port=port, folder=folder))
+    (folder / "client").write_text(CLIENT.format(port=port, folder=folder))
+    real = shutil.which("ssh", path=SEARCHED)
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {folder}/client "$@"\n')
+    (folder / "ssh").chmod(0o755)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._daemon.terminate()
-        self._daemon.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def _server(folder: Path) -> subprocess.Popen[bytes]:
+    """The daemon, which the kernel kills if this process dies without stopping it."""
+    if os.geteuid() == 0:  # where the service has never been started it is not there
+        Path("/run/sshd").mkdir(exist_ok=True)
+    sshd = str(shutil.which("sshd", path=SEARCHED))
+    command = ["setpriv", "--pdeathsig", "KILL", sshd, "-D", "-e", "-f", str(folder / "server")]
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(command, stderr=said)
+
+
+def _wait_for(server: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until it answers.
+
+    Raises:
+        RuntimeError: it has ended, or is silent for too long; with what it said.
+    """
+    end = time.monotonic() + 30
+    probe = [str(folder / "ssh"), NODES[1], "true"]
+    while subprocess.run(probe, check=False, capture_output=True).returncode:
+        if time.monotonic() > end or server.poll() is not None:
+            server.terminate()
+            raise RuntimeError(f"sshd does not start: {(folder / 'said').read_text('utf8')}")
+        time.sleep(0.1)

@@ -13,7 +13,7 @@ from memo.slurm import CODE
 from tests.cluster.document import command
 from tests.cluster.jobs import wait_for_state
 from tests.cluster.slurm import NODES, Cluster, free_ports
-from tests.cluster.ssh import SecureShell, missing_programs
+from tests.cluster.ssh import missing_programs, ssh_between_nodes
 from tests.launch.command import JOINED, ROOT
 from tests.memo.training.small_run import checkpoint, small_config, write_small_dataset
 
@@ -77,12 +77,12 @@ def run_on_both(line: str, folder: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.fixture
-def shell() -> Iterator[SecureShell]:
+def shell() -> Iterator[Path]:
     missing = missing_programs()
     if missing:
         pytest.skip(f"no {', '.join(missing)} here (Debian: apt-get install openssh-server pdsh)")
-    with SecureShell() as running:
-        yield running
+    with ssh_between_nodes() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_deepspeed_gives_the_same_weights(folder: Path, by_torchrun: bytes) -> N
 
 
 def test_deepspeed_over_ssh_gives_the_same_weights(
-    shell: SecureShell, folder: Path, by_torchrun: bytes
+    shell: Path, folder: Path, by_torchrun: bytes
 ) -> None:
     environment = user(folder, "ssh")
-    environment["PATH"] = f"{shell.folder}{os.pathsep}{environment['PATH']}"
+    environment["PATH"] = f"{shell}{os.pathsep}{environment['PATH']}"
     subprocess.run(["bash", "-c", command("printf")], cwd=folder, env=environment, check=True)
     line = command("deepspeed --hostfile hosts --master_addr")
     subprocess.run(["bash", "-c", line], cwd=folder, env=environment, check=True, timeout=180)

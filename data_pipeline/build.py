@@ -32,6 +32,7 @@ from data_pipeline.build_report import (
     BuildReport,
     BuildTally,
     hash_recordings,
+    read_report,
 )
 from data_pipeline.build_worker import cut, extract, start_worker
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
@@ -65,10 +66,13 @@ from data_pipeline.shards.dataset import (
     SpeechSchema,
     TranscriberInfo,
 )
+from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
 SILENT = "no speech was found in it"
+MADE_BY = "made_by.json"
+"""In the work folder: what it was made from; the last of it to be removed."""
 
 
 @dataclass(frozen=True)
@@ -147,24 +151,56 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     schema = feature_schema(Extractor.load(settings.extract))
     transcribers = Transcriber.load(settings.transcribe).infos
     work = _open_work_folder(settings, schema, transcribers)
-    settings = replace(settings, source=unpacked(settings.source, work))
-    quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
-    with _processes(settings, work) as pool:
-        recordings = _cut_apart(recordings, work, pool)
-        _check_recordings(recordings)
-        _extract_missing(settings, recordings, work, quarantine, pool)
-    with ShardWriter(
-        settings.out,
-        name=settings.name or settings.corpus,
-        corpus=settings.corpus,
-        licence=licence,
-        features=schema,
-        transcribers=transcribers,
-        samples_per_shard=settings.samples_per_shard,
-    ) as writer:
-        report = _write(settings, origin, recordings, work, quarantine, writer)
-    shutil.rmtree(work)
+    report = _written_before(settings, origin)
+    if report is None:
+        settings = replace(settings, source=unpacked(settings.source, work))
+        quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
+        with _processes(settings, work) as pool:
+            recordings = _cut_apart(recordings, work, pool)
+            _check_recordings(recordings)
+            _extract_missing(settings, recordings, work, quarantine, pool)
+        with ShardWriter(
+            settings.out,
+            name=settings.name or settings.corpus,
+            corpus=settings.corpus,
+            licence=licence,
+            features=schema,
+            transcribers=transcribers,
+            samples_per_shard=settings.samples_per_shard,
+        ) as writer:
+            report = _write(settings, origin, recordings, work, quarantine, writer)
+    _remove(work)
     return report
+
+
+def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport | None:
+    """The report of a build that was stopped when all but its work folder was in order.
+
+    Raises:
+        UserError: something else is where the dataset is to be written.
+    """
+    if not settings.out.exists():
+        return None
+    report = read_report(open_dataset(settings.out))
+    if report is None or {**dict(report), **dict(origin), "part": settings.part} != dict(report):
+        raise _exists(settings.out)
+    return report
+
+
+def _remove(work: Path) -> None:
+    """Remove the work folder; a job that is stopped within, and requeued, can tell that it was."""
+    for one in work.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one)
+    shutil.rmtree(work)
+
+
+def _work_folder(out: Path) -> Path:
+    return out.with_name(f"{out.name}.partial")
+
+
+def _exists(out: Path) -> UserError:
+    return UserError(f"--out: {out} exists already; give a new folder or remove it")
 
 
 def plan_build(settings: BuildSettings) -> BuildPlan:
@@ -189,8 +225,8 @@ def _check_settings(settings: BuildSettings) -> None:
     Raises:
         UserError: an existing output, a name or thresholds that cannot be.
     """
-    if settings.out.exists():
-        raise UserError(f"--out: {settings.out} exists already; give a new folder or remove it")
+    if settings.out.exists() and not (_work_folder(settings.out) / MADE_BY).exists():
+        raise _exists(settings.out)
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
     settings.filters.check()
@@ -291,7 +327,7 @@ def _open_work_folder(
     settings: BuildSettings, schema: FeatureSchema, transcribers: Sequence[TranscriberInfo]
 ) -> Path:
     """`<out>.partial`, new or left by a build with the same corpus and encoders."""
-    work = settings.out.with_name(f"{settings.out.name}.partial")
+    work = _work_folder(settings.out)
     for folder in (CLIPS, CUTS):
         (work / folder).mkdir(parents=True, exist_ok=True)
     made_by = {
@@ -304,7 +340,7 @@ def _open_work_folder(
         "filters": settings.filters.thresholds,
         "part": settings.part and str(settings.part),
     }
-    record = work / "made_by.json"
+    record = work / MADE_BY
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
     write_atomically(record, json.dumps(made_by).encode())

@@ -25,7 +25,8 @@ class Targets:
 
     Attributes:
         positions: int64 (M,), indices into the example's sequence `[CLS] text [SEP] face speech`.
-        values: (M, ...), a row for each position, of the objective's own dtype and trailing shape.
+        values: (M, ...), a row for each position, of the objective's trailing shape; packing makes
+            its dtype of them.
     """
 
     positions: NDArray[np.int64]

@@ -93,10 +93,9 @@ def _rows(masked: MaskedClip) -> NDArray[np.int64]:
     return np.flatnonzero(masked.face_masked & seen(masked.expression))
 
 
-def _posteriors(expression: NDArray[np.float32]) -> NDArray[np.float32]:
+def _posteriors(expression: NDArray[np.float16]) -> NDArray[np.float32]:
     """Rows (T, K) scaled to a sum of 1, which float16 storage misses; rows of zeros stay."""
-    total = expression.sum(axis=-1, keepdims=True)
-    scaled: NDArray[np.float32] = np.divide(
-        expression, total, out=np.zeros_like(expression), where=total > 0
-    )
+    rows = expression.astype(np.float32)
+    total = rows.sum(axis=-1, keepdims=True)
+    scaled: NDArray[np.float32] = np.divide(rows, total, out=np.zeros_like(rows), where=total > 0)
     return scaled

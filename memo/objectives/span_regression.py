@@ -64,9 +64,7 @@ class SpanRegression(Objective):
         if masked.hidden != self.modality:
             return None
         rows, hidden = self.track(masked)
-        return Targets(
-            positions=masked.positions(self.modality), values=rows[hidden].astype(np.float32)
-        )
+        return Targets(positions=masked.positions(self.modality), values=rows[hidden])
 
     def scores(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> PositionScores:
         """Mean squared error and 1 - error of each row; see the base class."""

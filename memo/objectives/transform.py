@@ -118,10 +118,9 @@ class PretrainTransform:
         ids, words = self._text(clip.text)
         face = cut_rows(FACE, clip.face, self._limits.face, self._sizes.face_dim)
         classes = self._sizes.face_classes
-        expression = np.zeros((len(face), classes), dtype=np.float32)
-        if clip.expression is not None:
-            rows = cut_rows(EXPRESSION, clip.expression, len(face), classes)
-            expression = rows.astype(np.float32)
+        expression = cut_rows(EXPRESSION, clip.expression, len(face), classes)
+        if len(expression) < len(face):  # there are none
+            expression = np.zeros((len(face), classes), dtype=np.float16)
         speech = cut_rows(SPEECH, clip.speech, self._limits.speech, self._sizes.speech_dim)
         return MaskedClip(
             sample=sample,

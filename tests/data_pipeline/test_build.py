@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,7 @@ from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.filters import Filters
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
@@ -80,6 +82,50 @@ def test_dataset_holds_every_clip_with_its_features(settings: BuildSettings) -> 
         np.testing.assert_allclose(clip.speech, again.speech, atol=2e-3)
         assert len(clip.speech) == math.ceil((clip.duration_s * 16_000 - 80) // 320 / 3)
     assert not settings.out.with_name("out.partial").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_build_that_is_stopped_while_it_tidies_up_has_ended(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, remove = settings.out.with_name("out.partial"), shutil.rmtree
+
+    def stopped(path: Path, ignore_errors: bool = False) -> None:
+        if path == work:
+            raise KeyboardInterrupt
+        remove(path, ignore_errors)
+
+    def made_again(*_: object) -> Clip:
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset(settings)
+    written = content(settings.out)
+    assert {one.name for one in work.iterdir()} == {build.MADE_BY}
+    with monkeypatch.context() as patched:
+        patched.setattr(Extractor, "clip", made_again)
+        assert build_dataset(settings).samples == {"train": 8, "valid": 1}
+    assert content(settings.out) == written
+    assert not work.exists()
+    with pytest.raises(UserError, match="exists already"):
+        build_dataset(settings)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_folder_that_another_build_has_written_is_left_alone(settings: BuildSettings) -> None:
+    build_dataset(settings)
+    written = content(settings.out)
+    other = replace(settings, out=settings.out.with_name("other"), filters=Filters(1))
+    work = build._open_work_folder(  # left by a killed build
+        other, build.feature_schema(Extractor.load(settings.extract)), ()
+    )
+    settings.out.rename(other.out)
+    with pytest.raises(UserError, match="other exists already"):
+        build_dataset(other)
+    assert content(other.out) == written
+    assert work.exists()
 
 
 @pytest.mark.usefixtures("in_process")

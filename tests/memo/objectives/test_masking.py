@@ -158,7 +158,7 @@ def _clip(hidden: Modality, *, shows_part: bool) -> MaskedClip:
         words=words,
         text_masked=np.concatenate([[False], masks["text"], [False]]),
         face=rows.astype(np.float16),
-        expression=rows,
+        expression=rows.astype(np.float16),
         face_masked=masks["face"],
         speech=rows.astype(np.float16),
         speech_masked=masks["speech"],

@@ -233,13 +233,19 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
             _ENCODER.encode(record).encode()  # fails on half a surrogate pair
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
+    if not unchanged:
+        _check_kinds(known)
+    return {**known, "words": words, "tags": tags}
+
+
+def _check_kinds(known: Mapping[str, Any]) -> None:
+    """Refuse a field that is not what `Clip` says of it."""
     for name, value in known.items():
         if not isinstance(value, _FIELDS[name]):
             raise BadSampleError(JSON, f"{name} cannot be {value!r:.50}")
     for name, label in known.get("labels", {}).items():
         if not isinstance(label, str | int) and not _is_score(label) and not _are_numbers(label):
             raise BadSampleError(JSON, f"label {name!r:.50} cannot be {label!r:.50}")
-    return {**known, "words": words, "tags": tags}
 
 
 def _checked_word(word: Sequence[object]) -> Word:

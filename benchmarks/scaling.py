@@ -28,7 +28,7 @@ from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 
 # Measured.
-LOADER = 1_200
+LOADER = 2_800
 """Clips a second that the thread of one rank makes ready (benchmarks.loader on GRID)."""
 PLAN_S = 1.5e-6
 """Seconds of a rank's thread for each clip of the whole global batch: order and plan 0.47 µs, the

@@ -189,6 +189,18 @@ def test_a_bad_member_is_named(member: str, content: bytes) -> None:
     assert caught.value.reason
 
 
+@given(*[st.text(" \t\r\n\x0b\xa0x}", max_size=3)] * 2)
+def test_what_stands_around_a_record_is_what_json_allows(before: str, after: str) -> None:
+    content = f'{before}{{"text": "a"}}{after}'
+    try:
+        expected = json.loads(content)["text"]
+    except ValueError:
+        with pytest.raises(BadSampleError, match="not a clip's record"):
+            read_text(content.encode())
+    else:
+        assert read_text(content.encode()) == expected
+
+
 def test_a_clip_needs_its_record() -> None:
     with pytest.raises(BadSampleError, match=r"json: is missing"):
         clip_from_members("k", {FACE: _npy(np.ones((2, 3), np.float16))})

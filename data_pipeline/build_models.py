@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from data_pipeline.corpora.base import SOUNDS, Recording
 from data_pipeline.errors import UserError
+from data_pipeline.features.action_units import ActionUnits
 from data_pipeline.features.device import choose_device
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.features.face_encoder import FACE
@@ -33,6 +34,8 @@ def find_encoders(
         FACE.check(face.name)
     if speech is not None:
         SPEECH.check(speech.name)
+    if face is not None and face.name == ActionUnits.name:
+        _check_action_units(recordings, source)
     if not _has_video(recordings):
         if asked.detector_weights is not None:
             raise UserError(f"--detector-weights: {source} has no video; leave it out")
@@ -48,6 +51,12 @@ def find_encoders(
         speech=speech and SPEECH.find(speech, source),
         device=choose_device(asked.device),
     )
+
+
+def _check_action_units(recordings: Sequence[Recording], source: Path) -> None:
+    """Without any the dataset would have no face, after all has been encoded."""
+    if all(one.action_units is None for one in recordings):
+        raise UserError(f"--face action-units: {source} brings none along; take another encoder")
 
 
 def find_transcribers(

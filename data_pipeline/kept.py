@@ -46,8 +46,9 @@ def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
         transcribed: the clip depends on what the corpus says of text, language and words.
     """
     decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
+    given = (recording.action_units,) if recording.action_units else ()
     said = (recording.text, recording.language, recording.words) if transcribed else ()
-    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image, *said)}.tar"
+    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image, *given, *said)}.tar"
 
 
 def cut_path(work: Path, recording: Recording) -> Path:

@@ -40,7 +40,10 @@ def build(
         typer.Option(help="Of videos: a folder, an archive or a table of what is said in them."),
     ] = None,
     face: Annotated[
-        str, typer.Option(help="Face encoder: denseface, timm:MODEL or package.module:Class.")
+        str,
+        typer.Option(
+            help="Face encoder: denseface, timm:MODEL, action-units or package.module:Class."
+        ),
     ] = "denseface",
     face_weights: Annotated[
         Path | None, typer.Option(help="Its file; denseface's ships with memo.")

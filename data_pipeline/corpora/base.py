@@ -17,6 +17,9 @@ from data_pipeline.errors import UserError
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
 """Suffixes of files in which there is nothing to see."""
 
+UNITS = 35
+"""Action units of OpenFace: 17 intensities and 18 presences."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -32,6 +35,8 @@ class Recording:
         region: where the speaker's picture is, (left, top, right, bottom) as shares of the
             picture's width and height; None: anywhere.
         aligned_face: the media is the picture of one face, cut out and upright already.
+        action_units: their means over the clip (UNITS,), if the corpus knows them;
+            `--face action-units` takes them.
         image: name of a JPEG file in the source that belongs to the clip as it is.
         cut: the media may be long: the build makes one recording of each of its utterances, found
             by speech activity, and numbers the key; of what is short, one.
@@ -51,6 +56,7 @@ class Recording:
     span: tuple[float, float] | None = None
     region: tuple[float, float, float, float] | None = None
     aligned_face: bool = False
+    action_units: tuple[float, ...] | None = None
     image: str | None = None
     cut: bool = False
     flaw: str = ""

@@ -4,7 +4,9 @@ Layout, as published: `Actor_01/01-01-03-02-01-01-01.mp4` and `Actor_01/03-01-..
 their names in whatever folders. In the name stand medium (01 picture and sound, 02 picture, 03
 sound), speech or song (01, 02), emotion, intensity, sentence, repetition and actor. A video is
 taken where there is one; pictures without sound and songs are left out. Or `manifest.tsv` with the
-columns file, emotion, intensity, text, actor, and the files that it names in `speech/`.
+columns file, emotion, intensity, text, actor, and the files that it names in `speech/`; beside it,
+if it is there, `face_au_means.npz`: `clip` (N,), names of the videos, and `au_mean` (N, 35), the
+means of their action units, which `--face action-units` takes.
 
 Labels: `emotion` of eight, `intensity` normal or strong.
 
@@ -12,15 +14,22 @@ Speakers and sessions: actor-01 to actor-24; no sessions, no official split: fol
 1,440 takes.
 """
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
+from zipfile import BadZipFile
 
-from data_pipeline.corpora.base import Corpus, Recording, register
+import numpy as np
+
+from data_pipeline.corpora.base import UNITS, Corpus, Recording, register
 from data_pipeline.corpora.source import Source, read_table
 from data_pipeline.errors import UserError
 
 MANIFEST = "manifest.tsv"
+MOST = 65504
+"""The largest number that a row can hold."""
+ACTION_UNITS = "face_au_means.npz"
 COLUMNS = ("file", "emotion", "intensity", "text", "actor")
 
 TAKE = re.compile(
@@ -83,6 +92,7 @@ def _from_manifest(source: Source, names: Sequence[str]) -> list[Recording]:
     missing = [file for file in files if file not in sounds]
     if missing:
         raise UserError(f"RAVDESS: no file {missing[0]} ({len(missing)} are missing)")
+    units = _action_units(source) if ACTION_UNITS in names else {}
     return [
         Recording(
             key=PurePosixPath(file).stem,
@@ -92,6 +102,23 @@ def _from_manifest(source: Source, names: Sequence[str]) -> list[Recording]:
             language="en",
             speaker=f"actor-{row['actor'].zfill(2)}",
             labels={"emotion": row["emotion"], "intensity": row["intensity"]},
+            action_units=units.get(VIDEO + PurePosixPath(file).stem[len(VIDEO) :]),
         )
         for row, file in zip(rows, files, strict=True)
     ]
+
+
+def _action_units(source: Source) -> dict[str, tuple[float, ...]]:
+    """Name of a video -> the means of its action units.
+
+    Raises:
+        UserError: the file is none of the form above.
+    """
+    try:
+        with np.load(io.BytesIO(source.read(ACTION_UNITS)), allow_pickle=False) as content:
+            clips, means = content["clip"], content["au_mean"]
+        if means.shape != (len(clips), UNITS) or not (np.abs(means) <= MOST).all():
+            raise ValueError(f"not {UNITS} numbers up to {MOST} for each of {len(clips)} clips")
+    except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile) as error:
+        raise UserError(f"RAVDESS: {ACTION_UNITS} cannot be read ({error})") from None
+    return {str(clip): tuple(row) for clip, row in zip(clips, means.tolist(), strict=True)}

@@ -135,7 +135,10 @@ class Extractor:
         clip = describe(Clip(recording.key), recording)
         if part is None:
             return clip
-        return self.encode(clip, part.sound, part.frames, recording.aligned_face)
+        clip = self.encode(clip, part.sound, part.frames, recording.aligned_face)
+        if self.face is None or self.face.input_size or recording.action_units is None:
+            return clip
+        return replace(clip, face=np.array([recording.action_units], dtype=np.float16))
 
     def encode(
         self,
@@ -168,7 +171,7 @@ class Extractor:
 
         Posteriors are None of an encoder that knows no expressions, too.
         """
-        if self.face is None:
+        if self.face is None or not self.face.input_size:
             return None, None
         size = self.face.input_size
         if aligned:  # (T, size, size), (T,)

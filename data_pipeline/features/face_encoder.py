@@ -22,7 +22,8 @@ class FaceEncoder(Protocol):
         name: its name on the command line and in `dataset.json`.
         dim: numbers in a row.
         classes: names of the K expressions that it tells apart; () if it makes features alone.
-        input_size: height and width of the faces that it takes, in pixels.
+        input_size: height and width of the faces that it takes, in pixels; 0 of the one that looks
+            at no pictures (`action_units.py`).
         sha256: hash of the weights' file, or of what else the rows depend on.
     """
 

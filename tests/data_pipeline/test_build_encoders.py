@@ -102,6 +102,40 @@ def test_frames_of_such_an_encoder_count_for_the_filter(settings: BuildSettings)
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("in_process")
+def test_action_units_are_the_row_of_a_clip_s_face(tmp_path: Path) -> None:
+    names = ("a.mp4", "b.ogg", "c.ogg")
+    lines = "".join(f"03-{name}\thappy\tstrong\tKids\t1\n" for name in names)
+    folder = tmp_path / "ravdess"
+    folder.mkdir()
+    (folder / "manifest.tsv").write_text(f"file\temotion\tintensity\ttext\tactor\n{lines}")
+    (folder / "03-a.mp4").write_bytes(make_video(range(0, 1000, 40), list(range(25)), noise(1)))
+    for name in names[1:]:
+        (folder / f"03-{name}").write_bytes(make_sound(noise(0.5)))
+    settings = BuildSettings(
+        "ravdess",
+        folder,
+        tmp_path / "out",
+        ExtractSettings(ModelChoice("action-units"), ModelChoice("log-mel")),
+        workers=1,
+    )
+    with pytest.raises(UserError, match="ravdess brings none along; take another encoder"):
+        build_dataset(settings)
+    means = np.random.default_rng(0).uniform(0, 5, (2, 35)).astype(np.float32)
+    np.savez(folder / "face_au_means.npz", clip=np.array(["01-c", "01-a"]), au_mean=means)
+    assert build_dataset(settings).missing == {"text": 0, "face": 1, "speech": 0}
+    clips = clips_of(settings.out)
+    assert clips["03-b"].face is None
+    for key, row in (("03-c", means[0]), ("03-a", means[1])):
+        face = clips[key].face
+        assert face is not None
+        np.testing.assert_array_equal(face, row[None].astype(np.float16))
+    info = read_info(settings.out)
+    assert info.features.face is not None
+    assert (info.features.face.dim, info.features.face.classes) == (35, ())
+    assert list(check_dataset(settings.out)) == []
+
+
 def test_rows_of_10_ms_are_averaged_to_60_ms(settings: BuildSettings) -> None:
     build_dataset(settings)
     schema = read_info(settings.out).features.speech
@@ -205,7 +239,7 @@ def test_a_gpu_that_is_too_small_ends_a_build_in_one_line(
 
 def test_an_unknown_encoder_is_refused_before_anything_is_made(settings: BuildSettings) -> None:
     for choice, message in (
-        (ModelChoice("densface"), "--face: no encoder 'densface'; known are denseface, timm:MO"),
+        (ModelChoice("densface"), "--face: no encoder 'densface'; known are action-units, dense"),
         (ModelChoice("timm:resnet18"), "--face timm:resnet18 needs --face-weights"),
     ):
         extract = replace(settings.extract, face=choice)

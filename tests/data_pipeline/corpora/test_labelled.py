@@ -1,9 +1,12 @@
 """The labelled corpora: in their own layout, small, and the real ones where they are."""
 
+import io
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source
@@ -33,6 +36,46 @@ def test_ravdess(tmp_path: Path) -> None:
     assert (found.key, found.media) == ("03-01-01", "speech/03-01-01.ogg")
     assert (found.speaker, found.language) == ("actor-07", "en")
     assert found.labels == {"emotion": "happy", "intensity": "strong"}
+
+
+def units(**arrays: NDArray[np.generic]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=True, **arrays)
+    return content.getvalue()
+
+
+def test_ravdess_has_the_action_units_of_its_videos(tmp_path: Path) -> None:
+    lines = "".join(f"03-{n}.ogg\t3.3\thappy\tstrong\tKids\t1\t7\tmale\n" for n in "ab")
+    sounds: dict[str, str | bytes] = {f"speech/03-{n}.ogg": b"" for n in "ab"}
+    means = np.arange(70, dtype=np.float32).reshape(2, 35)
+    archive = units(clip=np.array(["01-c", "01-b"]), au_mean=means)
+    root = write(tmp_path, {"manifest.tsv": RAVDESS + lines, **sounds})
+    assert [one.action_units for one in read("ravdess", root)] == [None, None]
+    write(tmp_path, {"face_au_means.npz": archive})
+    first, second = read("ravdess", root)
+    assert (first.action_units, second.action_units) == (None, tuple(range(35, 70)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK",
+        units(clip=np.array(["a"])),
+        units(clip=np.array(["a"]), au_mean=np.zeros((1, 34))),
+        units(clip=np.array(["a"]), au_mean=np.full((1, 35), np.nan)),
+        units(clip=np.array(["a"]), au_mean=np.full((1, 35), 1e9)),
+        units(clip=np.array(["a"]), au_mean=np.full((1, 35), "a")),
+        units(clip=np.array(["a"]), au_mean=np.array(0)),
+        units(clip=np.array(0), au_mean=np.zeros((1, 35))),
+        units(clip=np.array([{}], dtype=object), au_mean=np.zeros((1, 35))),
+    ],
+)
+def test_action_units_of_another_form_are_refused(tmp_path: Path, content: bytes) -> None:
+    line = "03-a.ogg\t3.3\thappy\tstrong\tKids\t1\t7\tmale\n"
+    write(tmp_path, {"manifest.tsv": RAVDESS + line, "03-a.ogg": b"", "face_au_means.npz": content})
+    with pytest.raises(UserError, match=r"RAVDESS: face_au_means\.npz cannot be read"):
+        read("ravdess", tmp_path)
 
 
 def test_ravdess_as_published_takes_videos_before_sounds(tmp_path: Path) -> None:

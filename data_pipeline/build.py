@@ -225,8 +225,9 @@ def _check_settings(settings: BuildSettings) -> None:
     Raises:
         UserError: an existing output, a name or thresholds that cannot be.
     """
-    if settings.out.exists() and not (_work_folder(settings.out) / MADE_BY).exists():
-        raise _exists(settings.out)
+    out = settings.out
+    if out.exists() and not (out.name and (_work_folder(out) / MADE_BY).exists()):
+        raise _exists(out)
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
     settings.filters.check()

@@ -24,7 +24,7 @@ def find_speech(name: str, source: Path, weights: Path | None = None) -> Path | 
 
 def test_every_encoder_is_known() -> None:
     assert SPEECH.names() == ["hubert", "log-mel", "wav2vec2", "whisper"]
-    assert FACE.names() == ["denseface", "timm:MODEL"]
+    assert FACE.names() == ["action-units", "denseface", "timm:MODEL"]
 
 
 def test_an_own_place_is_the_only_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,10 @@ def test_what_has_no_folder_is_not_looked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["wav2vec", "", "timm:", "my own:Class", "a:b:c", "os", "a.b:"])
 def test_unknown_encoders_are_named_with_the_known_ones(name: str) -> None:
-    for registry, known in ((SPEECH, "hubert, log-mel, wav2vec2, whisper"), (FACE, "denseface")):
+    for registry, known in (
+        (SPEECH, "hubert, log-mel, wav2vec2, whisper"),
+        (FACE, "action-units, denseface"),
+    ):
         with pytest.raises(UserError, match=f"no encoder '{name}'; known are {known}"):
             registry.find(ModelChoice(name), Path("c.tar"))
         with pytest.raises(UserError, match=f"no encoder '{name}'; known are {known}"):

@@ -343,6 +343,8 @@ def _open_work_folder(
     }
     record = work / MADE_BY
     if record.exists() and record.read_text("utf8") != json.dumps(made_by):
+        if settings.out.exists():
+            raise _exists(settings.out)
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
     write_atomically(record, json.dumps(made_by).encode())
     return work

@@ -52,6 +52,7 @@ from data_pipeline.filters import (
 from data_pipeline.kept import (
     CLIPS,
     CUTS,
+    MADE_BY,
     Kept,
     clip_path,
     cut_path,
@@ -71,8 +72,6 @@ from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
 
 SILENT = "no speech was found in it"
-MADE_BY = "made_by.json"
-"""In the work folder: what it was made from; the last of it to be removed."""
 
 
 @dataclass(frozen=True)

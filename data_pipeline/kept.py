@@ -19,6 +19,8 @@ from data_pipeline.filters import Measures
 
 CLIPS = "clips"
 CUTS = "cuts"
+MADE_BY = "made_by.json"
+"""In the work folder: what it was made from; the last of it to be removed."""
 _MEASURES = "measures.json"
 _OUTCOMES = "outcomes.json"
 

@@ -19,6 +19,7 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
 from data_pipeline.filters import Filters
+from data_pipeline.kept import MADE_BY
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
@@ -103,7 +104,7 @@ def test_a_build_that_is_stopped_while_it_tidies_up_has_ended(
         with pytest.raises(KeyboardInterrupt):
             build_dataset(settings)
     written = content(settings.out)
-    assert {one.name for one in work.iterdir()} == {build.MADE_BY}
+    assert {one.name for one in work.iterdir()} == {MADE_BY}
     with monkeypatch.context() as patched:
         patched.setattr(Extractor, "clip", made_again)
         assert build_dataset(settings).samples == {"train": 8, "valid": 1}

@@ -11,7 +11,6 @@ interruptions.
 import json
 import multiprocessing
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -57,6 +56,8 @@ from data_pipeline.kept import (
     clip_path,
     cut_path,
     read_kept,
+    remove_work,
+    work_folder,
     write_atomically,
 )
 from data_pipeline.quarantine import QUARANTINE, Quarantine
@@ -168,7 +169,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             samples_per_shard=settings.samples_per_shard,
         ) as writer:
             report = _write(settings, origin, recordings, work, quarantine, writer)
-    _remove(work)
+    remove_work(work)
     return report
 
 
@@ -184,18 +185,6 @@ def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport
     if report is None or {**dict(report), **dict(origin), "part": settings.part} != dict(report):
         raise _exists(settings.out)
     return report
-
-
-def _remove(work: Path) -> None:
-    """Remove the work folder; a job that is stopped within, and requeued, can tell that it was."""
-    for one in work.iterdir():
-        if one.is_dir():
-            shutil.rmtree(one)
-    shutil.rmtree(work)
-
-
-def _work_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.partial")
 
 
 def _exists(out: Path) -> UserError:
@@ -225,7 +214,7 @@ def _check_settings(settings: BuildSettings) -> None:
         UserError: an existing output, a name or thresholds that cannot be.
     """
     out = settings.out
-    if out.exists() and not (out.name and (_work_folder(out) / MADE_BY).exists()):
+    if out.exists() and not (out.name and (work_folder(out) / MADE_BY).exists()):
         raise _exists(out)
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
@@ -327,7 +316,7 @@ def _open_work_folder(
     settings: BuildSettings, schema: FeatureSchema, transcribers: Sequence[TranscriberInfo]
 ) -> Path:
     """`<out>.partial`, new or left by a build with the same corpus and encoders."""
-    work = _work_folder(settings.out)
+    work = work_folder(settings.out)
     for folder in (CLIPS, CUTS):
         (work / folder).mkdir(parents=True, exist_ok=True)
     made_by = {

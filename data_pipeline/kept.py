@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,21 @@ MADE_BY = "made_by.json"
 """In the work folder: what it was made from; the last of it to be removed."""
 _MEASURES = "measures.json"
 _OUTCOMES = "outcomes.json"
+
+
+def work_folder(out: Path) -> Path:
+    """Where is kept what the build of a dataset has done."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def remove_work(work: Path) -> None:
+    """Remove the folder, its record last: a job that was stopped within can tell that it was."""
+    for one in work.iterdir():
+        if one.is_dir():
+            shutil.rmtree(one)
+        elif one.name != MADE_BY:
+            one.unlink()
+    shutil.rmtree(work)
 
 
 class Kept(NamedTuple):
@@ -48,9 +64,9 @@ def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
         transcribed: the clip depends on what the corpus says of text, language and words.
     """
     decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
-    given = (recording.action_units,) if recording.action_units else ()
+    given = (recording.action_units, recording.image)
     said = (recording.text, recording.language, recording.words) if transcribed else ()
-    return work / CLIPS / f"{_hash(recording.key, *decoded, recording.image, *given, *said)}.tar"
+    return work / CLIPS / f"{_hash(recording.key, *decoded, *given, *said)}.tar"
 
 
 def cut_path(work: Path, recording: Recording) -> Path:

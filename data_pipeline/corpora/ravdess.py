@@ -27,7 +27,7 @@ from data_pipeline.corpora.source import Source, read_table
 from data_pipeline.errors import UserError
 
 MANIFEST = "manifest.tsv"
-MOST = 65504
+MOST = float(np.finfo(np.float16).max)
 """The largest number that a row can hold."""
 ACTION_UNITS = "face_au_means.npz"
 COLUMNS = ("file", "emotion", "intensity", "text", "actor")
@@ -118,7 +118,7 @@ def _action_units(source: Source) -> dict[str, tuple[float, ...]]:
         with np.load(io.BytesIO(source.read(ACTION_UNITS)), allow_pickle=False) as content:
             clips, means = content["clip"], content["au_mean"]
         if means.shape != (len(clips), UNITS) or not (np.abs(means) <= MOST).all():
-            raise ValueError(f"not {UNITS} numbers up to {MOST} for each of {len(clips)} clips")
+            raise ValueError(f"not {UNITS} numbers up to {MOST:.0f} for each of {len(clips)} clips")
     except (ValueError, TypeError, KeyError, OSError, EOFError, BadZipFile) as error:
         raise UserError(f"RAVDESS: {ACTION_UNITS} cannot be read ({error})") from None
     return {str(clip): tuple(row) for clip, row in zip(clips, means.tolist(), strict=True)}

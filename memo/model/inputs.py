@@ -14,11 +14,11 @@ def cut_text(tokenizer: Tokenizer, text: str | None, limit: int) -> TokenizedTex
     Of a first word that is longer than the limit a part is kept.
     """
     pieces = tokenizer.encode(text or "")
-    length = _whole_words(pieces.word, limit)
+    length = whole_words(pieces.word, limit)
     return TokenizedText(pieces.ids[:length], pieces.word[:length])
 
 
-def _whole_words(words: NDArray[np.int64], limit: int) -> int:
+def whole_words(words: NDArray[np.int64], limit: int) -> int:
     """How many pieces to keep: the whole words within the limit, or a part of the first word."""
     if len(words) <= limit:
         return len(words)

@@ -22,6 +22,7 @@ from torch import Tensor
 from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
 from memo.multitask.base import System, TaskKind
+from memo.multitask.excerpt import Excerpt
 from memo.multitask.members import Member
 from memo.multitask.setup import Blueprint, SystemFold, find_recipe, window
 from memo.multitask.texts import Cut, cut_pieces, cut_words
@@ -34,7 +35,7 @@ from memo.words.vocabulary import Vocabulary
 TENSORS = "system.safetensors"
 RECORD = "system.json"
 WORDS = "words.txt"
-FORMAT = "memo-system/1"
+FORMAT = "memo-system/2"
 TABLE = "embedding.table.weight"
 """End of the name of the words' vectors."""
 
@@ -82,7 +83,8 @@ def _tasks(members: Sequence[Member]) -> list[dict[str, Any]]:
             "name": one.name,
             "answers": list(one.answers),
             "multi_label": bool(one.traits),
-            "longest": one.longest,
+            "longest": one.excerpt.longest,
+            "truncation": one.excerpt.truncation,
         }
         for one in members
     ]
@@ -96,7 +98,7 @@ class Saved:
         config: of its run.
         model: with its trained values.
         tasks: of each its name, the names of its answers, whether a text may have several of them,
-            and the most words or pieces of a text.
+            and what of a text is read.
         tags: those that it knows.
         vocabulary: of an original backbone's words, or None.
         backbone: what was tuned, or None.
@@ -122,11 +124,11 @@ class Saved:
 
     def cut(self, task: int) -> Cut:
         """How texts of a task are cut."""
-        longest = self.tasks[task]["longest"]
+        excerpt = Excerpt(self.tasks[task]["longest"], self.tasks[task]["truncation"])
         if self.backbone is not None:
-            return cut_pieces(self.backbone.tokenizer, longest, window(self.backbone))
+            return cut_pieces(self.backbone.tokenizer, excerpt, window(self.backbone))
         assert self.vocabulary is not None, "there are words or a backbone"
-        return cut_words(self.vocabulary, longest)
+        return cut_words(self.vocabulary, excerpt)
 
 
 def read_system(folder: Path, pretrained: Path | None = None) -> Saved:

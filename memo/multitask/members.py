@@ -11,6 +11,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.shards.remote import FETCH, RemoteSettings
 from memo.config import Numbers
 from memo.evaluation.folds import Fold
+from memo.multitask.excerpt import HEAD, Excerpt, Truncation
 from memo.settings import Settings, load_config
 from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
 
@@ -23,11 +24,12 @@ class MemberSettings(Settings):
 
     Attributes:
         task: name of its task, or its YAML file.
-        longest: what of a text is read: its first words, or of a backbone pieces.
+        longest, truncation: what of a text is read; see `Excerpt`.
     """
 
     task: str
     longest: int = Field(ge=1)
+    truncation: Truncation = HEAD
 
 
 class SystemSettings(Settings):
@@ -57,14 +59,14 @@ class Member:
         corpus: its clips, and others that are not its own.
         folds: sample numbers of its clips.
         unlabelled: int64 (u,), its clips without a label that may be read.
-        longest: what of a text is read: its first words, or of a backbone pieces.
+        excerpt: what of a text is read.
     """
 
     name: str
     corpus: LabelledCorpus
     folds: Sequence[Fold]
     unlabelled: NDArray[np.int64]
-    longest: int
+    excerpt: Excerpt
 
     @property
     def traits(self) -> tuple[str, ...]:
@@ -125,7 +127,8 @@ def _open(settings: MemberSettings, each_session: bool, remote: RemoteSettings) 
     task = load_task(settings.task)
     corpus = open_task(task, remote)
     free = np.array([split == UNLABELLED for split in corpus.groups.split]) & (corpus.labels < 0)
-    whole = Member(task.name, corpus, corpus.folds, np.flatnonzero(free), settings.longest)
+    excerpt = Excerpt(settings.longest, settings.truncation)
+    whole = Member(task.name, corpus, corpus.folds, np.flatnonzero(free), excerpt)
     if not each_session:
         return [whole]
     sessions = np.array(corpus.groups.session)
@@ -149,4 +152,4 @@ def _of_session(whole: Member, name: str, own: NDArray[np.bool_]) -> Member:
                 f"task {whole.name}: session {name!r} has no clips to validate or test in fold "
                 f"{number}, or one class alone to train on"
             )
-    return Member(name, whole.corpus, folds, whole.unlabelled[own[whole.unlabelled]], whole.longest)
+    return Member(name, whole.corpus, folds, whole.unlabelled[own[whole.unlabelled]], whole.excerpt)

@@ -145,14 +145,14 @@ class SystemSetup:
         """What of a task's samples is read."""
         limits, rows = self.config.limits, self.recipe.reads_rows and self.backbone is not None
         face, speech = (limits.face, limits.speech) if rows else (0, 0)
-        return LengthLimits(member.longest, face, speech)
+        return LengthLimits(member.excerpt.longest, face, speech)
 
     def longest(self, member: Member) -> int:
         """Tokens of a task's longest possible sample, with [CLS] and [SEP] of all windows."""
         length = self.limits(member).longest
         if self.backbone is None:
             return length
-        return length + 2 * ((member.longest - 1) // window(self.backbone))
+        return length + 2 * ((member.excerpt.longest - 1) // window(self.backbone))
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ class SystemFold:
     def cut(self, member: Member) -> Cut:
         """How a task's texts are cut."""
         if self.vocabulary is not None:
-            return cut_words(self.vocabulary, member.longest)
+            return cut_words(self.vocabulary, member.excerpt)
         backbone = self.setup.backbone
         assert backbone is not None, "there are words or a backbone"
-        return cut_pieces(backbone.tokenizer, member.longest, window(backbone))
+        return cut_pieces(backbone.tokenizer, member.excerpt, window(backbone))
 
     @cached_property
     def tags(self) -> Vocabulary:

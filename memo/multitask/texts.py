@@ -20,8 +20,8 @@ from data_pipeline.packing import Example, PackedBatch, Targets, TargetSpec
 from memo.heads.base import LABEL
 from memo.heads.gates import States
 from memo.model.encoder import even_rows
-from memo.model.inputs import cut_text
 from memo.model.memobert import MemoBert
+from memo.multitask.excerpt import Excerpt
 from memo.tokenizer import Tokenizer
 from memo.words.encoders import WordEmbedding
 from memo.words.vocabulary import Vocabulary
@@ -30,22 +30,28 @@ Cut = Callable[[str], NDArray[np.int64]]
 """Text -> numbers of its words or pieces, int64 (L,), L > 0."""
 
 
-def cut_words(vocabulary: Vocabulary, longest: int) -> Cut:
-    """The first words of a text."""
-    return lambda text: np.array(vocabulary.encode(text, longest), dtype=np.int64)
+def cut_words(vocabulary: Vocabulary, excerpt: Excerpt) -> Cut:
+    """The words of a text that are read."""
+
+    def cut(text: str) -> NDArray[np.int64]:
+        words = np.array(vocabulary.encode(text), dtype=np.int64)
+        return words[excerpt.places(np.arange(len(words)))]
+
+    return cut
 
 
-def cut_pieces(tokenizer: Tokenizer, longest: int, window: int) -> Cut:
-    """The first pieces of a text, in windows of `[CLS] pieces [SEP]`.
+def cut_pieces(tokenizer: Tokenizer, excerpt: Excerpt, window: int) -> Cut:
+    """The pieces of a text that are read, in windows of `[CLS] pieces [SEP]`.
 
     Args:
         tokenizer: the backbone's.
-        longest: pieces, without [CLS] and [SEP].
+        excerpt: pieces, without [CLS] and [SEP].
         window: pieces of a window.
     """
 
     def cut(text: str) -> NDArray[np.int64]:
-        pieces = cut_text(tokenizer, text, longest).ids
+        whole = tokenizer.encode(text)
+        pieces = whole.ids[excerpt.places(whole.word)]
         starts = range(0, max(len(pieces), 1), window)
         parts = [
             [tokenizer.cls_id, *pieces[at : at + window].tolist(), tokenizer.sep_id]

@@ -269,7 +269,7 @@ def _check_clips(setup: SystemSetup, backbone: Backbone) -> None:
     for member in setup.members:
         check_features(member.corpus, backbone)
         for what, length, table in (
-            ("longest", member.longest, window(backbone)),
+            ("longest", member.excerpt.longest, window(backbone)),
             ("limits.face", limits.face, spec.max_face),
             ("limits.speech", limits.speech, spec.max_speech),
         ):

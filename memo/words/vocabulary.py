@@ -56,6 +56,6 @@ class Vocabulary:
         """Of a word; UNKNOWN if it is not there."""
         return self._numbers.get(word, UNKNOWN)
 
-    def encode(self, text: str, longest: int) -> list[int]:
-        """Numbers of the first words of a text; one UNKNOWN of a text without words."""
-        return [self.number(word) for word in split_words(text)[:longest]] or [UNKNOWN]
+    def encode(self, text: str) -> list[int]:
+        """Numbers of the words of a text; one UNKNOWN of a text without words."""
+        return [self.number(word) for word in split_words(text)] or [UNKNOWN]

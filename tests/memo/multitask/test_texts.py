@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from data_pipeline.clip import BadSampleError, Clip
 from memo.model.memobert import MemoBert
+from memo.multitask.excerpt import Excerpt
 from memo.multitask.texts import (
     FrozenTokenStates,
     StateStore,
@@ -44,7 +45,7 @@ def test_windows_hold_the_first_pieces_in_order(
     words: int, longest: int, window: int, tokenizer: Tokenizer
 ) -> None:
     text = " ".join(["cat", "dog", "home"][at % 3] for at in range(words))
-    found = cut_pieces(tokenizer, longest, window)(text)
+    found = cut_pieces(tokenizer, Excerpt(longest), window)(text)
     inside = [one for one in found.tolist() if one not in (tokenizer.cls_id, tokenizer.sep_id)]
     whole = tokenizer.encode(text).ids.tolist()
     assert inside == whole[: len(inside)]
@@ -59,7 +60,7 @@ def test_a_text_in_windows_is_as_many_texts(tokenizer: Tokenizer) -> None:
     spec = small_spec(vocab_size=tokenizer.vocab_size)
     model = MemoBert(spec).eval()
     texts = TokenStates(model, tokenizer.cls_id)
-    cut = cut_pieces(tokenizer, 30, 4)
+    cut = cut_pieces(tokenizer, Excerpt(30), 4)
     long, short = cut("the glad cat sat on the mat again"), cut("dog")
     states = texts(pack_texts([long.tolist(), short.tolist()], DIMS))
     assert states.lengths.tolist() == [len(long), len(short)]
@@ -97,7 +98,7 @@ def test_no_texts_are_one_empty_text(tokenizer: Tokenizer) -> None:
 
 def test_ten_thousand_words_are_cut_and_no_text_is_named() -> None:
     vocabulary = Vocabulary(["cat"])
-    transform = TextTransform(cut_words(vocabulary, 50), np.array([[1]]), 0, 0)
+    transform = TextTransform(cut_words(vocabulary, Excerpt(50)), np.array([[1]]), 0, 0)
     assert len(transform(Clip("a", text="cat " * 10_000), 0, 0).text_ids) == 50
     for text in (None, "", "  \n"):
         with pytest.raises(BadSampleError, match="has no text"):

@@ -31,8 +31,8 @@ def test_the_most_frequent_words_come_first() -> None:
     vocabulary = Vocabulary.of(["b a c", "b a", "b d"], fewest=2)
     assert vocabulary.words == ("b", "a")
     assert len(vocabulary) == 4
-    assert vocabulary.encode("a b c a", longest=3) == [3, 2, UNKNOWN]
-    assert vocabulary.encode("", longest=3) == [UNKNOWN]
+    assert vocabulary.encode("a b c a") == [3, 2, UNKNOWN, 3]
+    assert vocabulary.encode("") == [UNKNOWN]
     assert Vocabulary.of(["b a c"], most=2).words == ("a", "b")
 
 

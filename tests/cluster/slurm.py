@@ -48,13 +48,17 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 MailProg=/bin/true
 MpiDefault=none
-ProctrackType=proctrack/linuxproc
+# With linuxproc an srun outlives its job, and kills the step of the same number when that starts
+# again.
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
+# A node that is silent for so long has failed.
+SlurmdTimeout=30
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 PreemptType=preempt/partition_prio
@@ -89,7 +93,7 @@ class Cluster:
             self._start("slurmctld", "-D")
             self._wait_for(lambda: "UP" in self.say("scontrol", "ping"))
             for node in NODES:
-                self._start("slurmd", "-D", "-N", node)
+                self.boot(node)
             self._wait_for(lambda: self.say("sinfo", "-h", "-p", "low", "-o", "%D %t") == "2 idle")
         except BaseException:
             self._stop()
@@ -103,6 +107,17 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
+
+    def boot(self, node: str) -> None:
+        """Start a node."""
+        self._start("slurmd", "-D", "-N", node, MEMO_NODE=node)
+
+    def crash(self, node: str) -> None:
+        """What runs on a node is gone, all at once, and nobody says goodbye."""
+        for variable in ("MEMO_NODE", "SLURMD_NODENAME"):  # daemons first: they tell of their tasks
+            for process in self._ours(f"{variable}={node}"):
+                with suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
 
     def say(self, *command: str) -> str:
         """What a command prints; its failure is no error."""
@@ -142,12 +157,12 @@ class Cluster:
         names = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
         return [f"--{option}={self._folder}/munge.{end}" for option, end in names.items()]
 
-    def _start(self, *command: str) -> None:
+    def _start(self, *command: str, **variables: str) -> None:
         """A daemon, which the kernel kills if this process dies without stopping it."""
         with (self._folder / f"{len(self._daemons)}.err").open("wb") as file:
             started = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *command],
-                env=self.environment | {"MEMO_CLUSTER": str(self._folder)},
+                env=self.environment | {"MEMO_CLUSTER": str(self._folder)} | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -184,8 +199,12 @@ class Cluster:
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _ours(self) -> list[int]:
-        """Daemons' children, and tasks of jobs, e.g. of one whose node is gone."""
+    def _ours(self, *more: str) -> list[int]:
+        """Daemons, their children, and tasks of jobs, e.g. of one whose node is gone.
+
+        Args:
+            more: variables that they have in their environment besides.
+        """
         daemon = f"MEMO_CLUSTER={self._folder}".encode()
         cluster = f"SLURM_CONF={self._folder / 'slurm.conf'}".encode()
         found = []
@@ -193,7 +212,9 @@ class Cluster:
             with suppress(OSError):
                 content = path.read_bytes()
                 variables = content.split(b"\0")
-                if daemon in variables or (cluster in variables and b"\0SLURM_JOB_ID=" in content):
+                if {one.encode() for one in more} <= set(variables) and (
+                    daemon in variables or (cluster in variables and b"\0SLURM_JOB_ID=" in content)
+                ):
                     found.append(int(path.parent.name))
         return [one for one in found if one != os.getpid()]
 

@@ -50,6 +50,21 @@ def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: P
     assert restarts(cluster, job) == 1
 
 
+def test_a_signal_for_the_start_before_is_no_failure(cluster: Cluster, tmp_path: Path) -> None:
+    """SIGTERM, but no preemption, soon after a second start; a first one would have failed."""
+    program = """
+if not restarted: sys.exit(85)
+if os.environ["SLURM_RESTART_COUNT"] == "1":
+    pathlib.Path("second").touch()
+    time.sleep(60)
+"""
+    job = submit(cluster, tmp_path, program)
+    wait_for((tmp_path / "second").exists)
+    cluster.say("scancel", "--signal=TERM", job)
+    wait_for_state(cluster, job, "COMPLETED")
+    assert restarts(cluster, job) == 2
+
+
 def test_a_slow_rank_leaves_with_its_own_status(cluster: Cluster, tmp_path: Path) -> None:
     """The first that leaves makes srun end the others; the run still counts as one that saved."""
     program = "leave_in_peace()\ntime.sleep(2 if first else 0.5)\nsys.exit(0 if restarted else 85)"

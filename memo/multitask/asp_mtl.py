@@ -57,14 +57,18 @@ class AspSystem(TextSystem):
             one.name: settings.weights.get(one.name, 1.0) for one in tasks
         }
         if settings.sharing == "asp":
-            self.weights = {**self.weights, ADVERSARY: 1.0, DIFFERENCE: settings.difference}
+            # What is of all kinds together is a mean over the step; in the paper's total (equation
+            # 15) each kind of it adds its own, as each adds its label loss.
+            kinds = len(tasks) if _sampling(settings) == "all" else 1
+            both = {ADVERSARY: float(kinds), DIFFERENCE: settings.difference * kinds}
+            self.weights = {**self.weights, **both}
 
     def logits(self, texts: PackedBatch, task: int) -> Tensor:
         """See the base class."""
         return self.network.logits(self.network.encode(texts, task), task)
 
     def counts(self, task: int, texts: PackedBatch, labelled: bool) -> dict[str, int]:
-        """See the base class; the difference is a sum over batches."""
+        """See the base class; the difference is one a batch."""
         found = super().counts(task, texts, labelled)
         if self._settings.sharing == "asp":
             found |= {ADVERSARY: len(texts.seqlens), DIFFERENCE: 1}
@@ -91,6 +95,10 @@ class AspSystem(TextSystem):
         numbers = torch.full((len(shared),), task, device=shared.device)
         found = self.network.discriminator(shared, numbers, 0.0)
         return {"recognised": found.metric_sum / found.count.clamp(min=1)}
+
+
+def _sampling(settings: AspSettings) -> Sampling:
+    return settings.sampling or ("all" if settings.sharing == "asp" else "uniform")
 
 
 def _task_texts(batch: TaskBatch) -> TaskTexts:
@@ -194,7 +202,7 @@ class AspMtl(Recipe):
 
     def sampling(self, config: FinetuneConfig) -> Sampling:
         """See the base class."""
-        return config.asp_mtl.sampling or ("all" if config.asp_mtl.sharing == "asp" else "uniform")
+        return _sampling(config.asp_mtl)
 
     def reads_unlabelled(self, config: FinetuneConfig) -> bool:
         """See the base class."""

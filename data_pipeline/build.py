@@ -9,22 +9,17 @@ interruptions.
 """
 
 import json
-import multiprocessing
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from ctypes import c_bool
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
+from data_pipeline.build_pool import KILLED, BuildPool, open_pool
 from data_pipeline.build_report import (
     BUILD_REPORT,
     BuildOrigin,
@@ -33,7 +28,7 @@ from data_pipeline.build_report import (
     hash_recordings,
     read_report,
 )
-from data_pipeline.build_worker import cut, extract, start_worker
+from data_pipeline.build_worker import cut, extract
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
 from data_pipeline.corpora.source import open_source, unpacked
@@ -49,6 +44,7 @@ from data_pipeline.filters import (
     filtered_lines,
 )
 from data_pipeline.kept import (
+    AT_WORK,
     CLIPS,
     CUTS,
     MADE_BY,
@@ -154,8 +150,10 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     report = _written_before(settings, origin)
     if report is None:
         settings = replace(settings, source=unpacked(settings.source, work))
+        (work / QUARANTINE).unlink(missing_ok=True)  # what was broken is tried again
         quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
-        with _processes(settings, work) as pool:
+        arguments = (settings.source, settings.extract, settings.transcribe, settings.filters, work)
+        with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
             recordings = _cut_apart(recordings, work, pool)
             _check_recordings(recordings)
             _extract_missing(settings, recordings, work, quarantine, pool)
@@ -199,7 +197,11 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     """
     _check_settings(settings)
     corpus = load_corpus(settings.corpus, settings.options)
-    recordings = corpus.recordings(open_source(settings.source))
+    source = open_source(settings.source)
+    try:
+        recordings = corpus.recordings(source)
+    except OSError as error:
+        raise UserError(f"--source: {settings.source} cannot be read ({error})") from None
     _check_recordings(recordings)
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
@@ -338,21 +340,28 @@ def _open_work_folder(
     return work
 
 
-def _cut_apart(recordings: Sequence[Recording], work: Path, pool: Executor) -> list[Recording]:
-    """The recordings, with numbered parts in the place of those to be cut by their speech."""
+def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:
+    """The recordings, with numbered parts in the place of those to be cut by their speech.
+
+    One that cannot be cut stays whole, with this flaw.
+    """
+    flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
     with _progress() as progress:
         task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
-        for future in as_completed([pool.submit(cut, recording) for recording in missing]):
-            future.result()
+        for recording, reason in pool.results(cut, missing):
+            if reason != "":
+                flaws[recording.key] = reason or KILLED
             progress.advance(task)
-    return [part for one in recordings for part in (_cut_parts(one, work) if one.cut else [one])]
+    return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
 
 
-def _cut_parts(recording: Recording, work: Path) -> list[Recording]:
-    """The parts of a recording that has been cut; itself where nobody speaks, with this flaw."""
-    spans = json.loads(cut_path(work, recording).read_text("utf8"))
-    flaw = SILENT if spans == [] else ""
+def _cut_parts(recording: Recording, work: Path, flaw: str) -> list[Recording]:
+    """The parts of a recording that is to be cut; the whole with a flaw, also if nobody speaks."""
+    if not recording.cut:
+        return [recording]
+    spans = None if flaw else json.loads(cut_path(work, recording).read_text("utf8"))
+    flaw = SILENT if spans == [] else flaw
     return [
         replace(
             recording,
@@ -370,7 +379,7 @@ def _extract_missing(
     recordings: Sequence[Recording],
     work: Path,
     quarantine: Quarantine,
-    pool: Executor,
+    pool: BuildPool,
 ) -> None:
     """Decode and encode every recording that needs it and has no finished clip yet."""
     missing = [
@@ -388,12 +397,11 @@ def _extract_missing(
     with _progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
-        futures = {pool.submit(extract, file): file for file in _files(missing)}
-        for future in as_completed(futures):
-            for recording, reason in future.result():
+        for file, failed in pool.results(extract, _files(missing)):
+            for recording, reason in [(one, KILLED) for one in file] if failed is None else failed:
                 quarantine.add("", recording.key, show_name(recording.media or ""), reason)
                 quarantine.check()
-            progress.advance(task, len(futures[future]))
+            progress.advance(task, len(file))
 
 
 def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
@@ -408,40 +416,6 @@ def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeRemainingColumn())
-
-
-@contextmanager
-def _processes(settings: BuildSettings, work: Path) -> Iterator[Executor]:
-    """The processes of a build; what has begun is soon left off when the build is stopped.
-
-    Raises:
-        UserError: one of them was killed, or the GPU has not enough memory.
-    """
-    context = multiprocessing.get_context("spawn")
-    stopped = context.RawValue(c_bool, False)  # without a lock, which a killed process would keep
-    pool = ProcessPoolExecutor(
-        settings.workers,
-        context,
-        start_worker,
-        (settings.source, settings.extract, settings.transcribe, settings.filters, work, stopped),
-    )
-    with pool:
-        try:
-            yield pool
-        except BrokenProcessPool:
-            raise UserError(
-                "a process of the build was killed, most likely for want of memory; what is done "
-                "is kept: run the same command with fewer --workers"
-            ) from None
-        except BaseException as error:
-            stopped.value = True
-            pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, torch.OutOfMemoryError):
-                raise UserError(
-                    "the GPU has not enough memory; what is done is kept: run the same command "
-                    "with fewer --workers"
-                ) from None
-            raise
 
 
 def _finished(

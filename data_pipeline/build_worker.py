@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from ctypes import c_bool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,19 +67,24 @@ def start_worker(
     )
 
 
-def cut(recording: Recording) -> None:
+def cut(recording: Recording) -> str:
     """Find the speech of one recording, and keep where it is.
 
-    What cannot be decoded is left whole; it is decoded once more and then quarantined.
+    Returns:
+        Why it cannot be decoded; nothing is kept then. Empty: it was.
     """
     assert _worker is not None, "the pool's initialiser has run"
     assert recording.media is not None, "there is nothing to be cut"
-    spans: list[tuple[float, float]] | None = None
-    reasons = (MediaError, MemoryError, OSError, KeyError)
-    with suppress(*reasons), _worker.source.open(recording.media) as media:
-        sound = decode_track(media, SAMPLE_RATE)
-        spans = None if sound is None else find_utterances(sound.samples)
+    try:
+        with _worker.source.open(recording.media) as media:
+            sound = decode_track(media, SAMPLE_RATE)
+    except (OSError, KeyError) as error:
+        return _unreadable(error)
+    except (MediaError, MemoryError) as error:
+        return _in_one_line(error)
+    spans = None if sound is None else find_utterances(sound.samples)
     write_atomically(cut_path(_worker.work, recording), json.dumps(spans).encode())
+    return ""
 
 
 def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
@@ -97,8 +101,16 @@ def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
         try:
             _finish(_worker, recording, part)
         except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
-            failed.append((recording, " ".join(str(error).split()) or type(error).__name__))
+            failed.append((recording, _in_one_line(error)))
     return failed
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _unreadable(error: OSError | KeyError) -> str:
+    return f"the file cannot be read ({error})"
 
 
 def _decoded(
@@ -112,7 +124,7 @@ def _decoded(
     try:
         media = worker.source.open(name)
     except (OSError, KeyError) as error:
-        yield from ((one, MediaError(f"the file cannot be read ({error})")) for one in recordings)
+        yield from ((one, MediaError(_unreadable(error))) for one in recordings)
         return
     with media:
         yield from worker.extractor.parts(recordings, media)
@@ -149,7 +161,7 @@ def _encode(worker: _Worker, recording: Recording, part: Part | None) -> Clip:
     """The clip of one recording."""
     clip = worker.extractor.clip(recording, part)
     if recording.image is not None:
-        clip = replace(clip, image=_jpeg(worker.source.read(recording.image)))
+        clip = replace(clip, image=_picture(worker.source, recording.image))
     if not clip.text and clip.face is None and clip.speech is None and clip.image is None:
         raise MediaError(NOTHING)
     return clip
@@ -163,12 +175,16 @@ def _face_share(clip: Clip, part: Part | None) -> float | None:
     return 0.0 if rows is None else round(float(rows.any(axis=1).mean()), 4)
 
 
-def _jpeg(content: bytes) -> bytes:
+def _picture(source: Source, name: str) -> bytes:
     """The content of a JPEG file, if it can be decoded.
 
     Raises:
         MediaError: it cannot.
     """
+    try:
+        content = source.read(name)
+    except (OSError, KeyError) as error:
+        raise MediaError(_unreadable(error)) from None
     picture = None
     if content.startswith(b"\xff\xd8"):
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)

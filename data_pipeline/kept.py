@@ -20,6 +20,7 @@ from data_pipeline.filters import Measures
 
 CLIPS = "clips"
 CUTS = "cuts"
+AT_WORK = "at_work"
 MADE_BY = "made_by.json"
 """In the work folder: what it was made from; the last of it to be removed."""
 _MEASURES = "measures.json"

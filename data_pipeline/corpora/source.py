@@ -9,8 +9,10 @@ import shutil
 import tarfile
 import threading
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
@@ -18,6 +20,9 @@ from data_pipeline.errors import UserError
 
 WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """For `str.translate`: control characters that were letters and marks on a Windows machine."""
+
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+"""What reading a damaged archive raises."""
 
 
 class Source(ABC):
@@ -40,6 +45,7 @@ class Source(ABC):
 
         Raises:
             KeyError: there is no such file.
+            OSError: it cannot be read, or its archive is damaged there.
         """
 
     def open(self, name: str) -> BinaryIO:
@@ -171,11 +177,18 @@ def open_source(path: Path, option: str = "--source") -> Source:
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix in (".csv", ".tsv"):
         return _File(path)
-    if zipfile.is_zipfile(path):
-        return _Zip(path)
-    if not tarfile.is_tarfile(path):
-        raise UserError(f"{option}: {path} is neither a folder nor a tar or zip archive")
-    return _Archive(path)
+    try:
+        if zipfile.is_zipfile(path):
+            return _Zip(path)
+        if tarfile.is_tarfile(path):
+            return _Archive(path)
+    except DAMAGED as error:
+        raise _damaged(path, error, option) from None
+    raise UserError(f"{option}: {path} is neither a folder nor a tar or zip archive")
+
+
+def _damaged(path: Path, error: Exception, option: str = "--source") -> UserError:
+    return UserError(f"{option}: {path} cannot be read ({error}); fetch it again if it is damaged")
 
 
 def unpacked(path: Path, folder: Path) -> Path:
@@ -195,7 +208,10 @@ def unpacked(path: Path, folder: Path) -> Path:
     if not plain.exists():
         temporary = plain.with_suffix(".tmp")
         with opener(path) as packed, temporary.open("wb") as file:
-            shutil.copyfileobj(packed, file)
+            try:
+                shutil.copyfileobj(packed, file)
+            except DAMAGED as error:
+                raise _damaged(path, error) from None
         temporary.replace(plain)
     return plain
 
@@ -270,6 +286,15 @@ def _from_root(names: Iterable[str]) -> dict[str, str]:
     return {name.removeprefix(root): full for name, full in files.items()}
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn all that reading a member raises into one kind of error."""
+    try:
+        yield
+    except (*DAMAGED, RuntimeError) as error:  # the latter: a password, or an unknown packing
+        raise OSError(f"its archive: {error}") from None
+
+
 class _Zip(Source):
     """A zip archive."""
 
@@ -286,7 +311,7 @@ class _Zip(Source):
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
-        with self._lock:
+        with self._lock, _readable():
             return self._archive.read(member)
 
 
@@ -305,7 +330,7 @@ class _Archive(Source):
 
     def read(self, name: str) -> bytes:
         member = self._members[name]
-        with self._lock:
+        with self._lock, _readable():
             file = self._archive.extractfile(member)
             assert file is not None, "only regular files are listed"
             return file.read()

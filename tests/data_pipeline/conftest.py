@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_pipeline import build
+from data_pipeline import build_pool
 from data_pipeline.features import extract
 from data_pipeline.features.extract import ExtractSettings
 from tests.data_pipeline.small_encoders import write_small_encoders
@@ -26,7 +26,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
         return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
 
-    monkeypatch.setattr(build, "ProcessPoolExecutor", thread)
+    monkeypatch.setattr(build_pool, "ProcessPoolExecutor", thread)
 
 
 @pytest.fixture

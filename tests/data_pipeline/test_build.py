@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 import tarfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_pipeline import build
+from data_pipeline import build, build_pool
 from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.build_pool import KILLED, BuildPool
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
@@ -177,6 +179,23 @@ def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_file_that_kills_its_process_is_broken(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = BuildPool.results
+
+    def none_of_c3(self: BuildPool, do: Any, files: Any) -> Iterator[Any]:  # noqa: ANN401
+        for file, found in results(self, do, files):
+            yield file, None if file[0].key == "c3" else found
+
+    monkeypatch.setattr(BuildPool, "results", none_of_c3)
+    (settings.source / "clips" / "c3.mp4").write_bytes(b"")
+    report = build_dataset(settings)
+    assert sum(report.samples.values()) == CLIPS - 1
+    assert report.broken == {KILLED: 1}
+
+
+@pytest.mark.usefixtures("in_process")
 def test_a_corpus_of_broken_recordings_is_refused(settings: BuildSettings) -> None:
     for path in (settings.source / "clips").iterdir():
         path.write_bytes(b"this is no video")
@@ -290,7 +309,7 @@ def test_processes_give_the_bytes_of_one_thread(
     assert train.read(0).face is None  # nothing in grey pictures looks like a face
     assert train.read(0).speech is not None
     monkeypatch.setattr(
-        build,
+        build_pool,
         "ProcessPoolExecutor",
         lambda _, __, start, arguments: ThreadPoolExecutor(1, "", start, arguments),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import build
+from data_pipeline import build, build_pool
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
@@ -108,7 +108,7 @@ def test_two_processes_drop_what_one_thread_drops(
     two = replace(settings, workers=2, out=settings.out.with_name("two"))
     build_dataset(two)
     monkeypatch.setattr(
-        build,
+        build_pool,
         "ProcessPoolExecutor",
         lambda _, __, start, arguments: ThreadPoolExecutor(1, "", start, arguments),
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data_pipeline import build, build_worker
+from data_pipeline import build, build_pool, build_worker
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
@@ -275,7 +275,7 @@ def test_the_order_in_which_files_are_done_is_not_seen(
         )
     build_dataset(settings)
     assert [key for key, _ in quarantined(settings.out)] == ["k1", "k2-0001", "k5"]
-    monkeypatch.setattr(build, "as_completed", lambda futures: reversed(list(futures)))
+    monkeypatch.setattr(build_pool, "as_completed", lambda futures: reversed(list(futures)))
     backwards = replace(settings, out=settings.out.with_name("backwards"))
     build_dataset(backwards)
     assert content(backwards.out) == content(settings.out)
@@ -314,6 +314,21 @@ def test_long_files_are_cut_by_their_speech_once(
     }
     train = open_dataset(settings.out).split("train")
     assert {train.read(at).speaker for at in range(3)} == {"s"}
+
+
+def test_what_could_not_be_cut_is_cut_once_it_is_mended(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped build goes on as if the file had never been broken."""
+    settings = give([Recording("long", "train", "long.wav", cut=True)])
+    path, sound = settings.source / "long.wav", speech((2, 4), (9, 11), length_s=25)
+    path.write_bytes(sound[:40])
+    with pytest.raises(UserError, match="more than 0 bad samples"):
+        build_dataset(replace(settings, max_broken=0))
+    path.write_bytes(sound)
+    parts = build_parts(replace(settings, max_broken=0), monkeypatch)
+    assert list(parts) == ["long-0001", "long-0002"]
+    assert not (settings.out / "quarantine.jsonl").exists()
 
 
 def test_keys_and_splits_that_cannot_be_are_refused(give: Give) -> None:

@@ -1,9 +1,11 @@
+import gzip
 import io
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_pipeline.corpora.source import (
@@ -85,6 +87,47 @@ def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive")
     with pytest.raises(UserError, match="neither a folder nor a tar or zip"):
         open_source(tmp_path / "text")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"])
+def test_a_cut_archive_is_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"corpus.{suffix}"
+    noise = np.random.default_rng(0).bytes(40_000)  # cannot be compressed
+    if suffix == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a", noise)
+    else:
+        packing = suffix.partition(".")[2]
+        with tarfile.open(path, "w:" + packing) as tar:  # type: ignore[call-overload]
+            member = tarfile.TarInfo("a")
+            member.size = len(noise)
+            tar.addfile(member, io.BytesIO(noise))
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UserError, match=r"corpus\.\S+ (cannot be read|is neither)"):
+        open_source(path)
+
+
+def test_a_damaged_end_of_a_packed_archive_is_told_when_it_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.tar.gz"
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("a"), io.BytesIO(b""))
+    packed = bytearray(gzip.compress(plain.getvalue()))
+    packed[-8] ^= 1  # the checksum, behind all that tar reads
+    path.write_bytes(packed)
+    open_source(path)
+    with pytest.raises(UserError, match=r"cannot be read .*CRC"):
+        unpacked(path, tmp_path)
+
+
+def test_a_damaged_file_of_a_zip_leaves_the_others(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "corpus.zip", "")
+    content, (first, second, *_) = path.read_bytes(), FILES
+    path.write_bytes(content.replace(FILES[first], b"?" * len(FILES[first]), 1))
+    source = open_source(path)
+    with pytest.raises(OSError, match="CRC"):
+        source.read(first)
+    assert source.read(second) == FILES[second]
 
 
 def test_a_table_is_a_source_of_its_own(tmp_path: Path) -> None:

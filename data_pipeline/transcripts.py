@@ -1,8 +1,11 @@
 """Transcripts with times -> cues: SubRip, WebVTT, TSV and JSON, as they come.
 
-Subtitles: what stands between one line of times and the next (in WebVTT, or the next blank line) is
+Subtitles: what stands between one line of times and the next (in WebVTT, or the next empty line) is
 the cue's text; hours may be missing, decimals follow a comma or a dot, numbers and blank lines
-between cues may be missing.
+between cues may be missing. Times between the words, as `<00:00:01.500>`, are theirs: a word ends
+where the next one begins, the last with its cue. Where lines roll, as in YouTube's automatic
+captions (a cue shows the line before above its own, and between two one of 10 ms holds it), each
+line is taken once.
 
 TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in milliseconds, as
 Whisper writes them; `speaker` and `words` if known.
@@ -22,12 +25,16 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.source import parse_table
 from data_pipeline.errors import UserError
+
+SHORTEST_S = 0.02
+"""Of a cue with speech: half of a frame of video, a third of a row of speech features."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Cue:
     text: str
     speaker: str = ""
     words: tuple[Word, ...] = ()
+
+
+def is_short(begin_s: float, end_s: float) -> bool:
+    """Whether nothing can be said from here to there."""
+    return round(end_s - begin_s, 6) < SHORTEST_S
 
 
 def parse_transcript(name: str, content: bytes) -> list[Cue]:
@@ -113,6 +125,7 @@ _TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?![\d:])")
 _BROKEN_TIMES = re.compile(r"\s*\d+:.*-->")
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
+_WORD_TIME = re.compile(r"<(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})\.(\d{1,9})>")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
 
 
@@ -127,22 +140,95 @@ def parse_subtitles(name: str, text: str) -> list[Cue]:
     starts = [at for at, line in enumerate(lines) if _times(name, at + 1, line)]
     if not starts and text.strip() and not web:
         raise UserError(f"{name}: line 1: no line has two times, {_EXAMPLE}")
-    cues = []
+    blocks = []
     for at, following in pairwise([*starts, len(lines)]):
         match = _TIMES.match(lines[at])
         assert match is not None, "see starts"
-        spoken = _text_lines(lines[at + 1 : following], web, following < len(lines))
-        voices = {" ".join(voice.split()) for voice in _VOICE.findall("\n".join(spoken))}
-        said = "\n".join(spoken)
-        cues.append(
-            Cue(
-                _seconds(match.groups()[:4]),
-                _seconds(match.groups()[4:]),
-                html.unescape(_without_markup(said)) if web else _without_markup(said),
-                html.unescape(voices.pop()) if len(voices) == 1 else "",
-            )
-        )
-    return cues
+        shown = _text_lines(lines[at + 1 : following], web, following < len(lines))
+        times = _seconds(match.groups()[:4]), _seconds(match.groups()[4:])
+        blocks.append(_Block(*times, shown))
+    return [_subtitle(block, web) for block in _unrolled(blocks)]
+
+
+class _Block(NamedTuple):
+    """A cue as it stands in a file of subtitles."""
+
+    begin_s: float
+    end_s: float
+    lines: list[str]
+
+
+def _subtitle(block: _Block, web: bool) -> Cue:
+    said = "\n".join(block.lines)
+    voices = {" ".join(voice.split()) for voice in _VOICE.findall(said)}
+    return Cue(
+        block.begin_s,
+        block.end_s,
+        _plain(said, web),
+        html.unescape(voices.pop()) if len(voices) == 1 else "",
+        _timed_words(block, web),
+    )
+
+
+def _unrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
+    """Each line once, where lines roll.
+
+    That they do is seen by cues too short for speech that say the line before again; of other cues
+    that say the same all are kept.
+    """
+    before, held = _Block(-math.inf, -math.inf, []), list[str]()
+    for block in blocks:
+        own = block
+        if held and _follows(block, before) and _shown(block.lines[: len(held)]) == held:
+            own = block._replace(lines=block.lines[len(held) :])
+        if _holds(block, before):
+            held = _shown(block.lines)
+        elif _shown(own.lines) or not held:
+            held = []
+            yield own
+        before = block
+
+
+def _holds(block: _Block, before: _Block) -> bool:
+    """Whether a cue does nothing but to leave the line before where it is for a moment."""
+    said = _shown(block.lines)
+    short = is_short(block.begin_s, block.end_s) and not is_short(before.begin_s, before.end_s)
+    again = bool(said) and _shown(before.lines)[-len(said) :] == said
+    return short and again and _follows(block, before)
+
+
+def _follows(block: _Block, before: _Block) -> bool:
+    return is_short(before.end_s, block.begin_s) and is_short(block.begin_s, before.end_s)
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    """What can be seen of some lines; without the empty ones."""
+    plain = (" ".join(_plain(line, web=True).split()) for line in lines)
+    return [line for line in plain if line]
+
+
+def _timed_words(block: _Block, web: bool) -> tuple[Word, ...]:
+    """The words with the times that stand between them; of all of them, or none."""
+    said = "\n".join(block.lines)
+    marks = list(_WORD_TIME.finditer(said))
+    begins = [block.begin_s, *(_seconds(mark.groups()) for mark in marks), block.end_s]
+    cuts = [0, *(at for mark in marks for at in mark.span()), len(said)]
+    parts = [
+        _spoken_words(_plain(said[a:b], web)) for a, b in zip(cuts[::2], cuts[1::2], strict=True)
+    ]
+    spoken = _spoken_words(_plain(said, web))
+    apart = all(len(words) <= 1 for words in parts) and [*chain.from_iterable(parts)] == spoken
+    if not marks or not apart or begins != sorted(begins):
+        return ()
+    return tuple(
+        Word(word, *span)
+        for words, span in zip(parts, pairwise(begins), strict=True)
+        for word in words
+    )
+
+
+def _spoken_words(text: str) -> list[str]:
+    return [word for word in speech_of(text).split() if any(map(str.isalnum, word))]
 
 
 def _times(name: str, number: int, line: str) -> bool:
@@ -166,8 +252,8 @@ def _text_lines(lines: Sequence[str], web: bool, followed: bool) -> list[str]:
     if followed and kept and kept[-1].strip().isdecimal():
         kept.pop()
     if web:
-        blank = next((at for at, line in enumerate(kept) if not line.strip()), len(kept))
-        kept = kept[:blank]
+        empty = next((at for at, line in enumerate(kept) if not line), len(kept))
+        kept = kept[:empty]
     return kept
 
 
@@ -183,9 +269,10 @@ _MARKUP = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}|\\[Nh]")
 _SPACES = {"\\N": "\n", "\\h": " "}
 
 
-def _without_markup(text: str) -> str:
-    """Without tags, as they stand in subtitles."""
-    return _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
+def _plain(text: str, web: bool) -> str:
+    """Without tags and, of WebVTT, escapes, as they stand in subtitles."""
+    bare = _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
+    return html.unescape(bare) if web else bare
 
 
 _MUSIC = re.compile("[♩♪♫♬🎵🎶]")

@@ -1,8 +1,11 @@
 """Transcripts: what is written is read, and what people really have is read, too."""
 
+import html
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -24,10 +27,11 @@ MILLISECONDS = st.integers(0, 40_000_000)
 
 @st.composite
 def cues(draw: st.DrawFn) -> list[Cue]:
-    """In no order, some of them at once."""
+    """In no order, some of them at once; no two say the same."""
     found = []
-    for begin, length in draw(st.lists(st.tuples(MILLISECONDS, st.integers(0, 9_999)), min_size=1)):
-        text = " ".join(draw(WORDS))
+    times = draw(st.lists(st.tuples(MILLISECONDS, st.integers(0, 9_999)), min_size=1))
+    for number, (begin, length) in enumerate(times):
+        text = " ".join([*draw(WORDS), f"no{number}"])
         found.append(Cue(begin / 1000, (begin + length) / 1000, text))
     return found
 
@@ -169,9 +173,128 @@ identifier
 def test_a_nasty_vtt_file() -> None:
     assert parse_transcript("a.vtt", NASTY_VTT.encode("utf-16")) == [
         Cue(1.0, 2.0, "Tom & Jerry <3", "Ann Lee"),
-        Cue(3.0, 4.0, "so it"),
+        Cue(3.0, 4.0, "so it", words=(Word("so", 3.1, 3.5), Word("it", 3.5, 4.0))),
         Cue(3602.0, 3603.0, "Yes. No. identifier"),
     ]
+
+
+ROLLING_VTT = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.389 align:start position:0%
+\x20
+hello<00:00:00.480><c> it&#39;s</c><00:00:00.900><c> today</c>
+
+00:00:02.389 --> 00:00:02.399 align:start position:0%
+hello it&#39;s today
+\x20
+
+00:00:02.399 --> 00:00:04.510 align:start position:0%
+hello it&#39;s today
+&gt;&gt; we<00:00:02.560><c> will</c><00:00:02.800><c> [Music]</c><00:00:03.000><c> talk</c>
+
+00:00:04.510 --> 00:00:04.520 align:start position:0%
+&gt;&gt; we will [Music] talk
+\x20
+
+00:00:04.520 --> 00:00:06.000 align:start position:0%
+&gt;&gt; we will [Music] talk
+yeah
+
+00:00:06.000 --> 00:00:06.010 align:start position:0%
+yeah
+\x20
+
+00:00:06.010 --> 00:00:07.000 align:start position:0%
+yeah
+yeah
+
+00:00:07.000 --> 00:00:07.010 align:start position:0%
+yeah
+\x20
+
+00:00:07.010 --> 00:00:11.000 align:start position:0%
+yeah
+\x20
+
+00:00:11.000 --> 00:00:11.010 align:start position:0%
+yeah
+\x20
+
+00:00:11.010 --> 00:00:12.000 align:start position:0%
+\x20
+yeah
+
+00:00:12.000 --> 00:00:12.010 align:start position:0%
+yeah
+\x20
+
+00:00:20.000 --> 00:00:21.000 align:start position:0%
+yeah
+
+"""
+
+
+def test_automatic_captions_that_roll_say_each_line_once_with_the_times_of_its_words() -> None:
+    hello = (Word("hello", 0.16, 0.48), Word("it's", 0.48, 0.9), Word("today", 0.9, 2.389))
+    talk = (Word("we", 2.399, 2.56), Word("will", 2.56, 2.8), Word("talk", 3.0, 4.51))
+    found = [
+        Cue(0.16, 2.389, "hello it's today", words=hello),
+        Cue(2.399, 4.51, ">> we will talk", words=talk),
+        Cue(4.52, 6.0, "yeah"),
+        Cue(6.01, 7.0, "yeah"),
+        Cue(11.01, 12.0, "yeah"),
+        Cue(20.0, 21.0, "yeah"),
+    ]
+    assert parse_transcript("a.vtt", ROLLING_VTT.encode()) == found
+    times = ROLLING_VTT.replace(".", ",").replace(" align:start position:0%", "")
+    converted = re.sub("<[^>]*>", "", html.unescape(times.partition("\n\n")[2]))
+    untimed = [replace(cue, words=()) for cue in found]
+    assert parse_transcript("a.srt", converted.encode()) == untimed
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".vtt"])
+def test_cues_that_happen_to_say_the_same_are_all_kept(suffix: str) -> None:
+    blocks = [
+        "00:01.000 --> 00:02.000\nNo.\n",
+        "00:02.000 --> 00:03.000\nNo.\n",
+        "00:03.000 --> 00:04.000\nNo.\nI said no.\n",
+        "00:04.000 --> 00:05.000\nI said no.\nNo!\n",
+        "00:05.000 --> 00:05.010\nWhat?\n",
+        "00:05.010 --> 00:06.000\nWhat?\n",
+        "00:06.000 --> 00:07.000\nYes.\n",
+        "00:08.000 --> 00:08.000\nYes.\n",
+        "00:08.000 --> 00:08.000\nYes.\n",
+    ]
+    head = "WEBVTT\n\n" if suffix == ".vtt" else ""
+    texts = [
+        cue.text for cue in parse_transcript(f"a{suffix}", (head + "\n".join(blocks)).encode())
+    ]
+    assert texts == [
+        "No.",
+        "No.",
+        "No. I said no.",
+        "I said no. No!",
+        "What?",
+        "What?",
+        *["Yes."] * 3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("so<00:01.500> it goes", ()),
+        ("so<00:01.500> it<00:01.200> goes", ()),
+        ("so<00:01.500> it<00:02.500> goes", ()),
+        ("(so<00:01.500> what) it<00:01.600> goes", ()),
+        ("so<00:01.500> -<00:01.600> goes", (Word("so", 1.0, 1.5), Word("goes", 1.6, 2.0))),
+    ],
+)
+def test_all_words_of_a_caption_have_times_or_none(said: str, words: tuple[Word, ...]) -> None:
+    (cue,) = parse_transcript("a.vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\n{said}\n".encode())
+    assert cue.words == words
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ columns of the corpus `table`; a line without `begin_s` and `end_s` is about the
 `words` is as in transcripts, with times in the file. Media that it does not name are cut by their
 speech.
 
-Labels: of a table for all every other column; else none.
+Labels: of a table for all every other column, as in the corpus `table`; else none.
 
 Speakers, sessions and splits: who speaks, where a transcript says so; else the name of the file's
 folder, unless all files lie in one. A speaker who has only a number, as `SPEAKER_00`, is another
@@ -38,7 +38,7 @@ from typing import Literal, NamedTuple
 
 from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, row_recording, words_inside
+from data_pipeline.corpora.table import KNOWN, check_times, row_recording, words_inside
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
@@ -308,6 +308,7 @@ def _of_table(source: Source, path: Path, finder: _Finder) -> Said:
     """
     lines: dict[str, list[tuple[Recording, str, dict[str, str]]]] = {}
     for where, row in _rows(path):
+        check_times(row, path.name)
         media = _named(where, row.get("media") or row.get("file") or "", finder)
         lines.setdefault(media.media or "", []).append((media, where, row))
     if not lines:

@@ -243,6 +243,8 @@ def test_a_table_of_all_transcripts(tmp_path: Path) -> None:
         ("t.csv", "media,text\n", r"t\.csv: it has no line"),
         ("t.csv", "media,text\na.mp4,x\na,x\n", r"t\.csv: line 3: media 'a' names 2 files"),
         ("t.csv", "media,begin_s,end_s\na.mp4,2,1\n", r"t\.csv: line 2 has begin_s='2' and end_s"),
+        ("t.csv", "media,start,end\na.mp4,1,2\n", r"t\.csv: column 'start' .* call it begin_s"),
+        ("t.json", '[{"media": "a.mp4", "End": 2}]', r"t\.json: column 'End' .* call it end_s, in"),
         ("t.csv", "media,words\na.mp4,so\n", r"t\.csv: line 2: words should be as"),
         ("t.csv", "media,image\na.mp4,b.jpg\n", r"videos: no file b\.jpg"),
         ("t.json", '{"a": 1}', r"t\.json: it should be a list of objects with media and text"),

@@ -7,15 +7,16 @@ where the next one begins, the last with its cue. Where lines roll, as in YouTub
 captions (a cue shows the line before above its own, and between two one of 10 ms holds it), each
 line is taken once.
 
-TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in milliseconds, as
-Whisper writes them; `speaker` and `words` if known.
+TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in whole
+milliseconds, as Whisper writes them; `speaker` and `words` if known.
 
 JSON: a list of objects, or an object with such a list as `segments` or `cues`, each with `text`,
 `begin_s` or `start`, `end_s` or `end` in seconds, and `speaker` and `words` if known, as Whisper
 writes them. Words are `[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`.
 
 What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
-cues in which nothing is left. Cues may overlap, and may have no length; they come sorted by time.
+cues in which nothing is left. Cues may overlap, have no length or begin before 0; they come sorted
+by time.
 """
 
 import codecs
@@ -121,9 +122,9 @@ def _is_common(letter: str) -> bool:
     return len(letter.encode("euc-kr", "ignore")) > 0
 
 
-_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
+_TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?![\d:])")
-_BROKEN_TIMES = re.compile(r"\s*\d+:.*-->")
+_BROKEN_TIMES = re.compile(r"\s*-?\d+:.*-->")
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _WORD_TIME = re.compile(r"<(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})\.(\d{1,9})>")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
@@ -145,7 +146,7 @@ def parse_subtitles(name: str, text: str) -> list[Cue]:
         match = _TIMES.match(lines[at])
         assert match is not None, "see starts"
         shown = _text_lines(lines[at + 1 : following], web, following < len(lines))
-        times = _seconds(match.groups()[:4]), _seconds(match.groups()[4:])
+        times = _seconds(*match.groups()[:5]), _seconds(*match.groups()[5:])
         blocks.append(_Block(*times, shown))
     return [_subtitle(block, web) for block in _unrolled(blocks)]
 
@@ -211,7 +212,7 @@ def _timed_words(block: _Block, web: bool) -> tuple[Word, ...]:
     """The words with the times that stand between them; of all of them, or none."""
     said = "\n".join(block.lines)
     marks = list(_WORD_TIME.finditer(said))
-    begins = [block.begin_s, *(_seconds(mark.groups()) for mark in marks), block.end_s]
+    begins = [block.begin_s, *(_seconds("", *mark.groups()) for mark in marks), block.end_s]
     cuts = [0, *(at for mark in marks for at in mark.span()), len(said)]
     parts = [
         _spoken_words(_plain(said[a:b], web)) for a, b in zip(cuts[::2], cuts[1::2], strict=True)
@@ -257,10 +258,11 @@ def _text_lines(lines: Sequence[str], web: bool, followed: bool) -> list[str]:
     return kept
 
 
-def _seconds(parts: Sequence[str | None]) -> float:
+def _seconds(sign: str, *parts: str | None) -> float:
     hours, minutes, seconds, decimals = (part or "0" for part in parts)
     whole = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-    return round(whole + float(f"0.{decimals}"), 6)
+    time = round(whole + float(f"0.{decimals}"), 6)
+    return -time if sign else time
 
 
 _MARKUP = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}|\\[Nh]")
@@ -296,16 +298,17 @@ def parse_tsv(name: str, text: str) -> list[Cue]:
     Raises:
         UserError: a column is missing or a cell cannot be read.
     """
-    header = text.partition("\n")[0].split("\t")
-    begin, end, per_s = ("start", "end", 1000) if "start" in header else ("begin_s", "end_s", 1)
+    whisper = "start" in text.partition("\n")[0].split("\t")
+    begin, end = ("start", "end") if whisper else ("begin_s", "end_s")
+    read_time = _read_milliseconds if whisper else read_seconds
     cues = []
     rows = parse_table(text, name, "transcript", ("text", begin, end))
     for number, row in enumerate(rows, start=2):
         where = f"{name}: line {number}"
         cues.append(
             Cue(
-                read_seconds(where, row[begin]) / per_s,
-                read_seconds(where, row[end]) / per_s,
+                read_time(where, row[begin]),
+                read_time(where, row[end]),
                 row["text"],
                 row.get("speaker", "").strip(),
                 read_words(where, row.get("words", "")),
@@ -357,7 +360,7 @@ def _cue(where: str, item: object) -> Cue:
 
 
 def read_seconds(where: str, value: object) -> float:
-    """A time: a number from 0 on, or its text.
+    """A time: a number, or its text. One before 0 is a flaw of its cue alone, so it is read.
 
     Raises:
         UserError: it is none.
@@ -366,9 +369,24 @@ def read_seconds(where: str, value: object) -> float:
         seconds = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if not math.isfinite(seconds):
         raise UserError(f"{where}: {value!r:.60} is no time; it should be a number of seconds")
     return seconds
+
+
+def _read_milliseconds(where: str, value: str) -> float:
+    """A time in seconds, of the whole milliseconds that Whisper writes.
+
+    Raises:
+        UserError: it is none; or has decimals, and may as well be in seconds.
+    """
+    time = read_seconds(where, value)
+    if not value.strip().removeprefix("-").isdecimal():
+        raise UserError(
+            f"{where}: {value!r:.60} in start or end, which are whole milliseconds; call columns "
+            "in seconds begin_s and end_s"
+        )
+    return time / 1000
 
 
 def read_words(where: str, text: str) -> tuple[Word, ...]:

@@ -5,11 +5,11 @@ A sound file of the same name beside a video is taken for the video's sound and 
 a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
 
 Transcripts are `.srt`, `.vtt`, `.json` and `.tsv` files in the forms of `data_pipeline/
-transcripts.py`, and make a clip of each cue; a cue without length, or of more than `LONGEST_S`, is
-quarantined. `talk.srt`, `talk.mp4.srt` and `talk.en.srt`, which is in English, are of `talk.mp4` in
-the same folder; subtitles also in another, if no media lie where they do and one folder has the
-name. Of several forms the first of the four is taken. A `.json` or `.tsv` file that is not called
-as a video beside it is none.
+transcripts.py`, and make a clip of each cue; a cue that begins before its file, or is shorter than
+`SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt` and
+`talk.en.srt`, which is in English, are of `talk.mp4` in the same folder; subtitles also in another,
+if no media lie where they do and one folder has the name. Of several forms the first of the four is
+taken. A `.json` or `.tsv` file that is not called as a video beside it is none.
 
 `--transcripts` names another folder or archive of them; then those beside the videos are not read,
 and each of its transcripts must have its video. Or it names one table of all, a `.tsv` or `.csv`
@@ -42,9 +42,11 @@ from data_pipeline.corpora.table import KNOWN, check_times, row_recording, words
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
+    SHORTEST_S,
     Cue,
     checked_text,
     decode_text,
+    is_short,
     load_json,
     parse_transcript,
 )
@@ -289,13 +291,21 @@ def _speaker(cue: Cue, media: Recording) -> str:
 
 def _checked(utterance: Recording) -> Recording:
     """The utterance, that is not to be cut further; with a flaw, if it has one."""
-    begin_s, end_s = utterance.span or (0.0, math.inf)
-    flaw = ""
-    if utterance.span is not None and end_s <= begin_s:
-        flaw = f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
-    elif utterance.span is not None and end_s - begin_s > LONGEST_S:
-        flaw = f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
+    flaw = "" if utterance.span is None else _flaw(*utterance.span)
     return replace(utterance, cut=False, flaw=flaw)
+
+
+def _flaw(begin_s: float, end_s: float) -> str:
+    """Why nobody can have said something from here to there; "" if somebody can."""
+    if end_s <= begin_s:
+        return f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
+    if begin_s < 0:
+        return f"it begins before its file: at {begin_s:.3f} s"
+    if is_short(begin_s, end_s):
+        return f"it is {end_s - begin_s:.3f} s long; an utterance has {SHORTEST_S} at least"
+    if end_s - begin_s > LONGEST_S:
+        return f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
+    return ""
 
 
 def _of_table(source: Source, path: Path, finder: _Finder) -> Said:

@@ -346,6 +346,20 @@ def test_words_and_speakers_are_read_where_they_are_known() -> None:
     assert read_words("here", "") == ()
 
 
+BEFORE: dict[str, str] = {
+    "a.srt": "1\n-00:00:00,020 --> 00:00:01,500\nhello\n",
+    "a.vtt": "WEBVTT\n\n-00:00.020 --> 00:01.500\nhello\n",
+    "a.tsv": "start\tend\ttext\n-20\t1500\thello\n",
+    "b.tsv": "begin_s\tend_s\ttext\n-0.02\t1.5\thello\n",
+    "a.json": '[{"start": -0.02, "end": 1.5, "text": "hello"}]',
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_cue_that_begins_before_its_file_is_read_in_every_form(name: str) -> None:
+    assert parse_transcript(name, BEFORE[name].encode()) == [Cue(-0.02, 1.5, "hello")]
+
+
 SILENT: dict[str, str] = {
     "a.srt": "",
     "b.srt": "1\n00:01,000 --> 00:02,000\n[Music]\n",
@@ -371,7 +385,9 @@ ERRORS: dict[str, tuple[str, bytes, str]] = {
     "long": ("a.tsv", b"start\tend\ttext\n1\t2\t" + b"a" * 200_000, r"line 2 of a\.tsv"),
     "columns": ("a.tsv", b"start\tend\ttext\n1\t2\n", "has not as many columns as line 1"),
     "words": ("a.tsv", b"start\tend\ttext\twords\n1\t2\tb\tb:1-2\n", "line 2: words should be as"),
-    "negative": ("a.json", b'[{"text": "a", "start": -1, "end": 2}]', "cue 1: -1 is no time"),
+    "negative": ("a.srt", b"1\n-00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '-00:00:xx,0 --> 00"),
+    "seconds": ("a.tsv", b"start\tend\ttext\n0\t2.5\tb\n", "line 2: '2.5' in start or end, which"),
+    "floats": ("a.tsv", b"start\tend\ttext\n500.0\t2e3\tb\n", "call columns in seconds begin_s an"),
     "no number": ("a.json", b'[{"text": "a", "start": NaN, "end": 2}]', "cue 1: nan is no time"),
     "no JSON": ("a.json", b"[\n1,", r"a\.json: line 2: .*; it should be JSON"),
     "deep JSON": ("a.json", b"[" * 100_000, "it should be JSON"),

@@ -274,13 +274,17 @@ def test_speakers_are_those_of_the_transcript_or_the_folder(tmp_path: Path) -> N
 
 
 def test_cues_that_are_no_utterances_have_a_flaw(tmp_path: Path) -> None:
-    lines = "begin_s\tend_s\ttext\n1\t1\ta\n3\t2\tb\n4\t64\tc\n5\t65.1\td\n"
-    found = read(write(tmp_path, {"a.wav": b"", "a.tsv": lines}))
+    times = ["-0.02\t1", "1\t1", "3\t2", "4\t64", "5\t65.1", "7.02\t7.04", "8\t8.019"]
+    lines = "".join(f"{time}\ta\n" for time in times)
+    found = read(write(tmp_path, {"a.wav": b"", "a.tsv": f"begin_s\tend_s\ttext\n{lines}"}))
     assert [one.flaw for one in found] == [
+        "it begins before its file: at -0.020 s",
         "it has no length: from 1.000 to 1.000 s",
         "it has no length: from 3.000 to 2.000 s",
         "",
         "it is 60 s long; an utterance has 60 at most",
+        "",
+        "it is 0.019 s long; an utterance has 0.02 at least",
     ]
 
 

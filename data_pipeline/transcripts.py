@@ -34,6 +34,9 @@ from data_pipeline.clip import Word
 from data_pipeline.corpora.source import parse_table
 from data_pipeline.errors import UserError
 
+UTF_8 = "utf-8"
+_CONTROLS = re.compile("[\0\x1b]")
+"""Of UTF-16 without its mark, and of Japanese in seven bits, read as what they are not."""
 SHORTEST_S = 0.02
 """Of a cue with speech: half of a frame of video, a third of a row of speech features."""
 
@@ -61,12 +64,13 @@ def is_short(begin_s: float, end_s: float) -> bool:
     return round(end_s - begin_s, 6) < SHORTEST_S
 
 
-def parse_transcript(name: str, content: bytes) -> list[Cue]:
+def parse_transcript(name: str, content: bytes, encoding: str = UTF_8) -> list[Cue]:
     """The cues of a transcript, by time.
 
     Args:
         name: of the file; its suffix, one of `PARSERS`, says what it is.
         content: of the file.
+        encoding: see `decode_text`.
 
     Returns:
         Those with speech; of a recording in which a transcriber has heard none, nothing.
@@ -74,52 +78,63 @@ def parse_transcript(name: str, content: bytes) -> list[Cue]:
     Raises:
         UserError: it cannot be read; names the file and the line.
     """
-    cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content))
+    cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content, encoding))
     spoken = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
     return sorted(spoken, key=lambda cue: (cue.begin_s, cue.end_s))
 
 
-def decode_text(name: str, content: bytes) -> str:
-    """Text in UTF-8 or UTF-16, or as Korean (CP949) or Western (CP1252) Windows machines write it.
+def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
+    """The text of a file in UTF-8, in UTF-16 with its mark, or in another encoding.
+
+    Args:
+        name: of the file, for messages.
+        content: of the file.
+        encoding: of what is neither.
 
     Raises:
-        UserError: it is in none of these, or damaged UTF-8; names the file and the line.
+        UserError: it is in none of these; names the file and the line.
     """
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif _is_utf_8(content):
+        encoding = UTF_8
     try:
-        text = content.decode("utf-16" if wide else "utf-8")
-    except UnicodeDecodeError as error:
-        start = error.start
-        try:
-            text = content.decode("utf-8" if wide else _encoding(content))
-        except UnicodeDecodeError:
-            line = content.count(b"\n", 0, start) + 1
-            raise UserError(
-                f"{name}: line {line} is neither UTF-8 nor CP949 nor CP1252; save it as UTF-8"
-            ) from None
+        text = checked_text(name, content.decode(encoding))
+    except UnicodeError as error:
+        before = content[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+        raise _not_in(name, before.count(b"\n") + 1, encoding) from None
+    if control := _CONTROLS.search(text):
+        raise _not_in(name, text.count("\n", 0, control.start()) + 1, encoding)
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _encoding(content: bytes) -> str:
-    """The most likely encoding of what is not whole UTF-8."""
-    letters = [letter for letter in content.decode("utf-8", "replace") if not letter.isascii()]
-    if 2 * letters.count("\ufffd") < len(letters):
-        return "utf-8"  # with some damage
-    return "cp949" if _looks_korean(content) else "cp1252"
-
-
-def _looks_korean(content: bytes) -> bool:
-    """Whether most of what is not ASCII are common Korean letters, as it stands in CP949."""
+def _is_utf_8(content: bytes) -> bool:
     try:
-        letters = [letter for letter in content.decode("cp949") if not letter.isascii()]
+        return not _CONTROLS.search(content.decode(UTF_8))
     except UnicodeDecodeError:
         return False
-    return 2 * sum(map(_is_common, letters)) > len(letters)
 
 
-def _is_common(letter: str) -> bool:
-    """Whether EUC-KR has it; CP949's other letters are two Western ones in most cases."""
-    return len(letter.encode("euc-kr", "ignore")) > 0
+def _not_in(name: str, line: int, encoding: str) -> UserError:
+    return UserError(
+        f"{name}: line {line} is not in {encoding}; say with --encoding what it is in, e.g. cp949, "
+        "cp1251, gbk or shift_jis, or save it as UTF-8"
+    )
+
+
+def known_encoding(name: str) -> str:
+    """The name of an encoding that `decode_text` can be given.
+
+    Raises:
+        UserError: Python does not know it, or it is none of text.
+    """
+    try:
+        " ".encode(name)  # of no letter at all any name is taken
+    except (LookupError, ValueError):
+        raise UserError(
+            f"--encoding: {name!r} is none that Python knows; e.g. cp949, cp1251, gbk or shift_jis"
+        ) from None
+    return name
 
 
 _TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
@@ -137,9 +152,10 @@ def parse_subtitles(name: str, text: str) -> list[Cue]:
         UserError: a line with times cannot be read, or there is text and none.
     """
     lines = text.split("\n")
-    web = text.lstrip().startswith("WEBVTT") or name.lower().endswith(".vtt")
+    headed = text.lstrip().startswith("WEBVTT")
+    web = headed or name.lower().endswith(".vtt")
     starts = [at for at, line in enumerate(lines) if _times(name, at + 1, line)]
-    if not starts and text.strip() and not web:
+    if not starts and text.strip() and not headed:
         raise UserError(f"{name}: line 1: no line has two times, {_EXAMPLE}")
     blocks = []
     for at, following in pairwise([*starts, len(lines)]):

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from data_pipeline.clip import Word
 from data_pipeline.errors import UserError
-from data_pipeline.transcripts import Cue, decode_text, parse_transcript, read_words, speech_of
+from data_pipeline.transcripts import (
+    Cue,
+    decode_text,
+    known_encoding,
+    parse_transcript,
+    read_words,
+    speech_of,
+)
 
 WORDS = st.lists(
     st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1, max_size=9).filter(
@@ -315,17 +322,55 @@ def test_what_is_spoken_of_a_text(text: str, speech: str) -> None:
     assert speech_of(text) == speech
 
 
-KOREAN = "1\r\n00:00:01,000 --> 00:00:02,000\r\n그래, 똠방각하 펲시콜라\r\n"
-WESTERN = "1\n00:00:01,000 --> 00:00:02,000\nDon’t! “Hello”, Müller, ça va\n"
+def srt(text: str) -> str:
+    return f"1\r\n00:00:01,000 --> 00:00:02,000\r\n{text}\r\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [(KOREAN, "cp949"), (WESTERN, "cp1252"), (KOREAN, "utf-16"), (WESTERN, "utf-8-sig")],
-)
-def test_encodings_are_told_apart(text: str, encoding: str) -> None:
-    (cue,) = parse_transcript("a.srt", text.encode(encoding))
-    assert cue.text == text.split("\n")[2].strip()
+SPOKEN = {
+    "cp949": "그래, 똠방각하 펲시콜라",
+    "cp1252": "Don’t! “Hello”, Müller, ça va",
+    "cp1251": "Привет, как дела?",
+    "gbk": "你好，我们今天讨论这个问题",
+    "Shift_JIS": "こんにちは、元気ですか",
+    "iso2022_jp": "こんにちは、元気ですか",
+    "utf-16-le": "Hello.",
+}
+
+
+@pytest.mark.parametrize("encoding", SPOKEN)
+def test_other_encodings_are_read_if_they_are_named_and_else_refused(encoding: str) -> None:
+    text = SPOKEN[encoding]
+    content = srt(text).encode(encoding)
+    (cue,) = parse_transcript("a.srt", content, encoding)
+    assert cue.text == text
+    for form in ("utf-8", "utf-8-sig", "utf-16"):
+        (cue,) = parse_transcript("a.srt", srt(text).encode(form), encoding)
+        assert cue.text == text
+    (cue,) = parse_transcript("a.srt", srt("Hello.").encode(), encoding)
+    assert cue.text == "Hello."
+    line = 1 if encoding == "utf-16-le" else 3
+    with pytest.raises(
+        UserError, match=rf"a\.srt: line {line} is not in utf-8; say with --encoding"
+    ):
+        parse_transcript("a.srt", content)
+
+
+def test_a_file_that_is_not_in_the_encoding_that_is_named_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a\.srt: line 3 is not in gbk; say with --encoding"):
+        parse_transcript("a.srt", srt("ça va ÿ").encode("cp1252"), "gbk")
+    with pytest.raises(UserError, match=r"a\.vtt: line 1 is not in cp1251"):
+        parse_transcript("a.vtt", "WEBVTT\n안녕".encode("utf-16-le"), "cp1251")
+    with pytest.raises(UserError, match="half of a surrogate"):
+        parse_transcript("a.vtt", b"WEBVTT\n\\ud800\xff", "unicode_escape")
+    with pytest.raises(UserError, match="is not in idna"):
+        parse_transcript("a.vtt", b"WEBVTT\n\xff", "idna")
+
+
+@pytest.mark.parametrize("name", ["cp9499", "", "base64", "rot13", "a\0b", "undefined", "\udcff"])
+def test_encodings_that_python_does_not_know_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"--encoding: .* is none that Python knows"):
+        known_encoding(name)
+    assert known_encoding("EUC-KR") == "EUC-KR"
 
 
 def test_words_and_speakers_are_read_where_they_are_known() -> None:
@@ -377,9 +422,10 @@ def test_a_transcriber_may_have_heard_nothing(name: str) -> None:
 ERRORS: dict[str, tuple[str, bytes, str]] = {
     "no times": ("a.srt", b"Hello\nyou\n", r"a\.srt: line 1: no line has two times"),
     "times": ("a.srt", b"1\n00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '00:00:xx,0 --> 00:00:0"),
-    "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is neither UTF-8 nor CP949 nor CP1252"),
-    "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is neither UTF-8"),
-    "odd UTF-16": ("a.vtt", b"\xff\xfea\x00b", "line 1 is neither"),
+    "no cue": ("a.vtt", b"Hello\nyou\n", r"a\.vtt: line 1: no line has two times"),
+    "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is not in utf-8; say with --encoding"),
+    "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is not in utf-8"),
+    "odd UTF-16": ("a.vtt", b"\xff\xfea\x00b", "line 1 is not in utf-16"),
     "no column": ("a.tsv", b"begin_s\ttext\n1\tb\n", r"a\.tsv has no column 'end_s'"),
     "no time": ("a.tsv", b"start\tend\ttext\n1\tsoon\tb\n", "line 2: 'soon' is no time"),
     "long": ("a.tsv", b"start\tend\ttext\n1\t2\t" + b"a" * 200_000, r"line 2 of a\.tsv"),
@@ -416,7 +462,7 @@ def test_any_text_is_cues_or_an_error_in_one_line(suffix: str, text: str) -> Non
         assert all(speech_of(cue.text) for cue in parse_transcript(f"a{suffix}", text.encode()))
 
 
-@given(st.binary())
-def test_any_bytes_are_text_or_an_error(content: bytes) -> None:
+@given(st.binary(), st.sampled_from(["utf-8", "cp1251", "gbk", "iso2022_kr", "utf-7", "cp037"]))
+def test_any_bytes_are_text_or_an_error(content: bytes, encoding: str) -> None:
     with suppress(UserError):
-        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content))
+        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content, encoding))

@@ -98,7 +98,7 @@ class BuildSettings:
     workers: int = 2
     samples_per_shard: int = 100
     max_broken: int = 100
-    options: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Path | str] = field(default_factory=dict)
     filters: Filters = field(default_factory=Filters)
     part: BuildPart | None = None
     transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
@@ -324,7 +324,7 @@ def _open_work_folder(
     made_by = {
         "corpus": settings.corpus,
         "source": str(settings.source.resolve()),
-        "options": {name: str(path.resolve()) for name, path in settings.options.items()},
+        "options": {name: _as_recorded(value) for name, value in settings.options.items()},
         "schema": schema.model_dump(mode="json"),
         "device": settings.extract.device,
         "transcribers": [one.model_dump() for one in transcribers],
@@ -338,6 +338,11 @@ def _open_work_folder(
         raise UserError(f"{work} was left by a build with other settings; remove it to start anew")
     write_atomically(record, json.dumps(made_by).encode())
     return work
+
+
+def _as_recorded(option: Path | str) -> str:
+    """What a work folder says of an option; a path means the same in every folder."""
+    return str(option.resolve()) if isinstance(option, Path) else option
 
 
 def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:

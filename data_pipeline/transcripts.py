@@ -1,18 +1,22 @@
 """Transcripts with times -> cues: SubRip, WebVTT, TSV and JSON, as they come.
 
-Subtitles: what stands between one line of times and the next (in WebVTT, or the next blank line) is
+Subtitles: what stands between one line of times and the next (in WebVTT, or the next empty line) is
 the cue's text; hours may be missing, decimals follow a comma or a dot, numbers and blank lines
-between cues may be missing.
+between cues may be missing. Times between the words, as `<00:00:01.500>`, are theirs: a word ends
+where the next one begins, the last with its cue. Where lines roll, as in YouTube's automatic
+captions (a cue shows the line before above its own, and between two one of 10 ms holds it), each
+line is taken once.
 
-TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in milliseconds, as
-Whisper writes them; `speaker` and `words` if known.
+TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in whole
+milliseconds, as Whisper writes them; `speaker` and `words` if known.
 
 JSON: a list of objects, or an object with such a list as `segments` or `cues`, each with `text`,
 `begin_s` or `start`, `end_s` or `end` in seconds, and `speaker` and `words` if known, as Whisper
 writes them. Words are `[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`.
 
 What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
-cues in which nothing is left. Cues may overlap, and may have no length; they come sorted by time.
+cues in which nothing is left. Cues may overlap, have no length or begin before 0; they come sorted
+by time.
 """
 
 import codecs
@@ -22,12 +26,19 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.source import parse_table
 from data_pipeline.errors import UserError
+
+UTF_8 = "utf-8"
+_CONTROLS = re.compile("[\0\x1b]")
+"""Of UTF-16 without its mark, and of Japanese in seven bits, read as what they are not."""
+SHORTEST_S = 0.02
+"""Of a cue with speech: half of a frame of video, a third of a row of speech features."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,18 @@ class Cue:
     words: tuple[Word, ...] = ()
 
 
-def parse_transcript(name: str, content: bytes) -> list[Cue]:
+def is_short(begin_s: float, end_s: float) -> bool:
+    """Whether nothing can be said from here to there."""
+    return round(end_s - begin_s, 6) < SHORTEST_S
+
+
+def parse_transcript(name: str, content: bytes, encoding: str = UTF_8) -> list[Cue]:
     """The cues of a transcript, by time.
 
     Args:
         name: of the file; its suffix, one of `PARSERS`, says what it is.
         content: of the file.
+        encoding: see `decode_text`.
 
     Returns:
         Those with speech; of a recording in which a transcriber has heard none, nothing.
@@ -61,58 +78,70 @@ def parse_transcript(name: str, content: bytes) -> list[Cue]:
     Raises:
         UserError: it cannot be read; names the file and the line.
     """
-    cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content))
+    cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content, encoding))
     spoken = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
     return sorted(spoken, key=lambda cue: (cue.begin_s, cue.end_s))
 
 
-def decode_text(name: str, content: bytes) -> str:
-    """Text in UTF-8 or UTF-16, or as Korean (CP949) or Western (CP1252) Windows machines write it.
+def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
+    """The text of a file in UTF-8, in UTF-16 with its mark, or in another encoding.
+
+    Args:
+        name: of the file, for messages.
+        content: of the file.
+        encoding: of what is neither.
 
     Raises:
-        UserError: it is in none of these, or damaged UTF-8; names the file and the line.
+        UserError: it is in none of these; names the file and the line.
     """
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif _is_utf_8(content):
+        encoding = UTF_8
     try:
-        text = content.decode("utf-16" if wide else "utf-8")
-    except UnicodeDecodeError as error:
-        start = error.start
-        try:
-            text = content.decode("utf-8" if wide else _encoding(content))
-        except UnicodeDecodeError:
-            line = content.count(b"\n", 0, start) + 1
-            raise UserError(
-                f"{name}: line {line} is neither UTF-8 nor CP949 nor CP1252; save it as UTF-8"
-            ) from None
+        text = checked_text(name, content.decode(encoding))
+    except UnicodeError as error:
+        before = content[: error.start] if isinstance(error, UnicodeDecodeError) else b""
+        raise _not_in(name, before.count(b"\n") + 1, encoding) from None
+    if control := _CONTROLS.search(text):
+        raise _not_in(name, text.count("\n", 0, control.start()) + 1, encoding)
     return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _encoding(content: bytes) -> str:
-    """The most likely encoding of what is not whole UTF-8."""
-    letters = [letter for letter in content.decode("utf-8", "replace") if not letter.isascii()]
-    if 2 * letters.count("\ufffd") < len(letters):
-        return "utf-8"  # with some damage
-    return "cp949" if _looks_korean(content) else "cp1252"
-
-
-def _looks_korean(content: bytes) -> bool:
-    """Whether most of what is not ASCII are common Korean letters, as it stands in CP949."""
+def _is_utf_8(content: bytes) -> bool:
     try:
-        letters = [letter for letter in content.decode("cp949") if not letter.isascii()]
+        return not _CONTROLS.search(content.decode(UTF_8))
     except UnicodeDecodeError:
         return False
-    return 2 * sum(map(_is_common, letters)) > len(letters)
 
 
-def _is_common(letter: str) -> bool:
-    """Whether EUC-KR has it; CP949's other letters are two Western ones in most cases."""
-    return len(letter.encode("euc-kr", "ignore")) > 0
+def _not_in(name: str, line: int, encoding: str) -> UserError:
+    return UserError(
+        f"{name}: line {line} is not in {encoding}; say with --encoding what it is in, e.g. cp949, "
+        "cp1251, gbk or shift_jis, or save it as UTF-8"
+    )
 
 
-_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
+def known_encoding(name: str) -> str:
+    """The name of an encoding that `decode_text` can be given.
+
+    Raises:
+        UserError: Python does not know it, or it is none of text.
+    """
+    try:
+        " ".encode(name)  # of no letter at all any name is taken
+    except (LookupError, ValueError):
+        raise UserError(
+            f"--encoding: {name!r} is none that Python knows; e.g. cp949, cp1251, gbk or shift_jis"
+        ) from None
+    return name
+
+
+_TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?![\d:])")
-_BROKEN_TIMES = re.compile(r"\s*\d+:.*-->")
+_BROKEN_TIMES = re.compile(r"\s*-?\d+:.*-->")
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
+_WORD_TIME = re.compile(r"<(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})\.(\d{1,9})>")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")
 
 
@@ -123,26 +152,100 @@ def parse_subtitles(name: str, text: str) -> list[Cue]:
         UserError: a line with times cannot be read, or there is text and none.
     """
     lines = text.split("\n")
-    web = text.lstrip().startswith("WEBVTT") or name.lower().endswith(".vtt")
+    headed = text.lstrip().startswith("WEBVTT")
+    web = headed or name.lower().endswith(".vtt")
     starts = [at for at, line in enumerate(lines) if _times(name, at + 1, line)]
-    if not starts and text.strip() and not web:
+    if not starts and text.strip() and not headed:
         raise UserError(f"{name}: line 1: no line has two times, {_EXAMPLE}")
-    cues = []
+    blocks = []
     for at, following in pairwise([*starts, len(lines)]):
         match = _TIMES.match(lines[at])
         assert match is not None, "see starts"
-        spoken = _text_lines(lines[at + 1 : following], web, following < len(lines))
-        voices = {" ".join(voice.split()) for voice in _VOICE.findall("\n".join(spoken))}
-        said = "\n".join(spoken)
-        cues.append(
-            Cue(
-                _seconds(match.groups()[:4]),
-                _seconds(match.groups()[4:]),
-                html.unescape(_without_markup(said)) if web else _without_markup(said),
-                html.unescape(voices.pop()) if len(voices) == 1 else "",
-            )
-        )
-    return cues
+        shown = _text_lines(lines[at + 1 : following], web, following < len(lines))
+        times = _seconds(*match.groups()[:5]), _seconds(*match.groups()[5:])
+        blocks.append(_Block(*times, shown))
+    return [_subtitle(block, web) for block in _unrolled(blocks)]
+
+
+class _Block(NamedTuple):
+    """A cue as it stands in a file of subtitles."""
+
+    begin_s: float
+    end_s: float
+    lines: list[str]
+
+
+def _subtitle(block: _Block, web: bool) -> Cue:
+    said = "\n".join(block.lines)
+    voices = {" ".join(voice.split()) for voice in _VOICE.findall(said)}
+    return Cue(
+        block.begin_s,
+        block.end_s,
+        _plain(said, web),
+        html.unescape(voices.pop()) if len(voices) == 1 else "",
+        _timed_words(block, web),
+    )
+
+
+def _unrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
+    """Each line once, where lines roll.
+
+    That they do is seen by cues too short for speech that say the line before again; of other cues
+    that say the same all are kept.
+    """
+    before, held = _Block(-math.inf, -math.inf, []), list[str]()
+    for block in blocks:
+        own = block
+        if held and _follows(block, before) and _shown(block.lines[: len(held)]) == held:
+            own = block._replace(lines=block.lines[len(held) :])
+        if _holds(block, before):
+            held = _shown(block.lines)
+        elif _shown(own.lines) or not held:
+            held = []
+            yield own
+        before = block
+
+
+def _holds(block: _Block, before: _Block) -> bool:
+    """Whether a cue does nothing but to leave the line before where it is for a moment."""
+    said = _shown(block.lines)
+    short = is_short(block.begin_s, block.end_s) and not is_short(before.begin_s, before.end_s)
+    again = bool(said) and _shown(before.lines)[-len(said) :] == said
+    return short and again and _follows(block, before)
+
+
+def _follows(block: _Block, before: _Block) -> bool:
+    return is_short(before.end_s, block.begin_s) and is_short(block.begin_s, before.end_s)
+
+
+def _shown(lines: Sequence[str]) -> list[str]:
+    """What can be seen of some lines; without the empty ones."""
+    plain = (" ".join(_plain(line, web=True).split()) for line in lines)
+    return [line for line in plain if line]
+
+
+def _timed_words(block: _Block, web: bool) -> tuple[Word, ...]:
+    """The words with the times that stand between them; of all of them, or none."""
+    said = "\n".join(block.lines)
+    marks = list(_WORD_TIME.finditer(said))
+    begins = [block.begin_s, *(_seconds("", *mark.groups()) for mark in marks), block.end_s]
+    cuts = [0, *(at for mark in marks for at in mark.span()), len(said)]
+    parts = [
+        _spoken_words(_plain(said[a:b], web)) for a, b in zip(cuts[::2], cuts[1::2], strict=True)
+    ]
+    spoken = _spoken_words(_plain(said, web))
+    apart = all(len(words) <= 1 for words in parts) and [*chain.from_iterable(parts)] == spoken
+    if not marks or not apart or begins != sorted(begins):
+        return ()
+    return tuple(
+        Word(word, *span)
+        for words, span in zip(parts, pairwise(begins), strict=True)
+        for word in words
+    )
+
+
+def _spoken_words(text: str) -> list[str]:
+    return [word for word in speech_of(text).split() if any(map(str.isalnum, word))]
 
 
 def _times(name: str, number: int, line: str) -> bool:
@@ -166,15 +269,16 @@ def _text_lines(lines: Sequence[str], web: bool, followed: bool) -> list[str]:
     if followed and kept and kept[-1].strip().isdecimal():
         kept.pop()
     if web:
-        blank = next((at for at, line in enumerate(kept) if not line.strip()), len(kept))
-        kept = kept[:blank]
+        empty = next((at for at, line in enumerate(kept) if not line), len(kept))
+        kept = kept[:empty]
     return kept
 
 
-def _seconds(parts: Sequence[str | None]) -> float:
+def _seconds(sign: str, *parts: str | None) -> float:
     hours, minutes, seconds, decimals = (part or "0" for part in parts)
     whole = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-    return round(whole + float(f"0.{decimals}"), 6)
+    time = round(whole + float(f"0.{decimals}"), 6)
+    return -time if sign else time
 
 
 _MARKUP = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}|\\[Nh]")
@@ -183,9 +287,10 @@ _MARKUP = re.compile(r"</?[A-Za-z][^<>\n]*>|<\d[\d:.]*>|\{\\[^{}\n]*\}|\\[Nh]")
 _SPACES = {"\\N": "\n", "\\h": " "}
 
 
-def _without_markup(text: str) -> str:
-    """Without tags, as they stand in subtitles."""
-    return _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
+def _plain(text: str, web: bool) -> str:
+    """Without tags and, of WebVTT, escapes, as they stand in subtitles."""
+    bare = _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
+    return html.unescape(bare) if web else bare
 
 
 _MUSIC = re.compile("[♩♪♫♬🎵🎶]")
@@ -209,16 +314,17 @@ def parse_tsv(name: str, text: str) -> list[Cue]:
     Raises:
         UserError: a column is missing or a cell cannot be read.
     """
-    header = text.partition("\n")[0].split("\t")
-    begin, end, per_s = ("start", "end", 1000) if "start" in header else ("begin_s", "end_s", 1)
+    whisper = "start" in text.partition("\n")[0].split("\t")
+    begin, end = ("start", "end") if whisper else ("begin_s", "end_s")
+    read_time = _read_milliseconds if whisper else read_seconds
     cues = []
     rows = parse_table(text, name, "transcript", ("text", begin, end))
     for number, row in enumerate(rows, start=2):
         where = f"{name}: line {number}"
         cues.append(
             Cue(
-                read_seconds(where, row[begin]) / per_s,
-                read_seconds(where, row[end]) / per_s,
+                read_time(where, row[begin]),
+                read_time(where, row[end]),
                 row["text"],
                 row.get("speaker", "").strip(),
                 read_words(where, row.get("words", "")),
@@ -270,7 +376,7 @@ def _cue(where: str, item: object) -> Cue:
 
 
 def read_seconds(where: str, value: object) -> float:
-    """A time: a number from 0 on, or its text.
+    """A time: a number, or its text. One before 0 is a flaw of its cue alone, so it is read.
 
     Raises:
         UserError: it is none.
@@ -279,9 +385,24 @@ def read_seconds(where: str, value: object) -> float:
         seconds = float(value) if isinstance(value, str | int | float) else math.nan
     except (ValueError, OverflowError):
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
+    if not math.isfinite(seconds):
         raise UserError(f"{where}: {value!r:.60} is no time; it should be a number of seconds")
     return seconds
+
+
+def _read_milliseconds(where: str, value: str) -> float:
+    """A time in seconds, of the whole milliseconds that Whisper writes.
+
+    Raises:
+        UserError: it is none; or has decimals, and may as well be in seconds.
+    """
+    time = read_seconds(where, value)
+    if not value.strip().removeprefix("-").isdecimal():
+        raise UserError(
+            f"{where}: {value!r:.60} in start or end, which are whole milliseconds; call columns "
+            "in seconds begin_s and end_s"
+        )
+    return time / 1000
 
 
 def read_words(where: str, text: str) -> tuple[Word, ...]:

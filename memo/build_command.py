@@ -16,6 +16,9 @@ from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
+OPTIONS = ("transcripts", "encoding")
+"""Of some corpora; a corpus that does not take one refuses it."""
+
 
 def build_settings(given: Mapping[str, Any]) -> BuildSettings:
     """The build that is asked for.
@@ -41,7 +44,7 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         workers=given["workers"],
         samples_per_shard=given["samples_per_shard"],
         max_broken=given["max_broken"],
-        options={"transcripts": given["transcripts"]} if given["transcripts"] else {},
+        options={name: given[name] for name in OPTIONS if given[name] is not None},
         filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
         part=part,
         transcribe=TranscribeSettings(_asked(given, "recognise"), _asked(given, "align")),

@@ -39,6 +39,10 @@ def build(
         Path | None,
         typer.Option(help="Of videos: a folder, an archive or a table of what is said in them."),
     ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of transcripts that are not UTF-8, as Python calls it, e.g. cp949."),
+    ] = None,
     face: Annotated[
         str,
         typer.Option(

@@ -83,7 +83,7 @@ class Corpus(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     """The options of `memo data build`, beyond those of every corpus, that it takes."""
 
-    def __init__(self, given: Mapping[str, Path] = MappingProxyType({})) -> None:
+    def __init__(self, given: Mapping[str, Path | str] = MappingProxyType({})) -> None:
         self.given = given
 
     @abstractmethod
@@ -114,7 +114,7 @@ def corpora() -> dict[str, type[Corpus]]:
     return dict(sorted(_REGISTRY.items()))
 
 
-def load_corpus(name: str, options: Mapping[str, Path] = MappingProxyType({})) -> Corpus:
+def load_corpus(name: str, options: Mapping[str, Path | str] = MappingProxyType({})) -> Corpus:
     """The corpus of this name.
 
     Args:

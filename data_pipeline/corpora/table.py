@@ -6,13 +6,15 @@ known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separat
 longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `image` (a JPEG file); an
 empty cell says nothing.
 
-Labels: every other column.
+Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
+is refused: taken for a label, it would make each clip all of its media.
 
 Speakers, sessions and splits: as the table says; without its column the split is train.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, register
@@ -22,6 +24,11 @@ from data_pipeline.transcripts import read_words
 
 CONTENT = ("text", "media", "image")
 SPAN = ("begin_s", "end_s")
+TIME_NAME = re.compile(
+    r"(?:t|time|clip|cue|seg|segment|utterance)?(?:(begin|start|onset)|end|stop|offset)"
+    r"(?:at|time|timestamp|ts)?(?:in)?(?:s|m?secs?|seconds?|ms|millis|milliseconds?)?"
+)
+"""A column of times, in lower case and without what is no letter; a group where one begins."""
 KNOWN = ("key", "split", "language", "speaker", "session", "tags", "words", *CONTENT, *SPAN)
 
 
@@ -40,6 +47,7 @@ class Table(Corpus):
             raise UserError(
                 f"table: {name} needs lines and one of the columns {', '.join(CONTENT)}"
             )
+        check_times(rows[0], f"table: {name}")
         labels = [column for column in rows[0] if column not in KNOWN]
         recordings = [
             row_recording(row, f"clip-{number:06}", f"table: line {number + 1}", labels)
@@ -58,6 +66,27 @@ def _table(source: Source) -> str:
             "says what the clips are"
         )
     return found[0]
+
+
+def check_times(columns: Iterable[str], where: str) -> None:
+    """No column may be meant for `begin_s` or `end_s` and have another name.
+
+    Args:
+        columns: their names.
+        where: they stand, for messages.
+
+    Raises:
+        UserError: one is, by its name; says how it should be called.
+    """
+    for column in columns:
+        letters = "".join(filter(str.isalpha, column.lower()))
+        match = TIME_NAME.fullmatch(letters)
+        if match and column not in SPAN:
+            name = SPAN[0] if match[1] else SPAN[1]
+            raise UserError(
+                f"{where}: column {column!r} is a time by its name; call it {name}, in seconds, or "
+                "leave it out"
+            )
 
 
 def row_recording(row: Mapping[str, str], key: str, where: str, labels: Sequence[str]) -> Recording:

@@ -5,20 +5,20 @@ A sound file of the same name beside a video is taken for the video's sound and 
 a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
 
 Transcripts are `.srt`, `.vtt`, `.json` and `.tsv` files in the forms of `data_pipeline/
-transcripts.py`, and make a clip of each cue; a cue without length, or of more than `LONGEST_S`, is
-quarantined. `talk.srt`, `talk.mp4.srt` and `talk.en.srt`, which is in English, are of `talk.mp4` in
-the same folder; subtitles also in another, if no media lie where they do and one folder has the
-name. Of several forms the first of the four is taken. A `.json` or `.tsv` file that is not called
-as a video beside it is none.
+transcripts.py`, and make a clip of each cue; a cue that begins before its file, or is shorter than
+`SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt` and
+`talk.en.srt`, which is in English, are of `talk.mp4` in the same folder; subtitles also in another,
+if no media lie where they do and one folder has the name. Of several forms the first of the four is
+taken. A `.json` or `.tsv` file that is not called as a video beside it is none.
 
 `--transcripts` names another folder or archive of them; then those beside the videos are not read,
 and each of its transcripts must have its video. Or it names one table of all, a `.tsv` or `.csv`
 file or a `.json` list of objects: `media` (or `file`: path or name, with or without suffix) and the
 columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file.
 `words` is as in transcripts, with times in the file. Media that it does not name are cut by their
-speech.
+speech. Transcripts and tables that are neither UTF-8 nor UTF-16 are in what `--encoding` says.
 
-Labels: of a table for all every other column; else none.
+Labels: of a table for all every other column, as in the corpus `table`; else none.
 
 Speakers, sessions and splits: who speaks, where a transcript says so; else the name of the file's
 folder, unless all files lie in one. A speaker who has only a number, as `SPEAKER_00`, is another
@@ -38,13 +38,17 @@ from typing import Literal, NamedTuple
 
 from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, row_recording, words_inside
+from data_pipeline.corpora.table import KNOWN, check_times, row_recording, words_inside
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
+    SHORTEST_S,
+    UTF_8,
     Cue,
     checked_text,
     decode_text,
+    is_short,
+    known_encoding,
     load_json,
     parse_transcript,
 )
@@ -82,28 +86,30 @@ class Videos(Corpus):
 
     name = "videos"
     licence = "not stated; see who has them"
-    options = ("transcripts",)
+    options = ("transcripts", "encoding")
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """The utterances of each file, by name and time; those to be cut by speech as one."""
+        encoding = known_encoding(str(self.given.get("encoding", UTF_8)))
         media = _media(source)
-        said = self._said(source, media)
+        said = self._said(source, _Finder(media), encoding)
         return [part for one in media for part in said.get(one.media or "", [one])]
 
-    def _said(self, source: Source, media: Sequence[Recording]) -> Said:
+    def _said(self, source: Source, finder: "_Finder", encoding: str) -> Said:
         """What the transcripts say."""
-        given = self.given.get("transcripts")
-        if given is None:
-            return _of_transcripts(source, _Finder(media), everything=False)
+        if "transcripts" not in self.given:
+            return _of_transcripts(source, finder, encoding, everything=False)
+        given = Path(self.given["transcripts"])
         if not given.exists():
             raise UserError(
                 f"--transcripts: there is no {given}; give a folder, an archive or a table"
             )
         if given.is_file() and given.suffix.lower() in TABLES:
-            return _of_table(source, given, _Finder(media))
+            return _of_table(source, given, finder, encoding)
         if given.is_file() and given.suffix.lower() in PARSERS:
             raise UserError(f"--transcripts: {given} is of one recording; give its folder")
-        return _of_transcripts(open_source(given, "--transcripts"), _Finder(media), everything=True)
+        transcripts = open_source(given, "--transcripts")
+        return _of_transcripts(transcripts, finder, encoding, everything=True)
 
 
 def _media(source: Source) -> list[Recording]:
@@ -200,12 +206,13 @@ class _Transcript(NamedTuple):
     language: str
 
 
-def _of_transcripts(source: Source, finder: _Finder, *, everything: bool) -> Said:
+def _of_transcripts(source: Source, finder: _Finder, encoding: str, *, everything: bool) -> Said:
     """What is said in the media that have a transcript each.
 
     Args:
         source: of the transcripts.
         finder: of the media.
+        encoding: of transcripts that are not UTF-8.
         everything: every file that looks like a transcript must have its media.
     """
     found: dict[str, list[_Transcript]] = {}
@@ -225,7 +232,7 @@ def _of_transcripts(source: Source, finder: _Finder, *, everything: bool) -> Sai
                 f"videos: {name} is a transcript of nothing; it should be called as its video is"
             )
     return {
-        one.media or "": _utterances(source, one, _chosen(one, found[key]))
+        one.media or "": _utterances(source, one, _chosen(one, found[key]), encoding)
         for key, one in media.items()
     }
 
@@ -259,9 +266,11 @@ def _chosen(media: Recording, transcripts: Sequence[_Transcript]) -> _Transcript
     return min(left, key=lambda one: forms.index(PurePosixPath(one.name).suffix.lower()))
 
 
-def _utterances(source: Source, media: Recording, transcript: _Transcript) -> list[Recording]:
+def _utterances(
+    source: Source, media: Recording, transcript: _Transcript, encoding: str
+) -> list[Recording]:
     """A recording for each cue; where there are none, the media with this flaw."""
-    cues = parse_transcript(transcript.name, source.read(transcript.name))
+    cues = parse_transcript(transcript.name, source.read(transcript.name), encoding)
     language = transcript.language if len(transcript.language) == 2 else ""
     if not cues:
         return [replace(media, key=numbered(media.key, 1), cut=False, flaw=NO_SPEECH)]
@@ -289,25 +298,35 @@ def _speaker(cue: Cue, media: Recording) -> str:
 
 def _checked(utterance: Recording) -> Recording:
     """The utterance, that is not to be cut further; with a flaw, if it has one."""
-    begin_s, end_s = utterance.span or (0.0, math.inf)
-    flaw = ""
-    if utterance.span is not None and end_s <= begin_s:
-        flaw = f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
-    elif utterance.span is not None and end_s - begin_s > LONGEST_S:
-        flaw = f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
+    flaw = "" if utterance.span is None else _flaw(*utterance.span)
     return replace(utterance, cut=False, flaw=flaw)
 
 
-def _of_table(source: Source, path: Path, finder: _Finder) -> Said:
+def _flaw(begin_s: float, end_s: float) -> str:
+    """Why nobody can have said something from here to there; "" if somebody can."""
+    if end_s <= begin_s:
+        return f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
+    if begin_s < 0:
+        return f"it begins before its file: at {begin_s:.3f} s"
+    if is_short(begin_s, end_s):
+        return f"it is {end_s - begin_s:.3f} s long; an utterance has {SHORTEST_S} at least"
+    if end_s - begin_s > LONGEST_S:
+        return f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
+    return ""
+
+
+def _of_table(source: Source, path: Path, finder: _Finder, encoding: str) -> Said:
     """What one table says of all media.
 
     Args:
         source: of the media.
         path: of the table.
         finder: of the media.
+        encoding: of the table, if it is not UTF-8.
     """
     lines: dict[str, list[tuple[Recording, str, dict[str, str]]]] = {}
-    for where, row in _rows(path):
+    for where, row in _rows(path, encoding):
+        check_times(row, path.name)
         media = _named(where, row.get("media") or row.get("file") or "", finder)
         lines.setdefault(media.media or "", []).append((media, where, row))
     if not lines:
@@ -318,9 +337,9 @@ def _of_table(source: Source, path: Path, finder: _Finder) -> Said:
     return said
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _rows(path: Path, encoding: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each line of a table stands, and column -> value."""
-    text = decode_text(path.name, path.read_bytes())
+    text = decode_text(path.name, path.read_bytes(), encoding)
     if path.suffix.lower() != ".json":
         rows = parse_table(text, path.name, "videos", ())
         yield from ((f"{path.name}: line {at}", row) for at, row in enumerate(rows, start=2))

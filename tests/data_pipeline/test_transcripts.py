@@ -1,8 +1,11 @@
 """Transcripts: what is written is read, and what people really have is read, too."""
 
+import html
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +13,14 @@ from hypothesis import strategies as st
 
 from data_pipeline.clip import Word
 from data_pipeline.errors import UserError
-from data_pipeline.transcripts import Cue, decode_text, parse_transcript, read_words, speech_of
+from data_pipeline.transcripts import (
+    Cue,
+    decode_text,
+    known_encoding,
+    parse_transcript,
+    read_words,
+    speech_of,
+)
 
 WORDS = st.lists(
     st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1, max_size=9).filter(
@@ -24,10 +34,11 @@ MILLISECONDS = st.integers(0, 40_000_000)
 
 @st.composite
 def cues(draw: st.DrawFn) -> list[Cue]:
-    """In no order, some of them at once."""
+    """In no order, some of them at once; no two say the same."""
     found = []
-    for begin, length in draw(st.lists(st.tuples(MILLISECONDS, st.integers(0, 9_999)), min_size=1)):
-        text = " ".join(draw(WORDS))
+    times = draw(st.lists(st.tuples(MILLISECONDS, st.integers(0, 9_999)), min_size=1))
+    for number, (begin, length) in enumerate(times):
+        text = " ".join([*draw(WORDS), f"no{number}"])
         found.append(Cue(begin / 1000, (begin + length) / 1000, text))
     return found
 
@@ -169,9 +180,128 @@ identifier
 def test_a_nasty_vtt_file() -> None:
     assert parse_transcript("a.vtt", NASTY_VTT.encode("utf-16")) == [
         Cue(1.0, 2.0, "Tom & Jerry <3", "Ann Lee"),
-        Cue(3.0, 4.0, "so it"),
+        Cue(3.0, 4.0, "so it", words=(Word("so", 3.1, 3.5), Word("it", 3.5, 4.0))),
         Cue(3602.0, 3603.0, "Yes. No. identifier"),
     ]
+
+
+ROLLING_VTT = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.389 align:start position:0%
+\x20
+hello<00:00:00.480><c> it&#39;s</c><00:00:00.900><c> today</c>
+
+00:00:02.389 --> 00:00:02.399 align:start position:0%
+hello it&#39;s today
+\x20
+
+00:00:02.399 --> 00:00:04.510 align:start position:0%
+hello it&#39;s today
+&gt;&gt; we<00:00:02.560><c> will</c><00:00:02.800><c> [Music]</c><00:00:03.000><c> talk</c>
+
+00:00:04.510 --> 00:00:04.520 align:start position:0%
+&gt;&gt; we will [Music] talk
+\x20
+
+00:00:04.520 --> 00:00:06.000 align:start position:0%
+&gt;&gt; we will [Music] talk
+yeah
+
+00:00:06.000 --> 00:00:06.010 align:start position:0%
+yeah
+\x20
+
+00:00:06.010 --> 00:00:07.000 align:start position:0%
+yeah
+yeah
+
+00:00:07.000 --> 00:00:07.010 align:start position:0%
+yeah
+\x20
+
+00:00:07.010 --> 00:00:11.000 align:start position:0%
+yeah
+\x20
+
+00:00:11.000 --> 00:00:11.010 align:start position:0%
+yeah
+\x20
+
+00:00:11.010 --> 00:00:12.000 align:start position:0%
+\x20
+yeah
+
+00:00:12.000 --> 00:00:12.010 align:start position:0%
+yeah
+\x20
+
+00:00:20.000 --> 00:00:21.000 align:start position:0%
+yeah
+
+"""
+
+
+def test_automatic_captions_that_roll_say_each_line_once_with_the_times_of_its_words() -> None:
+    hello = (Word("hello", 0.16, 0.48), Word("it's", 0.48, 0.9), Word("today", 0.9, 2.389))
+    talk = (Word("we", 2.399, 2.56), Word("will", 2.56, 2.8), Word("talk", 3.0, 4.51))
+    found = [
+        Cue(0.16, 2.389, "hello it's today", words=hello),
+        Cue(2.399, 4.51, ">> we will talk", words=talk),
+        Cue(4.52, 6.0, "yeah"),
+        Cue(6.01, 7.0, "yeah"),
+        Cue(11.01, 12.0, "yeah"),
+        Cue(20.0, 21.0, "yeah"),
+    ]
+    assert parse_transcript("a.vtt", ROLLING_VTT.encode()) == found
+    times = ROLLING_VTT.replace(".", ",").replace(" align:start position:0%", "")
+    converted = re.sub("<[^>]*>", "", html.unescape(times.partition("\n\n")[2]))
+    untimed = [replace(cue, words=()) for cue in found]
+    assert parse_transcript("a.srt", converted.encode()) == untimed
+
+
+@pytest.mark.parametrize("suffix", [".srt", ".vtt"])
+def test_cues_that_happen_to_say_the_same_are_all_kept(suffix: str) -> None:
+    blocks = [
+        "00:01.000 --> 00:02.000\nNo.\n",
+        "00:02.000 --> 00:03.000\nNo.\n",
+        "00:03.000 --> 00:04.000\nNo.\nI said no.\n",
+        "00:04.000 --> 00:05.000\nI said no.\nNo!\n",
+        "00:05.000 --> 00:05.010\nWhat?\n",
+        "00:05.010 --> 00:06.000\nWhat?\n",
+        "00:06.000 --> 00:07.000\nYes.\n",
+        "00:08.000 --> 00:08.000\nYes.\n",
+        "00:08.000 --> 00:08.000\nYes.\n",
+    ]
+    head = "WEBVTT\n\n" if suffix == ".vtt" else ""
+    texts = [
+        cue.text for cue in parse_transcript(f"a{suffix}", (head + "\n".join(blocks)).encode())
+    ]
+    assert texts == [
+        "No.",
+        "No.",
+        "No. I said no.",
+        "I said no. No!",
+        "What?",
+        "What?",
+        *["Yes."] * 3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("so<00:01.500> it goes", ()),
+        ("so<00:01.500> it<00:01.200> goes", ()),
+        ("so<00:01.500> it<00:02.500> goes", ()),
+        ("(so<00:01.500> what) it<00:01.600> goes", ()),
+        ("so<00:01.500> -<00:01.600> goes", (Word("so", 1.0, 1.5), Word("goes", 1.6, 2.0))),
+    ],
+)
+def test_all_words_of_a_caption_have_times_or_none(said: str, words: tuple[Word, ...]) -> None:
+    (cue,) = parse_transcript("a.vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\n{said}\n".encode())
+    assert cue.words == words
 
 
 @pytest.mark.parametrize(
@@ -192,17 +322,55 @@ def test_what_is_spoken_of_a_text(text: str, speech: str) -> None:
     assert speech_of(text) == speech
 
 
-KOREAN = "1\r\n00:00:01,000 --> 00:00:02,000\r\n그래, 똠방각하 펲시콜라\r\n"
-WESTERN = "1\n00:00:01,000 --> 00:00:02,000\nDon’t! “Hello”, Müller, ça va\n"
+def srt(text: str) -> str:
+    return f"1\r\n00:00:01,000 --> 00:00:02,000\r\n{text}\r\n"
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [(KOREAN, "cp949"), (WESTERN, "cp1252"), (KOREAN, "utf-16"), (WESTERN, "utf-8-sig")],
-)
-def test_encodings_are_told_apart(text: str, encoding: str) -> None:
-    (cue,) = parse_transcript("a.srt", text.encode(encoding))
-    assert cue.text == text.split("\n")[2].strip()
+SPOKEN = {
+    "cp949": "그래, 똠방각하 펲시콜라",
+    "cp1252": "Don’t! “Hello”, Müller, ça va",
+    "cp1251": "Привет, как дела?",
+    "gbk": "你好，我们今天讨论这个问题",
+    "Shift_JIS": "こんにちは、元気ですか",
+    "iso2022_jp": "こんにちは、元気ですか",
+    "utf-16-le": "Hello.",
+}
+
+
+@pytest.mark.parametrize("encoding", SPOKEN)
+def test_other_encodings_are_read_if_they_are_named_and_else_refused(encoding: str) -> None:
+    text = SPOKEN[encoding]
+    content = srt(text).encode(encoding)
+    (cue,) = parse_transcript("a.srt", content, encoding)
+    assert cue.text == text
+    for form in ("utf-8", "utf-8-sig", "utf-16"):
+        (cue,) = parse_transcript("a.srt", srt(text).encode(form), encoding)
+        assert cue.text == text
+    (cue,) = parse_transcript("a.srt", srt("Hello.").encode(), encoding)
+    assert cue.text == "Hello."
+    line = 1 if encoding == "utf-16-le" else 3
+    with pytest.raises(
+        UserError, match=rf"a\.srt: line {line} is not in utf-8; say with --encoding"
+    ):
+        parse_transcript("a.srt", content)
+
+
+def test_a_file_that_is_not_in_the_encoding_that_is_named_is_refused() -> None:
+    with pytest.raises(UserError, match=r"a\.srt: line 3 is not in gbk; say with --encoding"):
+        parse_transcript("a.srt", srt("ça va ÿ").encode("cp1252"), "gbk")
+    with pytest.raises(UserError, match=r"a\.vtt: line 1 is not in cp1251"):
+        parse_transcript("a.vtt", "WEBVTT\n안녕".encode("utf-16-le"), "cp1251")
+    with pytest.raises(UserError, match="half of a surrogate"):
+        parse_transcript("a.vtt", b"WEBVTT\n\\ud800\xff", "unicode_escape")
+    with pytest.raises(UserError, match="is not in idna"):
+        parse_transcript("a.vtt", b"WEBVTT\n\xff", "idna")
+
+
+@pytest.mark.parametrize("name", ["cp9499", "", "base64", "rot13", "a\0b", "undefined", "\udcff"])
+def test_encodings_that_python_does_not_know_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"--encoding: .* is none that Python knows"):
+        known_encoding(name)
+    assert known_encoding("EUC-KR") == "EUC-KR"
 
 
 def test_words_and_speakers_are_read_where_they_are_known() -> None:
@@ -223,6 +391,20 @@ def test_words_and_speakers_are_read_where_they_are_known() -> None:
     assert read_words("here", "") == ()
 
 
+BEFORE: dict[str, str] = {
+    "a.srt": "1\n-00:00:00,020 --> 00:00:01,500\nhello\n",
+    "a.vtt": "WEBVTT\n\n-00:00.020 --> 00:01.500\nhello\n",
+    "a.tsv": "start\tend\ttext\n-20\t1500\thello\n",
+    "b.tsv": "begin_s\tend_s\ttext\n-0.02\t1.5\thello\n",
+    "a.json": '[{"start": -0.02, "end": 1.5, "text": "hello"}]',
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_a_cue_that_begins_before_its_file_is_read_in_every_form(name: str) -> None:
+    assert parse_transcript(name, BEFORE[name].encode()) == [Cue(-0.02, 1.5, "hello")]
+
+
 SILENT: dict[str, str] = {
     "a.srt": "",
     "b.srt": "1\n00:01,000 --> 00:02,000\n[Music]\n",
@@ -240,15 +422,18 @@ def test_a_transcriber_may_have_heard_nothing(name: str) -> None:
 ERRORS: dict[str, tuple[str, bytes, str]] = {
     "no times": ("a.srt", b"Hello\nyou\n", r"a\.srt: line 1: no line has two times"),
     "times": ("a.srt", b"1\n00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '00:00:xx,0 --> 00:00:0"),
-    "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is neither UTF-8 nor CP949 nor CP1252"),
-    "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is neither UTF-8"),
-    "odd UTF-16": ("a.vtt", b"\xff\xfea\x00b", "line 1 is neither"),
+    "no cue": ("a.vtt", b"Hello\nyou\n", r"a\.vtt: line 1: no line has two times"),
+    "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is not in utf-8; say with --encoding"),
+    "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is not in utf-8"),
+    "odd UTF-16": ("a.vtt", b"\xff\xfea\x00b", "line 1 is not in utf-16"),
     "no column": ("a.tsv", b"begin_s\ttext\n1\tb\n", r"a\.tsv has no column 'end_s'"),
     "no time": ("a.tsv", b"start\tend\ttext\n1\tsoon\tb\n", "line 2: 'soon' is no time"),
     "long": ("a.tsv", b"start\tend\ttext\n1\t2\t" + b"a" * 200_000, r"line 2 of a\.tsv"),
     "columns": ("a.tsv", b"start\tend\ttext\n1\t2\n", "has not as many columns as line 1"),
     "words": ("a.tsv", b"start\tend\ttext\twords\n1\t2\tb\tb:1-2\n", "line 2: words should be as"),
-    "negative": ("a.json", b'[{"text": "a", "start": -1, "end": 2}]', "cue 1: -1 is no time"),
+    "negative": ("a.srt", b"1\n-00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '-00:00:xx,0 --> 00"),
+    "seconds": ("a.tsv", b"start\tend\ttext\n0\t2.5\tb\n", "line 2: '2.5' in start or end, which"),
+    "floats": ("a.tsv", b"start\tend\ttext\n500.0\t2e3\tb\n", "call columns in seconds begin_s an"),
     "no number": ("a.json", b'[{"text": "a", "start": NaN, "end": 2}]', "cue 1: nan is no time"),
     "no JSON": ("a.json", b"[\n1,", r"a\.json: line 2: .*; it should be JSON"),
     "deep JSON": ("a.json", b"[" * 100_000, "it should be JSON"),
@@ -277,7 +462,7 @@ def test_any_text_is_cues_or_an_error_in_one_line(suffix: str, text: str) -> Non
         assert all(speech_of(cue.text) for cue in parse_transcript(f"a{suffix}", text.encode()))
 
 
-@given(st.binary())
-def test_any_bytes_are_text_or_an_error(content: bytes) -> None:
+@given(st.binary(), st.sampled_from(["utf-8", "cp1251", "gbk", "iso2022_kr", "utf-7", "cp037"]))
+def test_any_bytes_are_text_or_an_error(content: bytes, encoding: str) -> None:
     with suppress(UserError):
-        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content))
+        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content, encoding))

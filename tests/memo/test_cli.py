@@ -120,10 +120,12 @@ def test_build_hands_its_options_on(
         patched.setattr("data_pipeline.build.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
-        assert run(monkeypatch, *command, "--transcripts", "all.tsv") == 0
+        corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949")
+        assert run(monkeypatch, *command, *corpus_options) == 0
         assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
         assert run(monkeypatch, *command, "--part", "2/8") == 0
-    assert [one.options for one in given] == [{}, {"transcripts": Path("all.tsv")}, {}, {}]
+    options = {"transcripts": Path("all.tsv"), "encoding": "cp949"}
+    assert [one.options for one in given] == [{}, options, {}, {}]
     assert given[2].filters == Filters(2, min_speech_dbfs=-50)
     assert [one.out for one in given[2:]] == [Path("out"), Path("out.parts/2-of-8")]
     (tmp_path / "in").mkdir()

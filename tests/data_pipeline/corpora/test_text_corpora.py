@@ -1,5 +1,6 @@
 """The corpora of text, and of text with pictures: in their own layout, small, and the real ones."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -185,6 +186,40 @@ def test_clips_of_a_table_may_be_parts_of_longer_files(tmp_path: Path) -> None:
         write(tmp_path, {"t.csv": f"{header}{wrong},\n"})
         with pytest.raises(UserError, match=r"line 2 has begin_s='.*' and end_s='.*'; give the"):
             read("table", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "name"),
+    [
+        ("start,end", "start", "begin_s"),
+        ("Begin,Stop", "Begin", "begin_s"),
+        ("start_s,stop_s", "start_s", "begin_s"),
+        ("begin_s,end_time", "end_time", "end_s"),
+        ("begin_s,END_S", "END_S", "end_s"),
+        (" begin_s,end_s", " begin_s", "begin_s"),
+        ("StartTime,EndTime", "StartTime", "begin_s"),
+        ("begin_s,Stop (ms)", "Stop (ms)", "end_s"),
+        ("onset,offset", "onset", "begin_s"),
+        ("time_start,time_end", "time_start", "begin_s"),
+        ("segment-end,x", "segment-end", "end_s"),
+    ],
+)
+def test_a_column_of_times_is_not_taken_for_a_label(
+    tmp_path: Path, columns: str, column: str, name: str
+) -> None:
+    write(tmp_path, {"t.csv": f"media,{columns}\na.mp4,1,2\n", "a.mp4": b""})
+    message = f"table: t.csv: column {column!r} is a time by its name; call it {name}, in seconds"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read("table", tmp_path)
+
+
+def test_other_columns_are_labels_whatever_letters_they_have(tmp_path: Path) -> None:
+    names = ["tension", "gender", "trend", "started_crying", "stopword", "ending", "time", "bend"]
+    values = ["x"] * len(names)
+    path = tmp_path / "t.csv"
+    path.write_text(f"text,{','.join(names)}\nhello,{','.join(values)}\n")
+    (clip,) = read("table", path)
+    assert list(clip.labels) == names
 
 
 @pytest.mark.corpora

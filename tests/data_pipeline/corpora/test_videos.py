@@ -36,8 +36,11 @@ def write(root: Path, files: dict[str, str | bytes]) -> Path:
     return root
 
 
-def read(source: Path, transcripts: Path | None = None) -> list[Recording]:
-    options = {} if transcripts is None else {"transcripts": transcripts}
+def read(
+    source: Path, transcripts: Path | None = None, encoding: str | None = None
+) -> list[Recording]:
+    given = {"transcripts": transcripts, "encoding": encoding}
+    options = {name: value for name, value in given.items() if value is not None}
     return list(load_corpus("videos", options).recordings(open_source(source)))
 
 
@@ -170,6 +173,20 @@ def test_a_broken_transcript_names_its_line(tmp_path: Path) -> None:
         read(source)
 
 
+def test_subtitles_in_another_encoding_need_its_name(tmp_path: Path) -> None:
+    russian, korean = SRT.replace("Bye", "Пока"), SRT.replace("Bye", "안녕")
+    files = {"in/a.srt": russian.encode("cp1251"), "in/b.srt": korean.encode()}
+    source = write(tmp_path / "raw", {"in/a.mp4": b"", "in/b.mp4": b"", **files})
+    texts = write(tmp_path / "texts", {"a.srt": russian.encode("cp1251")})
+    for given in (None, texts):
+        with pytest.raises(UserError, match=r"a\.srt: line 7 is not in utf-8; say with --encoding"):
+            read(source, given)
+    assert [one.text for one in read(source, None, "cp1251")][1::2] == ["Пока.", "안녕."]
+    assert read(source, texts, "cp1251")[1].text == "Пока."
+    with pytest.raises(UserError, match="--encoding: 'koi9' is none that Python knows"):
+        read(source, None, "koi9")
+
+
 def test_transcripts_of_another_folder(tmp_path: Path) -> None:
     source = write(
         tmp_path / "videos", {"x/1.mp4": b"", "y/1.mp4": b"", "y/2.mp4": b"", "y/2.srt": "nothing"}
@@ -230,7 +247,7 @@ def test_a_table_of_all_transcripts(tmp_path: Path) -> None:
     (tmp_path / "all.json").write_text(json.dumps(parsed))
     assert read(source, tmp_path / "all.json") == read(source, table)
     (tmp_path / "all.csv").write_bytes("file,text\r\nx/1.mp4,안녕\r\n".encode("cp949"))
-    korean, *rest = read(source, tmp_path / "all.csv")
+    korean, *rest = read(source, tmp_path / "all.csv", "cp949")
     assert (korean.text, korean.labels, korean.cut) == ("안녕", {}, False)
     assert all(one.cut for one in rest)
 
@@ -243,6 +260,8 @@ def test_a_table_of_all_transcripts(tmp_path: Path) -> None:
         ("t.csv", "media,text\n", r"t\.csv: it has no line"),
         ("t.csv", "media,text\na.mp4,x\na,x\n", r"t\.csv: line 3: media 'a' names 2 files"),
         ("t.csv", "media,begin_s,end_s\na.mp4,2,1\n", r"t\.csv: line 2 has begin_s='2' and end_s"),
+        ("t.csv", "media,start,end\na.mp4,1,2\n", r"t\.csv: column 'start' .* call it begin_s"),
+        ("t.json", '[{"media": "a.mp4", "End": 2}]', r"t\.json: column 'End' .* call it end_s, in"),
         ("t.csv", "media,words\na.mp4,so\n", r"t\.csv: line 2: words should be as"),
         ("t.csv", "media,image\na.mp4,b.jpg\n", r"videos: no file b\.jpg"),
         ("t.json", '{"a": 1}', r"t\.json: it should be a list of objects with media and text"),
@@ -272,13 +291,17 @@ def test_speakers_are_those_of_the_transcript_or_the_folder(tmp_path: Path) -> N
 
 
 def test_cues_that_are_no_utterances_have_a_flaw(tmp_path: Path) -> None:
-    lines = "begin_s\tend_s\ttext\n1\t1\ta\n3\t2\tb\n4\t64\tc\n5\t65.1\td\n"
-    found = read(write(tmp_path, {"a.wav": b"", "a.tsv": lines}))
+    times = ["-0.02\t1", "1\t1", "3\t2", "4\t64", "5\t65.1", "7.02\t7.04", "8\t8.019"]
+    lines = "".join(f"{time}\ta\n" for time in times)
+    found = read(write(tmp_path, {"a.wav": b"", "a.tsv": f"begin_s\tend_s\ttext\n{lines}"}))
     assert [one.flaw for one in found] == [
+        "it begins before its file: at -0.020 s",
         "it has no length: from 1.000 to 1.000 s",
         "it has no length: from 3.000 to 2.000 s",
         "",
         "it is 60 s long; an utterance has 60 at most",
+        "",
+        "it is 0.019 s long; an utterance has 0.02 at least",
     ]
 
 
@@ -353,7 +376,12 @@ def test_a_stopped_build_goes_on_with_its_own_transcripts_only(
         stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
         with pytest.raises(ZeroDivisionError):
             build_dataset(settings)
-    for options in ({}, {"transcripts": write(tmp_path / "others", {"a.srt": SRT})}):
+    others: tuple[dict[str, Path | str], ...] = (
+        {},
+        {"transcripts": write(tmp_path / "others", {"a.srt": SRT})},
+        {"transcripts": texts, "encoding": "cp949"},
+    )
+    for options in others:
         with pytest.raises(UserError, match="left by a build with other settings"):
             build_dataset(replace(settings, options=options))
     write(texts, {"a.srt": SRT.replace("04,000", "04,800").replace("Hello", "Good day")})

@@ -1,6 +1,5 @@
 """A recording's video and sound -> the feature rows of a Clip, by the frozen encoders."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,12 @@ from data_pipeline.features.face import align_faces, shrink_faces
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.speech import SPEECH, SpeechEncoder, average_rows, speech_group
 from data_pipeline.features.video import (
+    WHOLE,
     Frames,
     Media,
     MediaError,
     Sound,
+    cut_region,
     decode_spans,
     decode_track,
 )
@@ -217,7 +218,7 @@ def _passes(recordings: Sequence[Recording]) -> list[list[Recording]]:
 
 def _span(recording: Recording) -> tuple[float, float]:
     """Begin and end in the media, in seconds."""
-    begin_s, end_s = recording.span or (0.0, math.inf)
+    begin_s, end_s = recording.span or WHOLE
     return max(begin_s, 0.0), end_s
 
 
@@ -236,17 +237,7 @@ def _part(
         heard = None
     if recording.span is not None and heard is None and not len(frames):
         return MediaError(f"there is neither sound nor picture from {begin_s:.2f} to {end_s:.2f} s")
-    return Part(heard, _inside(frames, recording.region))
-
-
-def _inside(frames: Frames, region: tuple[float, float, float, float] | None) -> Frames:
-    """The region of each picture: (T, H, W) -> (T, h, w)."""
-    if region is None:
-        return frames
-    _, height, width = frames.shape
-    left, top, right, bottom = region
-    rows = slice(math.floor(top * height), math.ceil(bottom * height))
-    return frames[:, rows, math.floor(left * width) : math.ceil(right * width)]
+    return Part(heard, cut_region(frames, recording.region))
 
 
 def describe(clip: Clip, recording: Recording) -> Clip:
@@ -261,6 +252,8 @@ def describe(clip: Clip, recording: Recording) -> Clip:
         labels=recording.labels,
         tags=recording.tags,
         source=show_name(recording.media or recording.image or ""),
+        span=recording.span and _span(recording),
+        region=recording.region,
     )
 
 

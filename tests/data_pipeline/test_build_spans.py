@@ -18,6 +18,7 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 
@@ -136,6 +137,17 @@ def test_a_part_has_the_sound_and_the_pictures_of_its_span(
     train = open_dataset(settings.out).split("train")
     assert [train.read(at).key for at in range(len(SPANS))] == ORDER
     assert [train.read(at).duration_s for at in range(2)] == [2.0, 1.0]
+
+
+def test_a_clip_says_where_it_lies(give: Give) -> None:
+    region = (0.25, 0.5, 1.0, 1.0)
+    part, whole = parts_of_long([(-0.5, 1.5)])[0], Recording("w", "train", "long.mkv", text="so")
+    settings = give([replace(part, region=region), whole])
+    build_dataset(settings)
+    train = open_dataset(settings.out).split("train")
+    places = [(one.span, one.region) for one in map(train.read, range(2))]
+    assert places == [((0.0, 1.5), region), (None, None)]
+    assert not list(check_dataset(settings.out))
 
 
 def test_a_file_is_heard_once_and_seen_as_often_as_its_spans_overlap(

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
@@ -60,6 +59,7 @@ from data_pipeline.kept import (
     work_folder,
     write_atomically,
 )
+from data_pipeline.progress import build_progress
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import (
     NAME,
@@ -341,7 +341,7 @@ def _open_work_folder(
 def _cut_apart(recordings: Sequence[Recording], work: Path, pool: Executor) -> list[Recording]:
     """The recordings, with numbered parts in the place of those to be cut by their speech."""
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
-    with _progress() as progress:
+    with build_progress() as progress:
         task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
         for future in as_completed([pool.submit(cut, recording) for recording in missing]):
             future.result()
@@ -385,7 +385,7 @@ def _extract_missing(
         if flaw := _flaw(recording):
             quarantine.add("", recording.key, show_name(recording.media or ""), flaw)
             quarantine.check()
-    with _progress() as progress:
+    with build_progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
         futures = {pool.submit(extract, file): file for file in _files(missing)}
@@ -403,11 +403,6 @@ def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
         name = f"key {recording.key}" if recording.media is None else f"media {recording.media}"
         files.setdefault(name, []).append(recording)
     return list(files.values())
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn())
 
 
 @contextmanager

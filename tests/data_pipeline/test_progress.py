@@ -30,7 +30,7 @@ def test_the_bar_tells_the_rate_and_the_time_that_remains(
 ) -> None:
     """Of a build that goes on: what was done before is counted, and is none of the rate."""
     progress, clock = build_progress(console), Clock()
-    progress.get_time = clock  # type: ignore[method-assign]
+    progress.get_time = clock
     task = progress.add_task("grid", total=1000)
     progress.advance(task, 400)
     console.print(progress)

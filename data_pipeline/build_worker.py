@@ -14,6 +14,7 @@ import torch
 from data_pipeline.clip import NOTHING, BadSampleError, Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.errors import say_without_path
 from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
 from data_pipeline.features.video import MediaError, decode_track
@@ -112,7 +113,8 @@ def _decoded(
     try:
         media = worker.source.open(name)
     except (OSError, KeyError) as error:
-        yield from ((one, MediaError(f"the file cannot be read ({error})")) for one in recordings)
+        said = f"the file cannot be read ({say_without_path(error)})"
+        yield from ((one, MediaError(said)) for one in recordings)
         return
     with media:
         yield from worker.extractor.parts(recordings, media)

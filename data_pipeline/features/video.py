@@ -19,6 +19,8 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from data_pipeline.errors import say_without_path
+
 SMALLEST_GAP_S = 0.1
 """A hole in the sound from here on is filled with silence; below it times may just be rounded."""
 LONGEST_GAP_S = 60.0
@@ -230,7 +232,7 @@ def _opened(media: Media, what: str) -> Iterator[Any]:
         with av.open(file, options=options, metadata_errors="ignore") as container:
             yield container
     except (FFmpegError, ValueError, OSError) as error:
-        raise MediaError(f"the {what} cannot be decoded ({error})") from None
+        raise MediaError(f"the {what} cannot be decoded ({say_without_path(error)})") from None
 
 
 def _video_stream(container: Any) -> Any:  # noqa: ANN401

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import Source
+from data_pipeline.errors import say_without_path
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector
 from data_pipeline.features.face import align_faces
@@ -132,7 +133,7 @@ def _tried(decode: Callable[[], _Decoded], problems: list[str]) -> _Decoded | No
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(say_without_path(error).split()) or type(error).__name__
 
 
 def _faces(

@@ -235,6 +235,33 @@ def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:
     assert e == ("e", "nobody agrees what this is")
 
 
+def test_what_is_said_of_a_file_does_not_depend_on_where_it_lies(
+    give: Give, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = Path.open
+
+    def refuses(path: Path, *given: Any, **named: Any) -> Any:  # noqa: ANN401
+        if path.name == "locked.avi":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opens(path, *given, **named)
+
+    names = ("broken.avi", "locked.avi")
+    others = [Recording(name[0], "train", name, text="so") for name in names]
+    settings = give([*parts_of_long([(0, 1)]), *others])
+    for name in names:
+        (settings.source / name).write_bytes(b"no video")
+    monkeypatch.setattr(Path, "open", refuses)
+    build_dataset(settings)
+    elsewhere = settings.source.rename(tmp_path / "elsewhere")
+    again = replace(settings, source=elsewhere, out=tmp_path / "again")
+    build_dataset(again)
+    assert content(again.out) == content(settings.out)
+    assert quarantined(again.out) == [
+        ("b", "the sound cannot be decoded (Invalid data found when processing input)"),
+        ("l", "the file cannot be read (Permission denied)"),
+    ]
+
+
 def test_a_killed_build_goes_on_with_the_parts_that_are_missing(
     give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:

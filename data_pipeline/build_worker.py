@@ -132,8 +132,10 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
         recording, outcomes = worker.transcriber.transcribe(recording, sound)
         measures = replace(measures, words=count_words(recording.text))
     if worker.filters.first_failed(measures) is None:
+        part = part and _look(worker, recording, part)
         clip = _encode(worker, recording, part)
-        measures = replace(measures, face_share=_face_share(clip, part))
+        score = part.faces.score if part and part.faces and len(part.frames) else None
+        measures = replace(measures, face_share=_face_share(clip, part), speaker_score=score)
         if worker.filters.first_failed(measures) is not None:
             clip = None
     keep(path, Kept(clip, measures, outcomes))
@@ -145,6 +147,12 @@ def _measure(worker: _Worker, part: Part | None) -> Measures:
         return Measures()
     duration_s = length_s(part.sound, len(part.frames), worker.extractor.face_fps)
     return Measures(duration_s=duration_s, speech_dbfs=speech_level(part.sound))
+
+
+def _look(worker: _Worker, recording: Recording, part: Part) -> Part:
+    """The part with the speaker's faces."""
+    faces = worker.extractor.look(part.frames, part.sound, recording.aligned_face)
+    return replace(part, faces=faces)
 
 
 def _encode(worker: _Worker, recording: Recording, part: Part | None) -> Clip:

@@ -144,7 +144,7 @@ def _faces(
 ) -> tuple[Face, ...]:
     """One of frames (T, H, W) in every `FACE_EVERY_S`, with the speaker's face cut out."""
     speech = None if sound is None else frames_with_speech(sound, len(frames), fps)
-    cut, found = align_faces(frames, FACE_PIXELS, detector, fps, speech)  # (T, size, size), (T,)
+    cut, found, _ = align_faces(frames, FACE_PIXELS, detector, fps, speech)
     step = max(1, round(FACE_EVERY_S * fps), math.ceil(len(frames) / MOST_FACES))
     return tuple(
         Face(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import open_source
 from data_pipeline.features.detector import load_detector
+from data_pipeline.features.face import Aligned
 from data_pipeline.features.video import decode_sound
 from data_pipeline.preview import media as media_module
 from data_pipeline.preview.media import OUTLINE_STEPS, SAMPLE_RATE, UNKNOWN_PART, decode_media
@@ -36,12 +37,10 @@ def test_without_a_face_the_pictures_themselves_are_shown(tmp_path: Path) -> Non
 
 
 def test_faces_are_those_that_were_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def align(
-        frames: NDArray[np.uint8], size: int, *_: object
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def align(frames: NDArray[np.uint8], size: int, *_: object) -> Aligned:
         numbers = np.arange(len(frames), dtype=np.uint8)
         faces = np.broadcast_to(numbers[:, None, None], (len(frames), size, size))
-        return faces, numbers != 5
+        return Aligned(faces, numbers != 5)
 
     monkeypatch.setattr(media_module, "align_faces", align)
     clip = clip_of(tmp_path, "a.mp4", make_video(TIMES, [90] * len(TIMES), None))

@@ -103,12 +103,10 @@ def measure_clip(
     with stages.timed("detect"):
         found = search_faces(part.frames, extractor.detector, extractor.face_fps)
     with stages.timed("track"):
-        faces, _ = align_faces(
-            part.frames, size, extractor.detector, extractor.face_fps, speech, found
-        )
+        seen = align_faces(part.frames, size, extractor.detector, extractor.face_fps, speech, found)
     if extractor.face:
         with stages.timed("face"):
-            extractor.face.encode(faces)
+            extractor.face.encode(seen.faces)
     if extractor.speech and part.sound is not None:
         with stages.timed("speech"):
             extractor.speech.encode(part.sound)

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -56,6 +54,7 @@ from data_pipeline.kept import (
     work_folder,
     write_atomically,
 )
+from data_pipeline.progress import build_progress
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import (
     NAME,
@@ -352,7 +351,7 @@ def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> 
     """
     flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
-    with _progress() as progress:
+    with build_progress() as progress:
         task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
         for recording, reason in pool.results(cut, missing):
             if reason != "":
@@ -399,7 +398,7 @@ def _extract_missing(
         if flaw := _flaw(recording):
             quarantine.add("", recording.key, show_name(recording.media or ""), flaw)
             quarantine.check()
-    with _progress() as progress:
+    with build_progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
         for file, failed in pool.results(extract, _files(missing)):
@@ -416,11 +415,6 @@ def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
         name = f"key {recording.key}" if recording.media is None else f"media {recording.media}"
         files.setdefault(name, []).append(recording)
     return list(files.values())
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn())
 
 
 def _finished(

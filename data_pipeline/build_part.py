@@ -33,13 +33,17 @@ class BuildPart:
     def share(self, recordings: Sequence[Recording]) -> list[Recording]:
         """Its recordings, which follow one another.
 
-        Those of one file are decoded together, so that they are of one part; where files have many,
-        a part may have none.
+        Those of one file are decoded together, so that they are of one part, and with them what
+        stands between them, for the parts together have the order of the whole. Where files have
+        many, or stand mixed, a part may have none.
         """
-        chosen, begin = [], 0
+        files = ((one.media, at) for at, one in enumerate(recordings) if one.media is not None)
+        last: dict[str | None, int] = dict(files)
+        chosen, begin, end = [], 0, 0
         for at, one in enumerate(recordings):
-            if not at or one.media is None or one.media != recordings[at - 1].media:
+            if at == end:  # no file is on both sides
                 begin = at
+            end = max(end, last.get(one.media, at) + 1)
             if begin * self.of // len(recordings) == self.number - 1:
                 chosen.append(one)
         return chosen

@@ -13,6 +13,7 @@ import torch
 from data_pipeline.clip import NOTHING, BadSampleError, Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.errors import say_without_path
 from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
 from data_pipeline.features.video import MediaError, decode_track
@@ -110,7 +111,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 def _unreadable(error: OSError | KeyError) -> str:
-    return f"the file cannot be read ({error})"
+    return f"the file cannot be read ({say_without_path(error)})"
 
 
 def _decoded(
@@ -142,8 +143,10 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
         recording, outcomes = worker.transcriber.transcribe(recording, sound)
         measures = replace(measures, words=count_words(recording.text))
     if worker.filters.first_failed(measures) is None:
+        part = part and _look(worker, recording, part)
         clip = _encode(worker, recording, part)
-        measures = replace(measures, face_share=_face_share(clip, part))
+        score = part.faces.score if part and part.faces and len(part.frames) else None
+        measures = replace(measures, face_share=_face_share(clip, part), speaker_score=score)
         if worker.filters.first_failed(measures) is not None:
             clip = None
     keep(path, Kept(clip, measures, outcomes))
@@ -155,6 +158,12 @@ def _measure(worker: _Worker, part: Part | None) -> Measures:
         return Measures()
     duration_s = length_s(part.sound, len(part.frames), worker.extractor.face_fps)
     return Measures(duration_s=duration_s, speech_dbfs=speech_level(part.sound))
+
+
+def _look(worker: _Worker, recording: Recording, part: Part) -> Part:
+    """The part with the speaker's faces."""
+    faces = worker.extractor.look(part.frames, part.sound, recording.aligned_face)
+    return replace(part, faces=faces)
 
 
 def _encode(worker: _Worker, recording: Recording, part: Part | None) -> Clip:

@@ -8,7 +8,8 @@
 | `<key>.speech.npy` | float16 `[T_speech, D_speech]` |
 | `<key>.jpg` | an image |
 
-A missing modality is a missing member. A face row (and its expression row) of zeros marks a frame
+A missing modality is a missing member; a clip that is a whole file has neither `span` nor `region`
+in its `.json`. A face row (and its expression row) of zeros marks a frame
 in which no face was seen: it keeps its place in time, and no objective takes it as a target.
 """
 
@@ -50,6 +51,9 @@ class Clip:
         labels: task name -> label.
         tags: free tags (the image-text-tags task).
         source: the file that the clip was cut from.
+        span: begin and end of the utterance in it, in seconds; None: all of it.
+        region: where the speaker's picture is, (left, top, right, bottom) as shares of the
+            picture's width and height; None: anywhere.
         face: float16 (T_face, D_face), a row a frame at the dataset's face fps; None if missing.
         expression: float16 (T_face, K), class posteriors of the same frames; None if missing.
         speech: float16 (T_speech, D_speech); None if missing.
@@ -66,6 +70,8 @@ class Clip:
     labels: dict[str, Label] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     source: str = ""
+    span: tuple[float, float] | None = None
+    region: tuple[float, float, float, float] | None = None
     face: NDArray[np.float16] | None = None
     expression: NDArray[np.float16] | None = None
     speech: NDArray[np.float16] | None = None
@@ -117,6 +123,9 @@ _FIELDS: dict[str, Any] = {
 }
 """Fields that stand in the JSON member as they are, and their types."""
 
+_PLACES = ("span", "region")
+"""Fields that stand there if they are not None, as lists of numbers."""
+
 _ROWS = {FACE: "face", EXPRESSION: "expression", SPEECH: "speech"}
 
 
@@ -163,6 +172,8 @@ def clip_members(clip: Clip) -> list[tuple[str, bytes]]:
     record = {name: getattr(clip, name) for name in _FIELDS}
     record["words"] = [[word.text, word.start_s, word.end_s] for word in clip.words]
     record["tags"] = list(clip.tags)
+    places = {name: getattr(clip, name) for name in _PLACES}
+    record |= {name: list(place) for name, place in places.items() if place is not None}
     content = json.dumps(record, ensure_ascii=False, sort_keys=True, allow_nan=False).encode()
     members = [(JSON, content)]
     for suffix, name in _ROWS.items():
@@ -229,6 +240,7 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
         make = _known_word if unchanged else _checked_word
         words = tuple(map(make, record.get("words", ())))
         tags = tuple(map(str, record.get("tags", ())))
+        places = {name: tuple(map(_finite, record[name])) for name in _PLACES if name in record}
         if not math.isfinite(known.get("duration_s", 0)):
             raise ValueError("duration_s is infinite")
         if not unchanged and "\\u" in text:
@@ -237,7 +249,8 @@ def _read_record(content: bytes | memoryview, unchanged: bool = False) -> dict[s
         raise BadSampleError(JSON, f"not a clip's record ({error})") from None
     if not unchanged:
         _check_kinds(known)
-    return {**known, "words": words, "tags": tags}
+        _check_places(**places)
+    return {**known, **places, "words": words, "tags": tags}
 
 
 def _check_kinds(known: Mapping[str, Any]) -> None:
@@ -250,15 +263,24 @@ def _check_kinds(known: Mapping[str, Any]) -> None:
             raise BadSampleError(JSON, f"label {name!r:.50} cannot be {label!r:.50}")
 
 
+def _check_places(span: Sequence[float] = (0, 1), region: Sequence[float] = (0, 0, 1, 1)) -> None:
+    """Refuse a span or a region that is empty, or lies outside of the file or the picture."""
+    if len(span) != 2 or not 0 <= span[0] < span[1]:
+        raise BadSampleError(JSON, f"span cannot be {span!r:.50}")
+    corners = zip(region[:2], region[2:], strict=False)
+    if len(region) != 4 or not all(0 <= low < high <= 1 for low, high in corners):
+        raise BadSampleError(JSON, f"region cannot be {region!r:.50}")
+
+
 def _checked_word(word: Sequence[object]) -> Word:
     text, start_s, end_s = word
-    return Word(str(text), _time(start_s), _time(end_s))
+    return Word(str(text), _finite(start_s), _finite(end_s))
 
 
-def _time(value: object) -> float:
-    """A word's time in seconds; 10**400 and 1e999, which JSON can spell, are none."""
+def _finite(value: object) -> float:
+    """A number; 10**400 and 1e999, which JSON can spell, are none."""
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r:.50} is no time")
+        raise TypeError(f"{value!r:.50} is no finite number")
     return float(value)
 
 

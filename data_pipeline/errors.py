@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The one exception that means: the user can mend this; and how others are said."""
 
 
 class UserError(Exception):
@@ -10,3 +10,8 @@ class UserError(Exception):
 
 class AgreedError(UserError):
     """A user's mistake that every rank of a run knows of; the first rank says it."""
+
+
+def say_without_path(error: Exception) -> str:
+    """What an error says of a file, without its path, which is of one machine alone."""
+    return getattr(error, "strerror", None) or str(error)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
+from data_pipeline.features.speaker import BEST_SCORE
 
 FILTERED = "filtered.jsonl"
 SILENCE_DBFS = -120.0
@@ -25,12 +26,15 @@ class Measures:
         duration_s: of its sound or picture, whichever is longer.
         speech_dbfs: RMS of its sound; 0 is that of a square wave at full scale.
         face_share: frames of its video in which a face was found.
+        speaker_score: how well the lips of whose face was taken go with what is heard, from 1 to 3
+            (`features/speaker.py`); 0 of a video in which nobody's do.
     """
 
     words: int | None = None
     duration_s: float | None = None
     speech_dbfs: float | None = None
     face_share: float | None = None
+    speaker_score: float | None = None
 
 
 class Dropped(NamedTuple):
@@ -50,6 +54,7 @@ class Filters:
         min_duration_s, max_duration_s: shortest and longest, of a clip with sound or picture.
         min_speech_dbfs: lowest level, of a clip with sound.
         min_face_share: least share of frames with a face, of a clip with video.
+        min_speaker_score: how well at least lips go with the speech, of a clip with video.
     """
 
     min_words: int | None = None
@@ -57,6 +62,7 @@ class Filters:
     max_duration_s: float | None = None
     min_speech_dbfs: float | None = None
     min_face_share: float | None = None
+    min_speaker_score: float | None = None
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -69,7 +75,11 @@ class Filters:
         Raises:
             UserError: one is out of range, or no clip could pass two of them; names the option.
         """
-        ranges = {"min_speech_dbfs": (SILENCE_DBFS, 0.0), "min_face_share": (0.0, 1.0)}
+        ranges = {
+            "min_speech_dbfs": (SILENCE_DBFS, 0.0),
+            "min_face_share": (0.0, 1.0),
+            "min_speaker_score": (0.0, BEST_SCORE),
+        }
         for name, value in self.thresholds.items():
             least, most = ranges.get(name, (0.0, math.inf))
             if not (math.isfinite(value) and least <= value <= most):

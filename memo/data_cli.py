@@ -99,6 +99,10 @@ def build(
     min_face_share: Annotated[
         float | None, typer.Option(help="Drop clips of video with a face in fewer frames: 0 to 1.")
     ] = None,
+    min_speaker_score: Annotated[
+        float | None,
+        typer.Option(help="Drop clips of video in which nobody's lips go with the speech: 1 to 3."),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(help="Build share i/n alone, into OUT.parts/i-of-n; then 'memo data merge'."),

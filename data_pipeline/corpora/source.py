@@ -242,17 +242,17 @@ class _Folder(Source):
         )
 
     def read(self, name: str) -> bytes:
+        return self._path(name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        return self._path(name).open("rb")
+
+    def _path(self, name: str) -> Path:
         path = self._root / name
         outside = ".." in PurePosixPath(name).parts or Path(name).is_absolute()
         if outside or not path.is_file():
             raise KeyError(name)
-        return path.read_bytes()
-
-    def open(self, name: str) -> BinaryIO:
-        path = self._root / name
-        if not path.is_file():
-            raise KeyError(name)
-        return path.open("rb")
+        return path
 
 
 class _File(Source):

@@ -1,6 +1,5 @@
 """A recording's video and sound -> the feature rows of a Clip, by the frozen encoders."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,16 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector, load_detector
 from data_pipeline.features.device import open_device
-from data_pipeline.features.face import align_faces, shrink_faces
+from data_pipeline.features.face import Aligned, align_faces, shrink_faces
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.speech import SPEECH, SpeechEncoder, average_rows, speech_group
 from data_pipeline.features.video import (
+    WHOLE,
     Frames,
     Media,
     MediaError,
     Sound,
+    cut_region,
     decode_spans,
     decode_track,
 )
@@ -55,10 +56,12 @@ class Part:
     Attributes:
         sound: (samples,) at 16 kHz; None if there is none.
         frames: uint8 (T, H, W), grey; T may be 0.
+        faces: the speaker's in them, if they have been looked for.
     """
 
     sound: NDArray[np.float32] | None
     frames: Frames
+    faces: Aligned | None = None
 
 
 class Extractor:
@@ -135,7 +138,8 @@ class Extractor:
         clip = describe(Clip(recording.key), recording)
         if part is None:
             return clip
-        clip = self.encode(clip, part.sound, part.frames, recording.aligned_face)
+        aligned = recording.aligned_face
+        clip = self.encode(clip, part.sound, part.frames, aligned, part.faces)
         if self.face is None or self.face.input_size or recording.action_units is None:
             return clip
         return replace(clip, face=np.array([recording.action_units], dtype=np.float16))
@@ -146,6 +150,7 @@ class Extractor:
         sound: NDArray[np.float32] | None,
         frames: Frames,
         aligned: bool = False,
+        faces: Aligned | None = None,
     ) -> Clip:
         """The clip with the rows of its sound and pictures.
 
@@ -154,8 +159,9 @@ class Extractor:
             sound: (samples,) at 16 kHz; None if there is none.
             frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
             aligned: the pictures are faces already.
+            faces: what `look` sees in them, if that is known already.
         """
-        face, expression = self._face_rows(frames, sound, aligned)
+        face, expression = self._face_rows(frames, sound, aligned, faces)
         return replace(
             clip,
             duration_s=length_s(sound, len(frames), self.face_fps),
@@ -164,26 +170,41 @@ class Extractor:
             speech=self._speech_rows(sound),
         )
 
-    def _face_rows(
+    def look(
         self, frames: Frames, sound: NDArray[np.float32] | None, aligned: bool
+    ) -> Aligned | None:
+        """The speaker's faces, as large as their encoder has them; None if it looks at none.
+
+        Args:
+            frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
+            sound: (samples,) at 16 kHz; None if there is none.
+            aligned: the pictures are faces already, and nobody judges who speaks.
+        """
+        if self.face is None or not self.face.input_size:
+            return None
+        size = self.face.input_size
+        if aligned:
+            return Aligned(shrink_faces(frames, size), np.ones(len(frames), dtype=bool))
+        speech = self.speech_in(frames, sound)
+        return align_faces(frames, size, self.detector, self.face_fps, speech)
+
+    def _face_rows(
+        self,
+        frames: Frames,
+        sound: NDArray[np.float32] | None,
+        aligned: bool,
+        seen: Aligned | None,
     ) -> tuple[NDArray[np.float16] | None, NDArray[np.float16] | None]:
         """Features (T, D) and posteriors (T, K), zero rows where no face is; None if nowhere.
 
         Posteriors are None of an encoder that knows no expressions, too.
         """
-        if self.face is None or not self.face.input_size:
+        seen = self.look(frames, sound, aligned) if seen is None else seen
+        if self.face is None or seen is None or not seen.found.any():
             return None, None
-        size = self.face.input_size
-        if aligned:  # (T, size, size), (T,)
-            faces, found = shrink_faces(frames, size), np.ones(len(frames), dtype=bool)
-        else:
-            speech = self.speech_in(frames, sound)
-            faces, found = align_faces(frames, size, self.detector, self.face_fps, speech)
-        if not found.any():
-            return None, None
-        features, posteriors = self.face.encode(faces)
-        features[~found] = 0
-        posteriors[~found] = 0
+        features, posteriors = self.face.encode(seen.faces)
+        features[~seen.found] = 0
+        posteriors[~seen.found] = 0
         expression = posteriors.astype(np.float16) if self.face.classes else None
         return features.astype(np.float16), expression
 
@@ -217,7 +238,7 @@ def _passes(recordings: Sequence[Recording]) -> list[list[Recording]]:
 
 def _span(recording: Recording) -> tuple[float, float]:
     """Begin and end in the media, in seconds."""
-    begin_s, end_s = recording.span or (0.0, math.inf)
+    begin_s, end_s = recording.span or WHOLE
     return max(begin_s, 0.0), end_s
 
 
@@ -236,17 +257,7 @@ def _part(
         heard = None
     if recording.span is not None and heard is None and not len(frames):
         return MediaError(f"there is neither sound nor picture from {begin_s:.2f} to {end_s:.2f} s")
-    return Part(heard, _inside(frames, recording.region))
-
-
-def _inside(frames: Frames, region: tuple[float, float, float, float] | None) -> Frames:
-    """The region of each picture: (T, H, W) -> (T, h, w)."""
-    if region is None:
-        return frames
-    _, height, width = frames.shape
-    left, top, right, bottom = region
-    rows = slice(math.floor(top * height), math.ceil(bottom * height))
-    return frames[:, rows, math.floor(left * width) : math.ceil(right * width)]
+    return Part(heard, cut_region(frames, recording.region))
 
 
 def describe(clip: Clip, recording: Recording) -> Clip:
@@ -261,6 +272,8 @@ def describe(clip: Clip, recording: Recording) -> Clip:
         labels=recording.labels,
         tags=recording.tags,
         source=show_name(recording.media or recording.image or ""),
+        span=recording.span and _span(recording),
+        region=recording.region,
     )
 
 

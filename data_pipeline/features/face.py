@@ -3,12 +3,14 @@
 A detector looks for faces a few times a second; what lies between is interpolated.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.features.detector import FaceDetector, Floats, Frames
-from data_pipeline.features.speaker import choose_faces, lip_motion
+from data_pipeline.features.speaker import choose_faces, lip_motion, score_speakers
 from data_pipeline.features.tracks import Track, join_faces, notable_tracks
 
 DETECT_EVERY_S = 0.3
@@ -21,6 +23,21 @@ SPEAKER_PIXELS = 48
 View = tuple[Frames, NDArray[np.bool_]]
 
 
+class Aligned(NamedTuple):
+    """The speaker's faces.
+
+    Attributes:
+        faces: uint8 (T, size, size), grey, zeros where there is none.
+        found: which were found, (T,).
+        score: how well the lips go with the speech, from 1 to 3 (see `score_speakers`); 0: nobody's
+            do, or nobody is heard. None: not judged.
+    """
+
+    faces: Frames
+    found: NDArray[np.bool_]
+    score: float | None = None
+
+
 def align_faces(
     frames: Frames,
     size: int,
@@ -28,7 +45,7 @@ def align_faces(
     fps: float,
     speech: NDArray[np.bool_] | None = None,
     faces: dict[int, Floats] | None = None,
-) -> tuple[Frames, NDArray[np.bool_]]:
+) -> Aligned:
     """Follow the face that speaks through the frames and cut it out, upright where eyes are seen.
 
     Args:
@@ -41,7 +58,6 @@ def align_faces(
         faces: what `search_faces` finds in them, if that is known already.
 
     Returns:
-        Grey faces uint8 (T, size, size), zeros where there is none, and which were found, (T,).
         A frame without a detection counts as found between two detections of one face that are
         at most `MAX_GAP_S` apart in one shot, and nowhere else.
     """
@@ -52,13 +68,15 @@ def align_faces(
     cuts, found = np.zeros((count, size, size), np.uint8), np.zeros(count, dtype=bool)
     views = [_view(frames, _squares(track, frames, detector), size) for track in tracks]
     speech = np.zeros(count, dtype=bool) if speech is None else speech
-    for cut, seen in _speaking(tracks, views, speech, fps):
+    motions = np.array([_lips(*view) for view in views])  # (K, T)
+    for cut, seen in _speaking(tracks, views, motions, speech, fps):
         cuts[seen], found = cut[seen], found | seen
-    return cuts, found
+    score = float(score_speakers(motions, speech, fps).max()) if views else 0.0
+    return Aligned(cuts, found, round(score, 4))
 
 
 def _speaking(
-    tracks: list[Track], views: list[View], speech: NDArray[np.bool_], fps: float
+    tracks: list[Track], views: list[View], motions: Floats, speech: NDArray[np.bool_], fps: float
 ) -> list[View]:
     """The views of the person who speaks, of all; no two of the same frame."""
     if len(views) < 2:
@@ -66,7 +84,7 @@ def _speaking(
     chosen = choose_faces(
         seen=np.array([seen for _, seen in views]),
         areas=np.array([track.area() for track in tracks]),
-        motions=np.array([_lips(*view) for view in views]),
+        motions=motions,
         speech=speech,
         fps=fps,
     )

@@ -22,6 +22,9 @@ They are one man's clips, and those on which both numbers were chosen.
 ENOUGH_SILENCE_S = 0.5
 """Of silence in sight, to tell whose lips do not care whether somebody speaks."""
 
+BEST_SCORE = 3.0
+"""Of who is the first by all three cues."""
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 

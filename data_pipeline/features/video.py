@@ -19,6 +19,8 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
+from data_pipeline.errors import say_without_path
+
 SMALLEST_GAP_S = 0.1
 """A hole in the sound from here on is filled with silence; below it times may just be rounded."""
 LONGEST_GAP_S = 60.0
@@ -30,6 +32,8 @@ MOST_BYTES = 1 << 30
 Media: TypeAlias = bytes | BinaryIO
 """A video or sound file: its content, or the file, open, to be read here and there."""
 Frames: TypeAlias = NDArray[np.uint8]
+WHOLE = (0.0, math.inf)
+"""Begin and end of all of a file, in seconds."""
 
 
 class MediaError(Exception):
@@ -63,8 +67,8 @@ class Sound:
         return self.samples[round(begin_s * self.rate) : end]
 
 
-def decode_frames(media: Media, fps: float = 10.0) -> Frames:
-    """The pictures shown at times 0, 1/fps, 2/fps, ...
+def decode_frames(media: Media, fps: float = 10.0, span: tuple[float, float] = WHOLE) -> Frames:
+    """The pictures shown at times 0, 1/fps, 2/fps, ..., counted from the begin of a part.
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care. A rotation noted in the file, as telephones do, is carried out.
@@ -72,14 +76,15 @@ def decode_frames(media: Media, fps: float = 10.0) -> Frames:
     Args:
         media: a video file.
         fps: pictures a second.
+        span: begin and end of the part, in seconds.
 
     Returns:
-        uint8 (T, H, W), grey; T = 0 if there is no video stream.
+        uint8 (T, H, W), grey; T = 0 if there is no video stream, or it ends before.
 
     Raises:
-        MediaError: the file cannot be decoded, or is too long for one utterance.
+        MediaError: the part cannot be decoded, or is too long for one utterance.
     """
-    frames = next(decode_spans(media, fps, [(0.0, math.inf)]))
+    frames = next(decode_spans(media, fps, [span]))
     if isinstance(frames, MediaError):
         raise frames
     return frames
@@ -159,21 +164,24 @@ class _Picture:
         return _upright(self.frame)
 
 
-def decode_sound(media: Media, rate: int = 16_000) -> NDArray[np.float32] | None:
-    """The sound, mono, from time zero on; silence where there is none yet or a hole.
+def decode_sound(
+    media: Media, rate: int = 16_000, span: tuple[float, float] = WHOLE
+) -> NDArray[np.float32] | None:
+    """The sound of a part, mono; silence where there is none yet or a hole.
 
     Args:
         media: a video or sound file.
         rate: samples a second.
+        span: begin and end of the part, in seconds.
 
     Returns:
         float32 (samples,) in [-1, 1]; None if there is no sound stream.
 
     Raises:
-        MediaError: the file cannot be decoded.
+        MediaError: the part cannot be decoded.
     """
     sound = decode_track(media, rate)
-    return None if sound is None else sound.part(0.0, math.inf)
+    return None if sound is None else sound.part(*span)
 
 
 def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
@@ -195,6 +203,21 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
         return _sound(container, rate)
 
 
+def cut_region(frames: Frames, region: tuple[float, float, float, float] | None) -> Frames:
+    """A part of each picture: (T, H, W) -> (T, h, w).
+
+    Args:
+        frames: uint8, grey.
+        region: left, top, right and bottom of it, as shares of width and height; None: all.
+    """
+    if region is None:
+        return frames
+    _, height, width = frames.shape
+    left, top, right, bottom = region
+    rows = slice(math.floor(top * height), math.ceil(bottom * height))
+    return frames[:, rows, math.floor(left * width) : math.ceil(right * width)]
+
+
 @contextmanager
 def _opened(media: Media, what: str) -> Iterator[Any]:
     """PyAV's container; its errors become a MediaError.
@@ -209,7 +232,7 @@ def _opened(media: Media, what: str) -> Iterator[Any]:
         with av.open(file, options=options, metadata_errors="ignore") as container:
             yield container
     except (FFmpegError, ValueError, OSError) as error:
-        raise MediaError(f"the {what} cannot be decoded ({error})") from None
+        raise MediaError(f"the {what} cannot be decoded ({say_without_path(error)})") from None
 
 
 def _video_stream(container: Any) -> Any:  # noqa: ANN401

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import cv2
 import numpy as np
@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import Source
+from data_pipeline.errors import say_without_path
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector
 from data_pipeline.features.face import align_faces
-from data_pipeline.features.video import MediaError, decode_frames, decode_sound
+from data_pipeline.features.video import MediaError, cut_region, decode_frames, decode_sound
 
 FACE_EVERY_S = 0.5
 MOST_FACES = 24
 """Of a clip; in a longer one they are further apart."""
 FACE_PIXELS = 96
 OUTLINE_STEPS = 600
+ROUNDING_S = 0.5
+"""By so much a clip may be shorter than its file without being a part of it."""
+UNKNOWN_PART = "is longer than the clip, and the dataset, an older one, does not say where it lies"
 SAMPLE_RATE = 16_000
 
 _UNREADABLE = (
@@ -84,7 +88,7 @@ class Media:
 
 
 def decode_media(clip: Clip, source: Source, detector: FaceDetector, fps: float) -> Media:
-    """Decode the file that a clip was made from, as it was when the dataset was built.
+    """Decode what a clip was made from, as it was when the dataset was built.
 
     Args:
         clip: one that was made from a video or a sound file.
@@ -93,14 +97,25 @@ def decode_media(clip: Clip, source: Source, detector: FaceDetector, fps: float)
         fps: pictures a second, as the face rows.
     """
     try:
-        content = source.read(clip.source)
+        media = source.open(clip.source)
     except KeyError:
         return Media(problems=(f"the source has no file {clip.source}",))
     except _UNREADABLE as error:
         return Media(problems=(f"{clip.source} cannot be read: {_one_line(error)}",))
+    with media:
+        return _decode(clip, media, detector, fps)
+
+
+def _decode(clip: Clip, file: BinaryIO, detector: FaceDetector, fps: float) -> Media:
+    """See `decode_media`."""
     problems: list[str] = []
-    frames = _tried(lambda: decode_frames(content, fps), problems)
-    sound = _tried(lambda: decode_sound(content, SAMPLE_RATE), problems)
+    span = clip.span or (0.0, clip.duration_s + 2 * ROUNDING_S)
+    frames = _tried(lambda: cut_region(decode_frames(file, fps, span), clip.region), problems)
+    sound = _tried(lambda: decode_sound(file, SAMPLE_RATE, span), problems)
+    shown_s = 0.0 if frames is None else len(frames) / fps
+    heard_s = 0.0 if sound is None else len(sound) / SAMPLE_RATE
+    if clip.span is None and max(shown_s, heard_s) > clip.duration_s + ROUNDING_S:
+        return Media(problems=(f"{clip.source} {UNKNOWN_PART}",))
     faces = None
     if frames is not None:
         faces = _tried(lambda: _faces(frames, sound, detector, fps), problems)
@@ -118,7 +133,7 @@ def _tried(decode: Callable[[], _Decoded], problems: list[str]) -> _Decoded | No
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(say_without_path(error).split()) or type(error).__name__
 
 
 def _faces(
@@ -129,7 +144,7 @@ def _faces(
 ) -> tuple[Face, ...]:
     """One of frames (T, H, W) in every `FACE_EVERY_S`, with the speaker's face cut out."""
     speech = None if sound is None else frames_with_speech(sound, len(frames), fps)
-    cut, found = align_faces(frames, FACE_PIXELS, detector, fps, speech)  # (T, size, size), (T,)
+    cut, found, _ = align_faces(frames, FACE_PIXELS, detector, fps, speech)
     step = max(1, round(FACE_EVERY_S * fps), math.ceil(len(frames) / MOST_FACES))
     return tuple(
         Face(

@@ -220,6 +220,8 @@ def _facts(clip: Clip) -> Iterator[tuple[str, str]]:
     for name in ("speaker", "session", "language", "source"):
         if value := getattr(clip, name):
             yield name, shorten(value)
+    if clip.span is not None:
+        yield "span", "{:,.3f} to {:,.3f} s".format(*clip.span)
 
 
 def _said(label: Label) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_pipeline import build_pool
 from data_pipeline.features import extract
 from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.features.face import Aligned
 from tests.data_pipeline.small_encoders import write_small_encoders
 
 
@@ -33,9 +34,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 def in_process(one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread instead of processes, and a face in every frame but the first."""
 
-    def whole_frames(
-        frames: NDArray[np.uint8], size: int, *_: object
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        return frames[:, :size, :size].copy(), np.arange(len(frames)) > 0
+    def whole_frames(frames: NDArray[np.uint8], size: int, *_: object) -> Aligned:
+        return Aligned(frames[:, :size, :size].copy(), np.arange(len(frames)) > 0, 1.5)
 
     monkeypatch.setattr(extract, "align_faces", whole_frames)

@@ -50,11 +50,29 @@ def test_dropped_clips_are_named_with_value_and_threshold_and_are_not_broken(
         "max_duration_s": 1.0,
         "min_speech_dbfs": -60.0,
         "min_face_share": 0.8,
+        "min_speaker_score": None,
     }
-    assert set(written["filtered"]) == set(written["filters"])
+    assert set(written["filtered"]) == set(FILTERS.thresholds)
     assert set(written["filtered"].values()) == {1}
     assert (written["recordings"], report.samples) == (len(ROWS), {"train": 2, "valid": 1})
     assert "filtered: min_speech_dbfs -60" in "\n".join(report.table())
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("least", "dropped"), [(1.5, []), (1.6, ["faceless"])])
+def test_videos_in_which_nobody_is_identified_as_speaking_are_dropped(
+    settings: BuildSettings, least: float, dropped: list[str]
+) -> None:
+    """The score of all faces is 1.5 here."""
+    filters = Filters(min_speaker_score=least)
+    report = build_dataset(replace(settings, filters=filters))
+    assert report.filtered == {"min_speaker_score": len(dropped)}
+    assert report.samples == {"train": len(ROWS) - 2 - len(dropped), "valid": 1}
+    if dropped:
+        line = json.loads((settings.out / "filtered.jsonl").read_text())
+        assert line == {
+            "key": "faceless", "filter": "min_speaker_score", "value": 1.5, "threshold": least,
+        }  # fmt: skip
 
 
 @pytest.mark.usefixtures("in_process")

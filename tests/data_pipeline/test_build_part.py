@@ -1,5 +1,4 @@
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,25 @@ def test_parts_are_the_whole_in_its_order_and_divide_no_file(
     recordings = [Recording(f"k{at}", "train", name) for at, name in enumerate(media)]
     parts = [BuildPart(number, of).share(recordings) for number in range(1, of + 1)]
     assert [one for part in parts for one in part] == recordings
-    filled = [part for part in parts if part]
-    for before, after in pairwise(filled):
-        assert before[-1].media is None or before[-1].media != after[0].media
+    files = [{one.media for one in part} - {None} for part in parts]
+    assert sum(map(len, files)) == len(set().union(*files))
+
+
+@given(st.lists(st.tuples(st.sampled_from([True, False]), st.integers(1, 5))), st.integers(1, 9))
+def test_files_that_stand_one_after_the_other_are_where_they_begin(
+    runs: list[tuple[bool, int]], of: int
+) -> None:
+    total = sum(count if file else 1 for file, count in runs)
+    expected: list[list[str]] = [[] for _ in range(of)]
+    recordings: list[Recording] = []
+    for number, (file, count) in enumerate(runs):
+        name = f"{number}.wav" if file else None
+        added = [Recording(f"k{number}-{at}", "train", name) for at in range(count if file else 1)]
+        expected[len(recordings) * of // total] += [one.key for one in added]
+        recordings += added
+    for number in range(1, of + 1):
+        share = BuildPart(number, of).share(recordings)
+        assert [one.key for one in share] == expected[number - 1]
 
 
 def test_parts_are_of_like_size() -> None:

@@ -18,6 +18,7 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 
@@ -138,6 +139,17 @@ def test_a_part_has_the_sound_and_the_pictures_of_its_span(
     assert [train.read(at).duration_s for at in range(2)] == [2.0, 1.0]
 
 
+def test_a_clip_says_where_it_lies(give: Give) -> None:
+    region = (0.25, 0.5, 1.0, 1.0)
+    part, whole = parts_of_long([(-0.5, 1.5)])[0], Recording("w", "train", "long.mkv", text="so")
+    settings = give([replace(part, region=region), whole])
+    build_dataset(settings)
+    train = open_dataset(settings.out).split("train")
+    places = [(one.span, one.region) for one in map(train.read, range(2))]
+    assert places == [((0.0, 1.5), region), (None, None)]
+    assert not list(check_dataset(settings.out))
+
+
 def test_a_file_is_heard_once_and_seen_as_often_as_its_spans_overlap(
     give: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +233,33 @@ def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:
     assert "the sound cannot be decoded" in b_reason
     assert "cannot be read" in d_reason
     assert e == ("e", "nobody agrees what this is")
+
+
+def test_what_is_said_of_a_file_does_not_depend_on_where_it_lies(
+    give: Give, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = Path.open
+
+    def refuses(path: Path, *given: Any, **named: Any) -> Any:  # noqa: ANN401
+        if path.name == "locked.avi":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opens(path, *given, **named)
+
+    names = ("broken.avi", "locked.avi")
+    others = [Recording(name[0], "train", name, text="so") for name in names]
+    settings = give([*parts_of_long([(0, 1)]), *others])
+    for name in names:
+        (settings.source / name).write_bytes(b"no video")
+    monkeypatch.setattr(Path, "open", refuses)
+    build_dataset(settings)
+    elsewhere = settings.source.rename(tmp_path / "elsewhere")
+    again = replace(settings, source=elsewhere, out=tmp_path / "again")
+    build_dataset(again)
+    assert content(again.out) == content(settings.out)
+    assert quarantined(again.out) == [
+        ("b", "the sound cannot be decoded (Invalid data found when processing input)"),
+        ("l", "the file cannot be read (Permission denied)"),
+    ]
 
 
 def test_a_killed_build_goes_on_with_the_parts_that_are_missing(

@@ -39,6 +39,12 @@ LABEL = TEXT | st.integers() | st.floats(-1e6, 1e6) | st.lists(st.integers(), ma
 
 COUNT = st.integers(0, 4)
 
+SPAN = st.tuples(SECONDS, SECONDS).filter(lambda ends: ends[0] < ends[1])
+SIDES = st.integers(0, 9).flatmap(
+    lambda low: st.tuples(st.just(low / 10), st.integers(low + 1, 10).map(lambda high: high / 10))
+)
+REGION = st.tuples(SIDES, SIDES).map(lambda both: (both[0][0], both[1][0], both[0][1], both[1][1]))
+
 
 def _rows(columns: int, rows: st.SearchStrategy[int]) -> st.SearchStrategy[NDArray[np.float16]]:
     shape = rows.map(lambda count: (count, columns))
@@ -61,6 +67,8 @@ def clips(draw: st.DrawFn) -> Clip:
         labels=draw(st.dictionaries(TEXT, LABEL, max_size=3)),
         tags=tuple(draw(st.lists(TEXT, max_size=3))),
         source=draw(TEXT),
+        span=draw(st.none() | SPAN),
+        region=draw(st.none() | REGION),
         face=draw(st.none() | _rows(3, frames)),
         expression=draw(st.none() | _rows(2, frames)),
         speech=draw(st.none() | _rows(5, COUNT)),
@@ -88,6 +96,16 @@ def test_numpy_and_json_read_the_members(clip: Clip) -> None:
     record = json.loads(members[JSON])
     assert record["text"] == clip.text
     assert record["words"] == [[one.text, one.start_s, one.end_s] for one in clip.words]
+    for name, place in (("span", clip.span), ("region", clip.region)):
+        assert (name in record) == (place is not None)
+        assert place is None or record[name] == list(place)
+
+
+def test_a_whole_file_has_the_record_that_it_always_had() -> None:
+    assert dict(clip_members(Clip("k", "hi", source="a.mp4")))[JSON] == (
+        b'{"duration_s": 0.0, "labels": {}, "language": "", "session": "", "source": "a.mp4", '
+        b'"speaker": "", "tags": [], "text": "hi", "words": []}'
+    )
 
 
 def _npy(rows: NDArray[Any]) -> bytes:
@@ -174,6 +192,22 @@ def _with(name: str, value: object) -> bytes:
         (JSON, _with("labels", {"a": 1}).replace(b": 1", b": 1E999")),
         (JSON, _with("duration_s", 10**400)),
         (JSON, _with("words", [["a", 0, 10**400]])),
+        *(
+            (JSON, _with("span", span))
+            for span in (None, 3, [], [1], [1, 2, 3], [2, 1], [1, 1], [-1, 1], ["a", 2], "12")
+        ),
+        (JSON, _with("span", [0, 1]).replace(b"[0, 1]", b"[0, 1e999]")),
+        *(
+            (JSON, _with("region", region))
+            for region in (
+                [0, 0, 1],
+                [0, 0, 1, 1, 1],
+                [1, 0, 0, 1],
+                [0, 0, 1, 1.1],
+                [-0.1, 0, 1, 1],
+                [0, 0.5, 1, 0.5],
+            )
+        ),
         (FACE, b""),
         (FACE, _npy(np.ones((2, 3), np.float16))[:-1]),
         (FACE, _npy(np.full((2, 3), np.nan, np.float16))),

@@ -8,12 +8,12 @@ from data_pipeline.filters import Dropped, Filters, Measures, count_words, speec
 
 
 def test_nothing_is_dropped_unless_it_is_asked_to() -> None:
-    assert Filters().first_failed(Measures(0, 0.0, -120.0, 0.0)) is None
+    assert Filters().first_failed(Measures(0, 0.0, -120.0, 0.0, 0.0)) is None
 
 
 def test_thresholds_themselves_pass_and_what_a_clip_does_not_have_is_not_judged() -> None:
-    filters = Filters(2, 0.5, 1.0, -50.0, 0.5)
-    assert filters.first_failed(Measures(2, 0.5, -50.0, 0.5)) is None
+    filters = Filters(2, 0.5, 1.0, -50.0, 0.5, 1.0)
+    assert filters.first_failed(Measures(2, 0.5, -50.0, 0.5, 1.0)) is None
     assert filters.first_failed(Measures(2, 1.0)) is None
     assert filters.first_failed(Measures()) is None
 
@@ -25,11 +25,12 @@ def test_thresholds_themselves_pass_and_what_a_clip_does_not_have_is_not_judged(
         (Measures(2, 0.4, -60, 0), Dropped("min_duration_s", 0.4, 0.5)),
         (Measures(None, 1.1, -60, 0), Dropped("max_duration_s", 1.1, 1.0)),
         (Measures(2, 0.5, -50.1, 0), Dropped("min_speech_dbfs", -50.1, -50.0)),
-        (Measures(None, 0.5, None, 0.49), Dropped("min_face_share", 0.49, 0.5)),
+        (Measures(None, 0.5, None, 0.49, 0.0), Dropped("min_face_share", 0.49, 0.5)),
+        (Measures(None, 0.5, None, 0.5, 0.0), Dropped("min_speaker_score", 0.0, 1.0)),
     ],
 )
 def test_the_first_filter_that_a_clip_fails_is_named(measures: Measures, dropped: Dropped) -> None:
-    assert Filters(2, 0.5, 1.0, -50.0, 0.5).first_failed(measures) == dropped
+    assert Filters(2, 0.5, 1.0, -50.0, 0.5, 1.0).first_failed(measures) == dropped
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,7 @@ def test_the_first_filter_that_a_clip_fails_is_named(measures: Measures, dropped
     [
         (Filters(min_words=-1), "--min-words -1: give a number of 0 or more"),
         (Filters(min_face_share=50), "--min-face-share 50: give a number from 0 to 1"),
+        (Filters(min_speaker_score=4), "--min-speaker-score 4: give a number from 0 to 3"),
         (Filters(min_speech_dbfs=3), "--min-speech-dbfs 3: give a number from -120 to 0"),
         (Filters(max_duration_s=math.nan), "--max-duration-s nan: give a number of 0 or more"),
         (Filters(None, 3, 2), "--min-duration-s 3 is more than --max-duration-s 2"),

@@ -42,7 +42,7 @@ def search_faces(frames: Frames) -> dict[int, NDArray[np.float64]]:
 def align_faces(
     frames: Frames, size: int, speech: NDArray[np.bool_] | None = None
 ) -> tuple[Frames, NDArray[np.bool_]]:
-    return face.align_faces(frames, size, HaarDetector(), FPS, speech)
+    return face.align_faces(frames, size, HaarDetector(), FPS, speech)[:2]
 
 
 def turned(frames: Frames, degrees: float, scale: float) -> Frames:
@@ -134,7 +134,7 @@ def test_faces_are_looked_for_in_seconds_and_any_detector_can_do_it(
     detector = Bright()
     assert list(face.search_faces(frames, detector, fps)) == looked
     assert detector.looked == len(looked)
-    faces, found = face.align_faces(frames, 20, detector, fps)
+    faces, found, _ = face.align_faces(frames, 20, detector, fps)
     assert found.all()
     np.testing.assert_array_equal(faces, np.broadcast_to(faces[0], faces.shape))
     assert np.unravel_index(faces[0].argmax(), (20, 20)) in {(9, 9), (9, 10), (10, 9), (10, 10)}

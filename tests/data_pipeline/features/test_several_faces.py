@@ -13,7 +13,7 @@ from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import open_source
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.extract import Extractor, ExtractSettings
-from data_pipeline.features.face import align_faces
+from data_pipeline.features.face import Aligned, align_faces
 from data_pipeline.features.haar import HaarDetector
 from data_pipeline.features.video import decode_frames, decode_sound
 from tests.data_pipeline.features.drawing import Person, draw, talk
@@ -73,6 +73,11 @@ def extractor(extract_settings: ExtractSettings) -> Extractor:
 
 def faces_of(media: bytes, begin_s: float = 0.0, end_s: float = LENGTH_S) -> tuple[Frames, Flags]:
     """The aligned faces of a part of a video."""
+    return speaker_of(media, begin_s, end_s)[:2]
+
+
+def speaker_of(media: bytes, begin_s: float = 0.0, end_s: float = LENGTH_S) -> Aligned:
+    """The speaker in a part of a video."""
     sound, frames = decode_sound(media), decode_frames(media)
     assert sound is not None
     frames = frames[round(begin_s * FPS) : round(end_s * FPS)]
@@ -87,6 +92,19 @@ def test_of_two_who_talk_in_turn_each_utterance_has_its_own(
     faces, found = faces_of(talks, begin_s, begin_s + 2)
     assert found.all()
     assert_is(faces, speaker)
+
+
+def test_a_speaker_is_identified_by_lips_that_go_with_the_speech(
+    talks: bytes, extractor: Extractor
+) -> None:
+    assert [speaker_of(talks, begin_s, begin_s + 2).score for begin_s in (0, 2)] == [3, 3]
+    speaks = at(0.5, 3.5)
+    for mouths, score in ((speaks, 3), (~speaks, 0), (np.zeros(COUNT, dtype=bool), 0)):
+        media = make_film(times_ms(FPS), film([heads(LEFT, mouths)]), voice([(0.5, 3.5)], LENGTH_S))
+        assert speaker_of(media).score == score
+    cut_out = extractor.look(decode_frames(media), None, aligned=True)
+    assert cut_out is not None
+    assert cut_out.score is None
 
 
 def test_the_rows_of_an_utterance_are_those_of_its_speaker(
@@ -170,7 +188,8 @@ def test_without_sound_it_is_the_nearest_face(extractor: Extractor) -> None:
     picture = np.full((288, 300), 120, np.uint8)
     picture[:192, :120], picture[:, 120:] = cv2.resize(far, (120, 192)), near
     frames = np.repeat(picture[None], 20, axis=0)
-    faces, found = align_faces(frames, SIZE, HAAR, FPS)
+    faces, found, score = align_faces(frames, SIZE, HAAR, FPS)
+    assert score == 0
     assert found.all()
     assert_is(faces, LEFT)
     assert extractor.encode(Clip("k"), None, frames).face is not None
@@ -206,7 +225,7 @@ def test_of_two_real_faces_the_one_that_speaks_is_taken(
     listening = swing[np.arange(len(speaking)) % len(swing)]
     both = [speaking, listening] if left else [listening, speaking]
     speech = frames_with_speech(sound, len(speaking), FPS)
-    faces, found = align_faces(np.concatenate(both, axis=2), SIZE, HAAR, FPS, speech)
-    alone, _ = align_faces(speaking, SIZE, HAAR, FPS)
+    faces, found, _ = align_faces(np.concatenate(both, axis=2), SIZE, HAAR, FPS, speech)
+    alone, _, _ = align_faces(speaking, SIZE, HAAR, FPS)
     assert found.all()
     assert np.abs(faces.astype(int) - alone).mean() < 6

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ from numpy.typing import NDArray
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import open_source
 from data_pipeline.features.detector import load_detector
+from data_pipeline.features.face import Aligned
 from data_pipeline.features.video import decode_sound
 from data_pipeline.preview import media as media_module
-from data_pipeline.preview.media import OUTLINE_STEPS, SAMPLE_RATE, decode_media
-from tests.data_pipeline.features.media import make_sound, make_video
+from data_pipeline.preview.media import OUTLINE_STEPS, SAMPLE_RATE, UNKNOWN_PART, decode_media
+from tests.data_pipeline.features.media import Form, make_film, make_sound, make_video
 
 FPS = 10.0
 DETECTOR = load_detector(None)
@@ -35,12 +37,10 @@ def test_without_a_face_the_pictures_themselves_are_shown(tmp_path: Path) -> Non
 
 
 def test_faces_are_those_that_were_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def align(
-        frames: NDArray[np.uint8], size: int, *_: object
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def align(frames: NDArray[np.uint8], size: int, *_: object) -> Aligned:
         numbers = np.arange(len(frames), dtype=np.uint8)
         faces = np.broadcast_to(numbers[:, None, None], (len(frames), size, size))
-        return faces, numbers != 5
+        return Aligned(faces, numbers != 5)
 
     monkeypatch.setattr(media_module, "align_faces", align)
     clip = clip_of(tmp_path, "a.mp4", make_video(TIMES, [90] * len(TIMES), None))
@@ -68,6 +68,54 @@ def test_the_outline_holds_every_sample(tmp_path: Path) -> None:
         begin, end = (at * len(expected) // OUTLINE_STEPS for at in (step, step + 1))
         assert sound.low[step] == expected[begin:end].min()
         assert sound.high[step] == expected[begin:end].max()
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Clip:
+    """Dark and silent, and from 3 s to 6 s bright on its right half and loud: of it, this half."""
+    pictures = np.full((60, 192, 192), 30, np.uint8)
+    pictures[30:, :, 96:] = 200
+    sound = np.repeat([0.0, 0.5], 48_000).astype(np.float32) * np.resize([1, -1], 96_000)
+    form: Form = {"format": "matroska", "audio_codec": "pcm_s16le"}
+    video = make_film(range(0, 6000, 100), pictures, sound.astype(np.float32), **form)
+    clip = clip_of(tmp_path, "a.mkv", video)
+    return replace(clip, duration_s=3.0, span=(3.0, 6.0), region=(0.5, 0.0, 1.0, 1.0))
+
+
+def test_of_a_part_of_a_file_that_part_is_shown(tmp_path: Path, film: Clip) -> None:
+    media = decode_media(film, open_source(tmp_path), DETECTOR, FPS)
+    assert media.problems == ()
+    assert [(one.begin_s, one.end_s) for one in media.faces] == [
+        (at / 2, at / 2 + 0.5) for at in range(6)
+    ]
+    assert [one.picture.shape for one in media.faces] == [(96, 48)] * 6
+    assert min(float(one.picture[:, 4:].mean()) for one in media.faces) > 190
+    assert media.sound is not None
+    assert media.sound.seconds == 3.0
+    assert media.sound.high.min() > 0.4
+    dark = decode_media(replace(film, span=(0.0, 3.0)), open_source(tmp_path), DETECTOR, FPS)
+    assert max(float(one.picture.mean()) for one in dark.faces) < 50
+    assert dark.sound is not None
+    assert dark.sound.high.max() == 0
+
+
+def test_a_part_of_an_older_dataset_is_not_shown_as_the_begin(tmp_path: Path, film: Clip) -> None:
+    older = replace(film, span=None, region=None)
+    media = decode_media(older, open_source(tmp_path), DETECTOR, FPS)
+    assert (media.faces, media.sound) == ((), None)
+    assert media.problems == (f"a.mkv {UNKNOWN_PART}",)
+    whole = decode_media(replace(older, duration_s=6.0), open_source(tmp_path), DETECTOR, FPS)
+    assert (len(whole.faces), whole.problems) == (12, ())
+
+
+def test_a_file_is_not_read_whole(
+    tmp_path: Path, film: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: Path) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert decode_media(film, open_source(tmp_path), DETECTOR, FPS).faces
 
 
 def test_files_that_are_missing_or_broken_are_said(tmp_path: Path) -> None:

@@ -129,10 +129,12 @@ def test_a_clip_shows_what_is_known_of_it(preview: Preview) -> None:
         session="first",
         image=image,
         duration_s=2.5,
+        span=(3601.25, 3603.75),
     )
     page = preview([clip])
     for said in ("glad", "3, 5", "0.123457", "one", "two", "Anna", "first", "2.5", "calm", "1,500"):
         assert said in page.text
+    assert "3,601.250 to 3,603.750 s" in page.text
     assert page.text.count("l" * 999) == 1
     assert page.values("lang") == ["en", "he"]
     assert page.values("dir") == ["auto"]
@@ -191,6 +193,7 @@ def test_a_page_of_twelve_clips_is_small(tmp_path: Path) -> None:
         replace(
             clip,
             source="a.mp4",
+            duration_s=6.0,
             words=tuple(Word("word", 0.2 * at, 0.2 * at + 0.2) for at in range(30)),
             face=rng.normal(size=(60, 6)).astype(np.float16),
             expression=rng.dirichlet(np.ones(2), 60).astype(np.float16),

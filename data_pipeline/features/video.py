@@ -19,8 +19,14 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from numpy.typing import NDArray
 
-SMALLEST_GAP_S = 0.1
-"""A hole in the sound from here on is filled with silence; below it times may just be rounded."""
+SMALLEST_GAP_S = 0.05
+"""Sound that comes so late has a hole before it, filled with silence; below it times may just be
+rounded, to a packet of AAC or MP3 at most."""
+SMALLEST_OVERLAP_S = 0.1
+"""Sound that comes so early is cut off where there is some already. More than the smallest gap:
+times that jump to and fro would have it filled up and cut off in turn."""
+SMALLEST_RESET_S = 1.0
+"""A clock that goes back so far was set anew, as where files were joined: the sound goes on."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
 MOST_BYTES = 1 << 30
@@ -308,28 +314,30 @@ class _Track:
         self._bytes = bytearray()
         self._before = 0
         """Samples before time zero."""
-        self._end_s: float | None = None
+        self._started = False
+        self._due_s = 0.0
+        """When the next sample is heard, whatever its time may be."""
+        self._early = 0
+        """Of the next samples, those to be left out."""
         self._broken: list[tuple[float, float]] = []
 
     def add(self, frame: Any) -> None:  # noqa: ANN401
         """The samples of a frame, at its time."""
-        time_s = _time_s(frame, "sound") - self._zero_s
-        self._go_to(time_s)
+        self._go_to(_time_s(frame, "sound") - self._zero_s)
         if self._resampler is None:
             # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
         self._add_samples(frame)
-        self._end_s = time_s + frame.samples / frame.sample_rate
+        self._due_s += frame.samples / frame.sample_rate
 
     def add_damage(self, damage: _Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
-        last_s = self._end_s or 0.0
-        from_s = last_s if damage.time_s is None else damage.time_s - self._zero_s
+        from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)
-        until_s = from_s + min(damage.length_s, LONGEST_GAP_S)
-        self._add_silence(until_s - from_s)
-        self._end_s = until_s
+        length_s = min(damage.length_s, LONGEST_GAP_S)
+        self._add_silence(length_s)
+        until_s = from_s + length_s
         if self._broken and from_s - self._broken[-1][1] < SMALLEST_GAP_S:
             from_s = self._broken.pop()[0]
         self._broken.append((from_s, until_s))
@@ -346,20 +354,37 @@ class _Track:
 
     def _go_to(self, time_s: float) -> None:
         """The next samples belong to this time, in seconds from time zero."""
-        if self._end_s is None:
+        if not self._started:
             if time_s > LONGEST_GAP_S:
                 raise MediaError(f"the sound starts {time_s:.0f} s after the video")
             self._before = max(round(-time_s * self._rate), 0)
+            self._started, self._due_s = True, min(time_s, 0.0)
             self._add_silence(max(time_s, 0.0))
-        elif (hole_s := time_s - self._end_s) > LONGEST_GAP_S:
-            raise MediaError(f"the sound has a hole of {hole_s:.0f} s")
-        elif hole_s >= SMALLEST_GAP_S:
-            self._add_silence(hole_s)
+            return
+        late_s = time_s - self._due_s
+        if late_s > LONGEST_GAP_S:
+            raise MediaError(f"the sound has a hole of {late_s:.0f} s")
+        if late_s >= SMALLEST_GAP_S:
+            self._add_silence(late_s)
+        elif late_s <= -SMALLEST_RESET_S:
+            self._zero_s += late_s
+        elif late_s <= -SMALLEST_OVERLAP_S:
+            early = round(-late_s * self._rate)
+            self._early += early
+            self._due_s -= early / self._rate
 
     def _add_samples(self, frame: Any) -> None:  # noqa: ANN401
         """A frame as the resampler hands it on; None: what it has held back."""
         for part in self._resampler.resample(frame):
-            self._bytes += part.to_ndarray().mean(axis=0).tobytes()
+            self._write(part.to_ndarray().mean(axis=0))
 
     def _add_silence(self, length_s: float) -> None:
-        self._bytes += bytes(4 * round(length_s * self._rate))
+        count = round(length_s * self._rate)
+        self._write(np.zeros(count, dtype=np.float32))
+        self._due_s += count / self._rate
+
+    def _write(self, samples: NDArray[np.float32]) -> None:
+        """Samples that come next, without those that come too early."""
+        due = samples[self._early :]
+        self._early -= len(samples) - len(due)
+        self._bytes += due.tobytes()

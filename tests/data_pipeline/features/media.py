@@ -136,6 +136,27 @@ def make_sound(sound: NDArray[np.float32], *, rate: int = 16_000, format: str = 
     return buffer.getvalue()
 
 
+def make_pieces(
+    pieces: Sequence[tuple[float, NDArray[np.float32]]],
+    *,
+    rate: int = 16_000,
+    format: str = "matroska",
+    codec: str = "pcm_s16le",
+) -> bytes:
+    """A sound file in which each piece is one packet, with this time in seconds."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        for time_s, sound in pieces:
+            samples = np.round(sound * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, round(time_s * rate)
+            frame.time_base = Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
 def make_music_with_cover() -> bytes:
     """An MP3 of half a second of silence, with a picture of its cover."""
     buffer = io.BytesIO()

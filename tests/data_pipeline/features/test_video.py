@@ -3,6 +3,7 @@ import math
 import tarfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from data_pipeline.features.video import (
 from tests.data_pipeline.features.media import (
     damage,
     make_music_with_cover,
+    make_pieces,
     make_sound,
     make_video,
     rotate,
@@ -91,6 +93,112 @@ def test_a_hole_in_the_sound_is_filled_with_silence() -> None:
     decoded = decode_sound(media)
     assert decoded is not None
     np.testing.assert_allclose(decoded, sound, atol=1e-3)
+
+
+def clicks(length_s: float) -> NDArray[np.float32]:
+    """A click in the middle of every second, at 16 kHz."""
+    return np.tile(click(0.5, 1.0, 16_000), round(length_s))
+
+
+def onsets_s(sound: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The begin of each click."""
+    loud = np.flatnonzero(np.abs(sound) > 0.4) / 16_000
+    return loud[np.diff(loud, prepend=-1) > 0.05]
+
+
+@pytest.mark.parametrize("lost_ms", [20, 40, 60, 90, 200])
+def test_holes_do_not_add_up(lost_ms: int) -> None:
+    length = 16_000 - 16 * lost_ms
+    pieces = [(float(at), click(0.5, 1.0, 16_000)[:length]) for at in range(60)]
+    heard = decode_sound(make_pieces(pieces))
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), np.arange(60) + 0.5, atol=video.SMALLEST_GAP_S)
+    assert abs(len(heard) / 16_000 - 60) < 0.21
+
+
+@pytest.mark.parametrize("twice_ms", [20, 60, 200])
+def test_sound_that_is_there_twice_is_heard_once(twice_ms: int) -> None:
+    sound = clicks(61)
+    ends = [(at + 1) * 16_000 + 16 * twice_ms for at in range(60)]
+    heard = decode_sound(
+        make_pieces([(at, sound[at * 16_000 : end]) for at, end in enumerate(ends)])
+    )
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), np.arange(60) + 0.5, atol=video.SMALLEST_OVERLAP_S)
+    assert abs(len(heard) / 16_000 - 60) < 0.3
+
+
+def test_where_files_are_joined_the_sound_goes_on() -> None:
+    half = make_pieces([(float(at), click(0.5, 1.0, 16_000)) for at in range(3)])
+    heard = decode_sound(half + half)
+    assert heard is not None
+    np.testing.assert_array_equal(onsets_s(heard), np.arange(6) + 0.5)
+
+
+@pytest.mark.parametrize(("jitter_ms", "most_filled_ms"), [(20, 0), (45, 90)])
+def test_times_that_jump_to_and_fro_do_not_cut_the_sound(
+    jitter_ms: int, most_filled_ms: int
+) -> None:
+    rng = np.random.default_rng(0)
+    sound = rng.uniform(0.1, 0.5, 60 * 16_000).astype(np.float32)
+    late = rng.integers(-jitter_ms, jitter_ms + 1, 600) / 1000 + 0.05
+    heard = decode_sound(
+        make_pieces([(at / 10 + late[at], sound[at * 1600 :][:1600]) for at in range(600)])
+    )
+    assert heard is not None
+    assert len(heard) - len(sound) <= 16 * most_filled_ms
+    np.testing.assert_allclose(heard[heard > 0], sound, atol=1e-4)
+
+
+def plainly_decoded(media: bytes) -> NDArray[np.float32]:
+    """The sound one frame after the other, whatever their times."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=16_000)
+    with av.open(io.BytesIO(media)) as container:
+        stream = container.streams.audio[0]
+        zero_s = float((stream.start_time or 0) * stream.time_base)
+        if container.streams.video:
+            shown = container.streams.video[0]
+            zero_s = float(shown.start_time * shown.time_base)
+        frames = list(container.decode(stream))
+        parts = [part for frame in [*frames, None] for part in resampler.resample(frame)]
+        start = round((frames[0].time - zero_s) * 16_000)
+    sound = np.concatenate([part.to_ndarray()[0] for part in parts])
+    placed = np.pad(sound, (max(start, 0), 0))[max(-start, 0) :]
+    return np.asarray(np.clip(placed, -1.0, 1.0), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("format", "audio_codec", "video_codec", "rate"),
+    [
+        ("mp4", "aac", "libx264", 44_100),
+        ("mp4", "libmp3lame", "mpeg4", 44_100),
+        ("mpegts", "aac", "libx264", 48_000),
+        ("mpegts", "mp2", "mpeg4", 48_000),
+        ("mpeg", "mp2", "mpeg4", 44_100),
+        ("flv", "aac", "libx264", 44_100),
+        ("avi", "libmp3lame", "mpeg4", 22_050),
+        ("webm", "libopus", "libvpx", 48_000),
+        ("matroska", "libopus", "libx264", 16_000),
+        ("matroska", "aac", "libx264", 44_100),
+        ("3gp", "aac", "libx264", 16_000),
+    ],
+)
+def test_what_is_whole_is_neither_filled_up_nor_cut(
+    format: str, audio_codec: str, video_codec: str, rate: int
+) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 5 * rate).astype(np.float32)
+    media = make_video(
+        range(0, 5000, 40),
+        [DARK] * 125,
+        sound,
+        format=format,
+        audio_codec=audio_codec,
+        video_codec=video_codec,
+        rate=rate,
+    )
+    heard = decode_sound(media)
+    assert heard is not None
+    np.testing.assert_array_equal(heard, plainly_decoded(media))
 
 
 def test_picture_stays_until_the_next_one_comes() -> None:

@@ -322,8 +322,9 @@ class _Track:
         self._broken: list[tuple[float, float]] = []
 
     def add(self, frame: Any) -> None:  # noqa: ANN401
-        """The samples of a frame, at its time."""
-        self._go_to(_time_s(frame, "sound") - self._zero_s)
+        """The samples of a frame, at its time; without one they follow the last, as WMA's end."""
+        if frame.time is not None or not self._started:
+            self._go_to(_time_s(frame, "sound") - self._zero_s)
         if self._resampler is None:
             # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"

@@ -123,11 +123,18 @@ def damage(media: bytes, kind: str, begin_s: float, end_s: float) -> bytes:
     return bytes(broken)
 
 
-def make_sound(sound: NDArray[np.float32], *, rate: int = 16_000, format: str = "wav") -> bytes:
-    """A sound file of 16-bit samples."""
+def make_sound(
+    sound: NDArray[np.float32],
+    *,
+    rate: int = 16_000,
+    format: str = "wav",
+    codec: str = "pcm_s16le",
+) -> bytes:
+    """A sound file, made of 16-bit samples."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format) as container:
-        stream = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = 64_000  # WMA has none of its own
         samples = np.round(sound * 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         frame.sample_rate = rate

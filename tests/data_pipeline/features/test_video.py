@@ -301,6 +301,14 @@ def test_sound_is_resampled_mono_in_unit_range() -> None:
     np.testing.assert_allclose(sound[200:-200], expected[200:-200], atol=0.01)
 
 
+def test_the_end_of_wma_is_heard_though_it_carries_no_time() -> None:
+    heard = decode_sound(
+        make_sound(click(1.95, 2.0, 44_100), rate=44_100, format="asf", codec="wmav2")
+    )
+    assert heard is not None
+    assert abs(onset_s(heard) - 1.95) < 0.05
+
+
 def test_a_missing_stream_is_not_an_error() -> None:
     assert decode_sound(make_video([0, 40], [DARK, DARK], None)) is None
     assert decode_frames(make_sound(click(0.1, 0.2, 16_000))).shape == (0, 0, 0)

@@ -1,7 +1,8 @@
 """Decoding with PyAV: upright grey pictures at a constant rate, sound at 16 kHz, one time zero.
 
-Time zero is the start of the video stream, or of the sound where there is no video: files cut out
-of a longer one, and transport streams, count from elsewhere.
+Time zero is the first picture, or the first sound where it comes well before it or there is no
+video; subtitles count from there, too. Files cut out of a longer one, and transport streams, count
+from elsewhere.
 """
 
 import io
@@ -27,6 +28,9 @@ SMALLEST_OVERLAP_S = 0.1
 times that jump to and fro would have it filled up and cut off in turn."""
 SMALLEST_RESET_S = 1.0
 """A clock that goes back so far was set anew, as where files were joined: the sound goes on."""
+SMALLEST_LEAD_S = 0.1
+"""Sound that begins so long before the first picture is kept, and time zero with it. Below it is
+cut off: encoders begin sound a packet early, and pictures two or three late."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
 MOST_BYTES = 1 << 30
@@ -73,7 +77,8 @@ def decode_frames(media: Media, fps: float = 10.0) -> Frames:
     """The pictures shown at times 0, 1/fps, 2/fps, ...
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
-    needs no care. A rotation noted in the file, as telephones do, is carried out.
+    needs no care; before the first one, it is black. A rotation noted in the file, as telephones
+    do, is carried out.
 
     Args:
         media: a video file.
@@ -129,10 +134,8 @@ class _Film:
         pixels, count, shape = bytearray(), 0, (0, 0)
         while (time_s := begin_s + count / fps) < end_s and self._run_to(time_s):
             shown = self._picture
-            if shown.until_s - shown.from_s > LONGEST_GAP_S:
-                return MediaError(f"the video has a picture shown until {shown.until_s:.0f} s")
-            if shown.frame is None:
-                return MediaError(f"the video cannot be decoded from {shown.from_s:.2f} s on")
+            if shown.flaw:
+                return MediaError(shown.flaw)
             if count and shape != shown.grey.shape:
                 return MediaError("the video changes its size")
             shape, count = shown.grey.shape, count + 1
@@ -153,16 +156,32 @@ class _Film:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture, None where it cannot be decoded, and from when until when it is shown."""
+    """A picture, None where it cannot be decoded, and from when until when it is shown.
+
+    Of a lead, what is shown is black: the picture is the first, which comes after it.
+    """
 
     frame: av.VideoFrame | None
     from_s: float
     until_s: float
+    lead: bool = False
+
+    @property
+    def flaw(self) -> str:
+        """Why it cannot be taken, if so."""
+        if self.until_s - self.from_s > LONGEST_GAP_S:
+            if self.lead:
+                return f"the video has no picture until {self.until_s:.0f} s"
+            return f"the video has a picture shown until {self.until_s:.0f} s"
+        if self.frame is None:
+            return f"the video cannot be decoded from {self.from_s:.2f} s on"
+        return ""
 
     @cached_property
     def grey(self) -> Frames:
         assert self.frame is not None, "asked for before"
-        return _upright(self.frame)
+        picture = _upright(self.frame)
+        return np.zeros_like(picture) if self.lead else picture
 
 
 def decode_sound(media: Media, rate: int = 16_000) -> NDArray[np.float32] | None:
@@ -226,8 +245,19 @@ def _video_stream(container: Any) -> Any:  # noqa: ANN401
 
 def _zero_s(container: Any) -> float:  # noqa: ANN401
     """Time zero on the file's own clock."""
-    stream = _video_stream(container) or container.streams.audio[0]
-    return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    video, sounds = _video_stream(container), container.streams.audio
+    picture_s = _start_s(video) if video else None
+    sound_s = _start_s(sounds[0]) if sounds else None
+    if picture_s is None:
+        return sound_s or 0.0
+    if sound_s is None or picture_s - sound_s < SMALLEST_LEAD_S:
+        return picture_s
+    return sound_s
+
+
+def _start_s(stream: Any) -> float | None:  # noqa: ANN401
+    """When a stream starts on the file's own clock, if that is known."""
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
@@ -269,6 +299,9 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
             damaged = True
             continue
         time_s = _time_s(frame, "video") - zero_s
+        if shown is None and time_s >= SMALLEST_LEAD_S:
+            yield _Picture(None if damaged else frame, 0.0, time_s, lead=True)
+            damaged = False
         if shown is not None:
             yield _Picture(None if damaged else shown, from_s, time_s)
             damaged = False

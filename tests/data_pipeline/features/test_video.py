@@ -9,6 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.features import video
+from data_pipeline.features.face import align_faces
+from data_pipeline.features.haar import HaarDetector
 from data_pipeline.features.video import (
     MediaError,
     decode_frames,
@@ -16,8 +18,10 @@ from data_pipeline.features.video import (
     decode_spans,
     decode_track,
 )
+from tests.data_pipeline.features.drawing import Person, draw
 from tests.data_pipeline.features.media import (
     damage,
+    make_film,
     make_music_with_cover,
     make_pieces,
     make_sound,
@@ -63,25 +67,61 @@ def test_flash_and_click_coincide(format: str, audio_codec: str, rate: int) -> N
     assert abs(len(sound) / 16_000 - 2.0) < 0.15  # AAC pads
 
 
-@pytest.mark.parametrize(("pictures_from", "sound_from"), [(5000, 5000), (400, 0), (0, 300)])
-def test_time_zero_is_where_the_video_starts(pictures_from: int, sound_from: int) -> None:
-    flash_ms = 1000
+@pytest.mark.parametrize(
+    ("pictures_from", "sound_from", "zero"),
+    [(5000, 5000, 5000), (60, 0, 60), (400, 0, 0), (5390, 5000, 5000), (0, 300, 0)],
+)
+@pytest.mark.parametrize("format", ["matroska", "nut"])
+def test_time_zero_is_the_first_picture_or_the_sound_well_before_it(
+    format: str, pictures_from: int, sound_from: int, zero: int
+) -> None:
     times = range(pictures_from, pictures_from + 2000, 40)
-    levels = [BRIGHT if time - pictures_from >= flash_ms else DARK for time in times]
-    click_s = (pictures_from + flash_ms - sound_from) / 1000
+    flash_ms = pictures_from + 1000
+    levels = [BRIGHT if time >= flash_ms else DARK for time in times]
     media = make_video(
         times,
         levels,
-        click(click_s, 2.0, 16_000),
-        format="matroska",
+        click((flash_ms - sound_from) / 1000, 3.0, 16_000),
+        format=format,
         audio_codec="pcm_s16le",
         sound_start_ms=sound_from,
     )
     frames, sound = decode_frames(media, 25.0), decode_sound(media)
     assert sound is not None
-    assert (brightness(frames) > 128).argmax() == 25
-    assert abs(onset_s(sound) - 1.0) < 0.002
-    assert len(frames) == 50
+    assert (brightness(frames) > 128).argmax() == math.ceil((flash_ms - zero) / 40)
+    assert abs(onset_s(sound) - (flash_ms - zero) / 1000) < 0.002
+    assert len(frames) == math.ceil((pictures_from + 2000 - zero) / 40)
+    assert len(sound) == (sound_from + 3000 - zero) * 16
+
+
+@pytest.mark.parametrize("format", ["mp4", "matroska"])
+def test_before_the_first_picture_there_is_no_face(format: str) -> None:
+    pictures = [draw([Person(90)], 180)] * 50
+    media = make_film(range(1000, 3000, 40), pictures, clicks(3), format=format)
+    frames, heard = decode_frames(media), decode_sound(media)
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), [0.5, 1.5, 2.5], atol=0.01)
+    assert frames.any(axis=(1, 2)).tolist() == [False] * 10 + [True] * 20
+    _, found = align_faces(frames, 48, HaarDetector(), 10.0)
+    assert not found[:10].any()
+    assert found[12:].all()  # one is looked for in every third
+    early, between = decode_spans(media, 10.0, [(0.2, 0.8), (0.8, 1.5)])
+    np.testing.assert_array_equal(early, frames[2:8])
+    np.testing.assert_array_equal(between, frames[8:15])
+
+
+def test_a_video_that_starts_much_later_than_the_sound_is_refused_until_then() -> None:
+    media = make_video(
+        [90_000, 90_500],
+        [DARK] * 2,
+        click(0.5, 1.0, 16_000),
+        format="matroska",
+        audio_codec="pcm_s16le",
+    )
+    early, late = decode_spans(media, 10.0, [(0.0, 1.0), (90.0, 90.5)])
+    assert str(early) == "the video has no picture until 90 s"
+    assert isinstance(late, np.ndarray)
+    assert len(late) == 5
 
 
 def test_a_hole_in_the_sound_is_filled_with_silence() -> None:

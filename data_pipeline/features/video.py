@@ -78,7 +78,7 @@ def decode_frames(media: Media, fps: float = 10.0) -> Frames:
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care; before the first one, it is black. A rotation noted in the file, as telephones
-    do, is carried out.
+    do, is carried out. Pictures of another size than the first are scaled into it.
 
     Args:
         media: a video file.
@@ -136,10 +136,9 @@ class _Film:
             shown = self._picture
             if shown.flaw:
                 return MediaError(shown.flaw)
-            if count and shape != shown.grey.shape:
-                return MediaError("the video changes its size")
-            shape, count = shown.grey.shape, count + 1
-            pixels += shown.grey.tobytes()
+            shape = shape if count else shown.grey.shape
+            count += 1
+            pixels += _fitted(shown.grey, *shape).tobytes()
             if len(pixels) > MOST_BYTES:
                 return MediaError("the video is too long; cut it into utterances")
         return np.frombuffer(pixels, dtype=np.uint8).reshape(count, *shape)
@@ -317,6 +316,26 @@ def _upright(frame: av.VideoFrame) -> Frames:
     """The picture (H, W), grey, turned as the file says it is to be shown."""
     picture = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
     return np.rot90(np.asarray(picture, dtype=np.uint8), round(frame.rotation / 90))
+
+
+def _fitted(picture: Frames, height: int, width: int) -> Frames:
+    """The picture (h, w) as large as it can be in (height, width), black around it."""
+    if picture.shape == (height, width):
+        return picture
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    high, wide = (max(1, round(scale * side)) for side in picture.shape)
+    top, left = (height - high) // 2, (width - wide) // 2
+    fitted = np.zeros((height, width), dtype=np.uint8)
+    fitted[top : top + high, left : left + wide] = _scaled(picture, high, wide)
+    return fitted
+
+
+def _scaled(picture: Frames, height: int, width: int) -> Frames:
+    """The picture (h, w) as (height, width)."""
+    smaller = height * width < picture.size
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, (width, height), interpolation=method)
+    return np.asarray(scaled, dtype=np.uint8)
 
 
 def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401

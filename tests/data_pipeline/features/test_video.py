@@ -4,6 +4,7 @@ import tarfile
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -302,11 +303,37 @@ def test_a_file_cannot_have_others_opened(content: str, tmp_path: Path) -> None:
         decode_frames(content.format(path=other).encode())
 
 
-def test_a_video_that_changes_its_size_is_refused() -> None:
-    small = make_video(range(0, 400, 40), [DARK] * 10, None, format="mpegts")
-    large = make_video(range(400, 800, 40), [DARK] * 10, None, format="mpegts", size=96)
-    with pytest.raises(MediaError, match="changes its size"):
-        decode_frames(small + large)
+def test_pictures_of_another_size_are_scaled_to_the_first() -> None:
+    half = np.concatenate([np.full((32, 64), BRIGHT, np.uint8), np.full((32, 64), DARK, np.uint8)])
+    sizes = [(64, 64), (128, 128), (32, 32), (64, 128), (96, 48)]  # height, width
+    media = b"".join(
+        make_film(
+            range(400 * at, 400 * at + 400, 40),
+            [np.asarray(cv2.resize(half, size[::-1]), np.uint8)] * 10,
+            None,
+            format="mpegts",
+        )
+        for at, size in enumerate(sizes)
+    )
+    shown = decode_frames(media, 5.0)
+    assert shown.shape == (10, 64, 64)
+    for frame in shown[:6]:
+        np.testing.assert_allclose(frame[4:28], BRIGHT, atol=12)
+        np.testing.assert_allclose(frame[36:60], DARK, atol=12)
+    for frame in shown[6:8]:
+        assert not frame[:15].any()
+        assert not frame[49:].any()
+        np.testing.assert_allclose(frame[18:30], BRIGHT, atol=12)
+        np.testing.assert_allclose(frame[34:46], DARK, atol=12)
+    for frame in shown[8:]:
+        assert not frame[:, :15].any()
+        assert not frame[:, 49:].any()
+        np.testing.assert_allclose(frame[4:28, 18:46], BRIGHT, atol=12)
+    later = list(decode_spans(media, 5.0, [(0.5, 0.8), (0.8, 1.1)]))
+    assert [part.shape for part in later if isinstance(part, np.ndarray)] == [
+        (2, 128, 128),
+        (2, 32, 32),
+    ]
 
 
 def test_a_video_too_long_for_one_utterance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,10 @@ SMALLEST_LEAD_S = 0.1
 cut off: encoders begin sound a packet early, and pictures two or three late."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
+SQUARE = 0.02
+"""Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
+WIDEST_PIXEL = 8.0
+"""Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
 """Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
 
@@ -78,7 +82,8 @@ def decode_frames(media: Media, fps: float = 10.0) -> Frames:
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care; before the first one, it is black. A rotation noted in the file, as telephones
-    do, is carried out. Pictures of another size than the first are scaled into it.
+    do, is carried out, and pixels that are not square, as DVDs have them, are made so by scaling
+    the width. Pictures of another size than the first are scaled into it.
 
     Args:
         media: a video file.
@@ -157,12 +162,14 @@ class _Film:
 class _Picture:
     """A picture, None where it cannot be decoded, and from when until when it is shown.
 
-    Of a lead, what is shown is black: the picture is the first, which comes after it.
+    Its pixels are `pixel` times as wide as high. Of a lead, what is shown is black: the picture is
+    the first, which comes after it.
     """
 
     frame: av.VideoFrame | None
     from_s: float
     until_s: float
+    pixel: float = 1.0
     lead: bool = False
 
     @property
@@ -179,7 +186,7 @@ class _Picture:
     @cached_property
     def grey(self) -> Frames:
         assert self.frame is not None, "asked for before"
-        picture = _upright(self.frame)
+        picture = _upright(self.frame, self.pixel)
         return np.zeros_like(picture) if self.lead else picture
 
 
@@ -291,7 +298,7 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
     stream = _video_stream(container)
     if stream is None:
         return
-    zero_s = _zero_s(container)
+    zero_s, pixel = _zero_s(container), _pixel(stream)
     shown, from_s, damaged = None, 0.0, False
     for frame in _frames(container, stream):
         if isinstance(frame, _Damage):
@@ -299,23 +306,35 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
             continue
         time_s = _time_s(frame, "video") - zero_s
         if shown is None and time_s >= SMALLEST_LEAD_S:
-            yield _Picture(None if damaged else frame, 0.0, time_s, lead=True)
+            yield _Picture(None if damaged else frame, 0.0, time_s, pixel, lead=True)
             damaged = False
         if shown is not None:
-            yield _Picture(None if damaged else shown, from_s, time_s)
+            yield _Picture(None if damaged else shown, from_s, time_s, pixel)
             damaged = False
         shown, from_s = frame, time_s
     if shown is not None:
         until_s = from_s + 1 / float(stream.average_rate or 25)
-        yield _Picture(None if damaged else shown, from_s, until_s)
+        yield _Picture(None if damaged else shown, from_s, until_s, pixel)
     elif damaged:
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-def _upright(frame: av.VideoFrame) -> Frames:
-    """The picture (H, W), grey, turned as the file says it is to be shown."""
-    picture = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
-    return np.rot90(np.asarray(picture, dtype=np.uint8), round(frame.rotation / 90))
+def _pixel(stream: Any) -> float:  # noqa: ANN401
+    """How wide the pixels are, of a height of 1; 1 of those that are nearly square, or unknown."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    if not 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL:
+        raise MediaError(f"the video has pixels that are {ratio:g} times as wide as high")
+    return 1.0 if abs(ratio - 1) < SQUARE else ratio
+
+
+def _upright(frame: av.VideoFrame, pixel: float) -> Frames:
+    """The picture (H, W), grey, of square pixels, turned as the file says it is to be shown."""
+    colours = frame.to_ndarray(format="rgb24")
+    picture = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    if pixel != 1:
+        height, width = picture.shape
+        picture = _scaled(picture, height, max(1, round(pixel * width)))
+    return np.rot90(picture, round(frame.rotation / 90))
 
 
 def _fitted(picture: Frames, height: int, width: int) -> Frames:

@@ -24,6 +24,7 @@ class Form(TypedDict, total=False):
     sound_start_ms: int
     hole_ms: tuple[int, int]
     channels: int
+    pixel: Fraction
 
 
 def make_video(
@@ -58,10 +59,12 @@ def make_film(
     sound_start_ms: int = 0,
     hole_ms: tuple[int, int] = (0, 0),
     channels: int = 1,
+    pixel: Fraction = Fraction(1),
 ) -> bytes:
     """These grey pictures (H, W) at these times, and sound, left out inside the hole.
 
-    The sound starts at `sound_start_ms`; the hole is counted from its start.
+    The sound starts at `sound_start_ms`; the hole is counted from its start. Pixels are said to be
+    `pixel` times as wide as high.
     """
     buffer = io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[channels]
@@ -70,6 +73,8 @@ def make_film(
         video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, 1000)
+        if pixel != 1:
+            video.codec_context.sample_aspect_ratio = pixel
         video.codec_context.thread_count = 1  # the same pictures however many cores there are
         audio = None
         if sound is not None:

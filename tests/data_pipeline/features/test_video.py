@@ -1,6 +1,7 @@
 import io
 import math
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -276,6 +277,41 @@ def test_rotation_noted_in_the_file_is_carried_out() -> None:
     assert upright[:16].mean() > 200 > 60 > upright[48:].mean()
     turned = decode_frames(rotate(media), 25.0)[0]
     np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+@pytest.mark.parametrize("format", ["mp4", "matroska", "avi", "mpegts"])
+@pytest.mark.parametrize("pixel", [Fraction(2), Fraction(16, 15), Fraction(8, 9), Fraction(1, 2)])
+def test_pixels_become_square(format: str, pixel: Fraction) -> None:
+    square = draw([Person(180)], 360)
+    stored = cv2.resize(square, (round(360 / pixel / 2) * 2, 288), interpolation=cv2.INTER_AREA)
+    media = make_film([0, 40], [np.asarray(stored, np.uint8)] * 2, None, format=format, pixel=pixel)
+    frame = decode_frames(media, 25.0)[0]
+    assert abs(frame.shape[1] - 360) <= 2
+    assert frame.shape[0] == 288
+    seen = np.asarray(cv2.resize(frame, (360, 288)), np.float64)
+    assert np.abs(seen - square).mean() < 5
+
+
+def test_pixels_are_made_square_before_the_picture_is_turned() -> None:
+    pictures = [np.full((64, 72), DARK, np.uint8)] * 2
+    media = make_film([0, 40], pictures, None, pixel=Fraction(2))
+    assert decode_frames(media).shape == (1, 64, 144)
+    assert decode_frames(rotate(media)).shape == (1, 144, 64)
+
+
+def test_pixels_that_are_square_but_for_rounding_are_taken_as_they_are() -> None:
+    pictures = [np.asarray(draw([Person(180)], 360))] * 2
+    rounded = make_film([0, 40], pictures, None, pixel=Fraction(128, 127))
+    plain = make_film([0, 40], pictures, None)
+    np.testing.assert_array_equal(decode_frames(rounded), decode_frames(plain))
+
+
+def test_pixels_that_no_camera_has_are_refused() -> None:
+    pictures = [np.full((64, 72), DARK, np.uint8)] * 2
+    for pixel, said in ((Fraction(50), "50"), (Fraction(1, 50), "0.02")):
+        media = make_film([0, 40], pictures, None, pixel=pixel)
+        with pytest.raises(MediaError, match=f"has pixels that are {said} times as wide as high"):
+            decode_frames(media)
 
 
 def test_cover_picture_of_music_is_no_video() -> None:

@@ -12,6 +12,8 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 SIZE = 64
+OF_ONE_RATE = ("mpeg2video", "dvvideo", "rv20")
+"""Codecs whose pictures come at 25 a second, or so."""
 
 
 class Form(TypedDict, total=False):
@@ -72,7 +74,8 @@ def make_film(
         video = container.add_stream(video_codec, rate=25)
         video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
-        video.codec_context.time_base = Fraction(1, 1000)
+        ticks = 25 if video_codec in OF_ONE_RATE else 1000
+        video.codec_context.time_base = Fraction(1, ticks)
         if pixel != 1:
             video.codec_context.sample_aspect_ratio = pixel
         video.codec_context.thread_count = 1  # the same pictures however many cores there are

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data_pipeline.corpora.base import SOUNDS
+from data_pipeline.corpora.videos import VIDEOS
 from data_pipeline.features import video
 from data_pipeline.features.face import align_faces
 from data_pipeline.features.haar import HaarDetector
@@ -410,6 +412,74 @@ def test_the_end_of_wma_is_heard_though_it_carries_no_time() -> None:
     )
     assert heard is not None
     assert abs(onset_s(heard) - 1.95) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "video_codec", "audio_codec"),
+    [
+        (".mts", "mpegts", "libx264", "ac3"),
+        (".m2ts", "mpegts", "libx264", "ac3"),
+        (".m2t", "mpegts", "mpeg2video", "mp2"),
+        (".vob", "dvd", "mpeg2video", "ac3"),
+        (".dv", "dv", "dvvideo", "pcm_s16le"),
+        (".mxf", "mxf", "mpeg2video", "pcm_s16le"),
+        (".asf", "asf", "wmv2", "libmp3lame"),
+        (".f4v", "f4v", "libx264", "aac"),
+        (".3g2", "3g2", "mpeg4", "aac"),
+        (".qt", "mov", "mpeg4", "aac"),
+        (".divx", "avi", "mpeg4", "libmp3lame"),
+        (".rm", "rm", "rv20", "ac3"),
+    ],
+)
+def test_videos_of_each_suffix_are_decoded(
+    suffix: str, format: str, video_codec: str, audio_codec: str
+) -> None:
+    assert suffix in VIDEOS
+    shape = (576, 720) if video_codec == "dvvideo" else (144, 176)
+    pictures = [np.full(shape, BRIGHT if 10 <= at < 15 else DARK, np.uint8) for at in range(75)]
+    media = make_film(
+        range(0, 3000, 40),
+        pictures,
+        np.tile(click(0.5, 1.0, 48_000), 3),
+        rate=48_000,
+        format=format,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        channels=2,
+    )
+    bright, sound = brightness(decode_frames(media, 25.0)) > 128, decode_sound(media)
+    assert sound is not None
+    np.testing.assert_allclose(onsets_s(sound), [0.5, 1.5, 2.5], atol=0.06)
+    assert 9 <= bright.argmax() <= 11
+    assert 4 <= bright.sum() <= 6
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "codec", "rate"),
+    [
+        (".aac", "adts", "aac", 44_100),
+        (".wma", "asf", "wmav2", 44_100),
+        (".aiff", "aiff", "pcm_s16be", 44_100),
+        (".aif", "aiff", "pcm_s16be", 16_000),
+        (".oga", "oga", "libopus", 48_000),
+        (".mka", "matroska", "aac", 44_100),
+        (".weba", "webm", "libopus", 48_000),
+        (".caf", "caf", "pcm_s16le", 16_000),
+        (".au", "au", "pcm_s16be", 16_000),
+        (".ac3", "ac3", "ac3", 48_000),
+        (".mp2", "mp2", "mp2", 48_000),
+        (".m4b", "ipod", "aac", 44_100),
+        (".amr", "amr", "libopencore_amrnb", 8_000),
+    ],
+)
+def test_sounds_of_each_suffix_are_decoded(suffix: str, format: str, codec: str, rate: int) -> None:
+    assert suffix in SOUNDS
+    times = np.arange(3 * rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 400 * times) * (times >= 1)
+    heard = decode_sound(make_sound(tone.astype(np.float32), rate=rate, format=format, codec=codec))
+    assert heard is not None
+    assert abs(len(heard) / 16_000 - 3) < 0.1
+    assert abs(onset_s(heard) - 1) < 0.06
 
 
 def test_a_missing_stream_is_not_an_error() -> None:

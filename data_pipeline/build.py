@@ -110,11 +110,13 @@ class BuildPlan(NamedTuple):
         settings: with the weights that were looked for, and the device that was chosen.
         licence: the corpus's.
         recordings: all of the corpus, before long media are cut.
+        left_out: suffix -> files of the source that the corpus can do nothing with.
     """
 
     settings: BuildSettings
     licence: str
     recordings: Sequence[Recording]
+    left_out: Mapping[str, int]
 
 
 class Outcome(NamedTuple):
@@ -134,13 +136,14 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken recordings, or no clip at all.
     """
-    settings, licence, recordings = plan_build(settings)
+    settings, licence, recordings, left_out = plan_build(settings)
     origin = BuildOrigin(
         corpus=settings.corpus,
         corpus_sha256=hash_recordings(recordings),
         filters=settings.filters,
         samples_per_shard=settings.samples_per_shard,
         device=settings.extract.device,
+        left_out=dict(left_out),
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
@@ -205,7 +208,7 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
-    return BuildPlan(found, corpus.licence, recordings)
+    return BuildPlan(found, corpus.licence, recordings, corpus.left_out(source, recordings))
 
 
 def _check_settings(settings: BuildSettings) -> None:

@@ -35,6 +35,7 @@ class BuildOrigin(Record):
         filters: thresholds, those that are off as null.
         samples_per_shard: clips of one tar.
         device: that the encoders ran on; rows of a GPU differ from a CPU's in their last bits.
+        left_out: suffix -> files of the source that the corpus can do nothing with.
     """
 
     format: Literal["memo-build/1"] = "memo-build/1"
@@ -43,6 +44,7 @@ class BuildOrigin(Record):
     filters: Filters
     samples_per_shard: int = Field(gt=0)
     device: str = "cpu"
+    left_out: dict[str, int] = Field(default_factory=dict)
 
 
 class BuildReport(BuildOrigin):
@@ -83,10 +85,10 @@ class BuildReport(BuildOrigin):
         return (self.model_dump_json(indent=1) + "\n").encode()
 
     @model_serializer(mode="wrap")
-    def _without_transcribed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Reports of builds that neither recognise nor align do not mention it."""
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Reports of builds that neither recognise nor align, or leave no file out, are silent."""
         fields: dict[str, Any] = handler(self)
-        return fields if self.transcribed else without(fields, "transcribed")
+        return without(fields, *(name for name in ("transcribed", "left_out") if not fields[name]))
 
     def table(self) -> list[str]:
         """Lines for the terminal: counts, and their shares of all recordings or clips."""
@@ -101,7 +103,14 @@ class BuildReport(BuildOrigin):
         rows += [(f"broken: {kind}", count, self.recordings) for kind, count in self.broken.items()]
         width = max(len(name) for name, _, _ in rows) + 2
         lines = [f"{name:<{width}}{count:>10,}{_percent(count, of)}" for name, count, of in rows]
-        return [*lines, f"{'hours of media':<{width}}{sum(self.seconds.values()) / 3600:>10,.2f}"]
+        hours = sum(self.seconds.values()) / 3600
+        return [*lines, f"{'hours of media':<{width}}{hours:>10,.2f}", *self._files_left_out()]
+
+    def _files_left_out(self) -> list[str]:
+        """A line of what the corpus can do nothing with, if there is something."""
+        most = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in most]
+        return [f"files of the source that were left out: {', '.join(kinds)}"] if kinds else []
 
 
 class BuildTally:

@@ -14,7 +14,11 @@ from data_pipeline.clip import Label, Word
 from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus")
+SOUNDS = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".m4a", ".opus"),
+    *(".aac", ".wma", ".aiff", ".aif", ".amr", ".oga", ".mka", ".weba", ".caf", ".au", ".ac3"),
+    *(".mp2", ".m4b"),
+)
 """Suffixes of files in which there is nothing to see."""
 
 UNITS = 35
@@ -93,6 +97,15 @@ class Corpus(ABC):
         Raises:
             UserError: the source does not have the corpus's layout; says which file is missing.
         """
+
+    def left_out(self, source: Source, recordings: Sequence[Recording]) -> Mapping[str, int]:
+        """Suffix -> files of it that the corpus can do nothing with, where it looks at all files.
+
+        Args:
+            source: its raw files.
+            recordings: of them.
+        """
+        return {}
 
 
 _REGISTRY: dict[str, type[Corpus]] = {}

@@ -1,6 +1,7 @@
 """One's own videos: a folder of them, with their transcripts where there are any.
 
-Layout: video and sound files in whatever folders, found by their suffixes, `VIDEOS` and `SOUNDS`.
+Layout: video and sound files in whatever folders, found by their suffixes, `VIDEOS` and `SOUNDS`;
+files of others are counted.
 A sound file of the same name beside a video is taken for the video's sound and quarantined. Without
 a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
 
@@ -56,6 +57,8 @@ from data_pipeline.transcripts import (
 VIDEOS = (
     *(".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv"),
     *(".ogv", ".3gp", ".ts"),
+    *(".mts", ".m2ts", ".m2t", ".vob", ".dv", ".mxf", ".asf", ".f4v", ".3g2", ".qt", ".divx"),
+    *(".rm", ".rmvb"),
 )
 SUBTITLES = (".srt", ".vtt")
 """What can be nothing but a transcript."""
@@ -70,6 +73,8 @@ NO_SPEECH = "its transcript has no speech in it"
 DOUBLE = "a video of this name lies beside it; rename it if it is another recording"
 LANGUAGE = re.compile(r"(.+)\.([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 """A name and the code of a language, without the script and country."""
+SUFFIX = re.compile(r"\.\w{1,10}")
+"""One that says what a file is; others are but the end of a name with a dot in it."""
 NUMBERED_SPEAKER = re.compile(r"(?:speaker|spk)?[ _-]*\d+", re.IGNORECASE)
 
 Reach = Literal["path", "no media", "any"]
@@ -94,6 +99,16 @@ class Videos(Corpus):
         media = _media(source)
         said = self._said(source, _Finder(media), encoding)
         return [part for one in media for part in said.get(one.media or "", [one])]
+
+    def left_out(self, source: Source, recordings: Sequence[Recording]) -> Mapping[str, int]:
+        """Files that are neither media nor transcripts nor a table's images; "" has no suffix."""
+        images = {one.image for one in recordings}
+        suffixes = [
+            PurePosixPath(name).suffix.lower() for name in source.names() if name not in images
+        ]
+        count = Counter(one if SUFFIX.fullmatch(one) else "" for one in suffixes)
+        taken = {*VIDEOS, *SOUNDS, *PARSERS, *TABLES}
+        return {suffix: files for suffix, files in sorted(count.items()) if suffix not in taken}
 
     def _said(self, source: Source, finder: "_Finder", encoding: str) -> Said:
         """What the transcripts say."""

@@ -1,7 +1,8 @@
 """Decoding with PyAV: upright grey pictures at a constant rate, sound at 16 kHz, one time zero.
 
-Time zero is the start of the video stream, or of the sound where there is no video: files cut out
-of a longer one, and transport streams, count from elsewhere.
+Time zero is the first picture, or the first sound where it comes well before it or there is no
+video; subtitles count from there, too. Files cut out of a longer one, and transport streams, count
+from elsewhere.
 """
 
 import io
@@ -21,10 +22,23 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import say_without_path
 
-SMALLEST_GAP_S = 0.1
-"""A hole in the sound from here on is filled with silence; below it times may just be rounded."""
+SMALLEST_GAP_S = 0.05
+"""Sound that comes so late has a hole before it, filled with silence; below it times may just be
+rounded, to a packet of AAC or MP3 at most."""
+SMALLEST_OVERLAP_S = 0.1
+"""Sound that comes so early is cut off where there is some already. More than the smallest gap:
+times that jump to and fro would have it filled up and cut off in turn."""
+SMALLEST_RESET_S = 1.0
+"""A clock that goes back so far was set anew, as where files were joined: the sound goes on."""
+SMALLEST_LEAD_S = 0.1
+"""Sound that begins so long before the first picture is kept, and time zero with it. Below it is
+cut off: encoders begin sound a packet early, and pictures two or three late."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
+SQUARE = 0.02
+"""Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
+WIDEST_PIXEL = 8.0
+"""Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
 """Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
 
@@ -71,7 +85,9 @@ def decode_frames(media: Media, fps: float = 10.0, span: tuple[float, float] = W
     """The pictures shown at times 0, 1/fps, 2/fps, ..., counted from the begin of a part.
 
     A picture is shown from its own time on until the next one comes, so a variable frame rate
-    needs no care. A rotation noted in the file, as telephones do, is carried out.
+    needs no care; before the first one, it is black. A rotation noted in the file, as telephones
+    do, is carried out, and pixels that are not square, as DVDs have them, are made so by scaling
+    the width. Pictures of another size than the first are scaled into it.
 
     Args:
         media: a video file.
@@ -128,14 +144,11 @@ class _Film:
         pixels, count, shape = bytearray(), 0, (0, 0)
         while (time_s := begin_s + count / fps) < end_s and self._run_to(time_s):
             shown = self._picture
-            if shown.until_s - shown.from_s > LONGEST_GAP_S:
-                return MediaError(f"the video has a picture shown until {shown.until_s:.0f} s")
-            if shown.frame is None:
-                return MediaError(f"the video cannot be decoded from {shown.from_s:.2f} s on")
-            if count and shape != shown.grey.shape:
-                return MediaError("the video changes its size")
-            shape, count = shown.grey.shape, count + 1
-            pixels += shown.grey.tobytes()
+            if shown.flaw:
+                return MediaError(shown.flaw)
+            shape = shape if count else shown.grey.shape
+            count += 1
+            pixels += _fitted(shown.grey, *shape).tobytes()
             if len(pixels) > MOST_BYTES:
                 return MediaError("the video is too long; cut it into utterances")
         return np.frombuffer(pixels, dtype=np.uint8).reshape(count, *shape)
@@ -152,16 +165,34 @@ class _Film:
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture, None where it cannot be decoded, and from when until when it is shown."""
+    """A picture, None where it cannot be decoded, and from when until when it is shown.
+
+    Its pixels are `pixel` times as wide as high. Of a lead, what is shown is black: the picture is
+    the first, which comes after it.
+    """
 
     frame: av.VideoFrame | None
     from_s: float
     until_s: float
+    pixel: float = 1.0
+    lead: bool = False
+
+    @property
+    def flaw(self) -> str:
+        """Why it cannot be taken, if so."""
+        if self.until_s - self.from_s > LONGEST_GAP_S:
+            if self.lead:
+                return f"the video has no picture until {self.until_s:.0f} s"
+            return f"the video has a picture shown until {self.until_s:.0f} s"
+        if self.frame is None:
+            return f"the video cannot be decoded from {self.from_s:.2f} s on"
+        return ""
 
     @cached_property
     def grey(self) -> Frames:
         assert self.frame is not None, "asked for before"
-        return _upright(self.frame)
+        picture = _upright(self.frame, self.pixel)
+        return np.zeros_like(picture) if self.lead else picture
 
 
 def decode_sound(
@@ -243,8 +274,19 @@ def _video_stream(container: Any) -> Any:  # noqa: ANN401
 
 def _zero_s(container: Any) -> float:  # noqa: ANN401
     """Time zero on the file's own clock."""
-    stream = _video_stream(container) or container.streams.audio[0]
-    return 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    video, sounds = _video_stream(container), container.streams.audio
+    picture_s = _start_s(video) if video else None
+    sound_s = _start_s(sounds[0]) if sounds else None
+    if picture_s is None:
+        return sound_s or 0.0
+    if sound_s is None or picture_s - sound_s < SMALLEST_LEAD_S:
+        return picture_s
+    return sound_s
+
+
+def _start_s(stream: Any) -> float | None:  # noqa: ANN401
+    """When a stream starts on the file's own clock, if that is known."""
+    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
@@ -279,28 +321,63 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
     stream = _video_stream(container)
     if stream is None:
         return
-    zero_s = _zero_s(container)
+    zero_s, pixel = _zero_s(container), _pixel(stream)
     shown, from_s, damaged = None, 0.0, False
     for frame in _frames(container, stream):
         if isinstance(frame, _Damage):
             damaged = True
             continue
         time_s = _time_s(frame, "video") - zero_s
+        if shown is None and time_s >= SMALLEST_LEAD_S:
+            yield _Picture(None if damaged else frame, 0.0, time_s, pixel, lead=True)
+            damaged = False
         if shown is not None:
-            yield _Picture(None if damaged else shown, from_s, time_s)
+            yield _Picture(None if damaged else shown, from_s, time_s, pixel)
             damaged = False
         shown, from_s = frame, time_s
     if shown is not None:
         until_s = from_s + 1 / float(stream.average_rate or 25)
-        yield _Picture(None if damaged else shown, from_s, until_s)
+        yield _Picture(None if damaged else shown, from_s, until_s, pixel)
     elif damaged:
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-def _upright(frame: av.VideoFrame) -> Frames:
-    """The picture (H, W), grey, turned as the file says it is to be shown."""
-    picture = cv2.cvtColor(frame.to_ndarray(format="rgb24"), cv2.COLOR_RGB2GRAY)
-    return np.rot90(np.asarray(picture, dtype=np.uint8), round(frame.rotation / 90))
+def _pixel(stream: Any) -> float:  # noqa: ANN401
+    """How wide the pixels are, of a height of 1; 1 of those that are nearly square, or unknown."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    if not 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL:
+        raise MediaError(f"the video has pixels that are {ratio:g} times as wide as high")
+    return 1.0 if abs(ratio - 1) < SQUARE else ratio
+
+
+def _upright(frame: av.VideoFrame, pixel: float) -> Frames:
+    """The picture (H, W), grey, of square pixels, turned as the file says it is to be shown."""
+    colours = frame.to_ndarray(format="rgb24")
+    picture = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    if pixel != 1:
+        height, width = picture.shape
+        picture = _scaled(picture, height, max(1, round(pixel * width)))
+    return np.rot90(picture, round(frame.rotation / 90))
+
+
+def _fitted(picture: Frames, height: int, width: int) -> Frames:
+    """The picture (h, w) as large as it can be in (height, width), black around it."""
+    if picture.shape == (height, width):
+        return picture
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    high, wide = (max(1, round(scale * side)) for side in picture.shape)
+    top, left = (height - high) // 2, (width - wide) // 2
+    fitted = np.zeros((height, width), dtype=np.uint8)
+    fitted[top : top + high, left : left + wide] = _scaled(picture, high, wide)
+    return fitted
+
+
+def _scaled(picture: Frames, height: int, width: int) -> Frames:
+    """The picture (h, w) as (height, width)."""
+    smaller = height * width < picture.size
+    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, (width, height), interpolation=method)
+    return np.asarray(scaled, dtype=np.uint8)
 
 
 def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
@@ -331,28 +408,31 @@ class _Track:
         self._bytes = bytearray()
         self._before = 0
         """Samples before time zero."""
-        self._end_s: float | None = None
+        self._started = False
+        self._due_s = 0.0
+        """When the next sample is heard, whatever its time may be."""
+        self._early = 0
+        """Of the next samples, those to be left out."""
         self._broken: list[tuple[float, float]] = []
 
     def add(self, frame: Any) -> None:  # noqa: ANN401
-        """The samples of a frame, at its time."""
-        time_s = _time_s(frame, "sound") - self._zero_s
-        self._go_to(time_s)
+        """The samples of a frame, at its time; without one they follow the last, as WMA's end."""
+        if frame.time is not None or not self._started:
+            self._go_to(_time_s(frame, "sound") - self._zero_s)
         if self._resampler is None:
             # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
         self._add_samples(frame)
-        self._end_s = time_s + frame.samples / frame.sample_rate
+        self._due_s += frame.samples / frame.sample_rate
 
     def add_damage(self, damage: _Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
-        last_s = self._end_s or 0.0
-        from_s = last_s if damage.time_s is None else damage.time_s - self._zero_s
+        from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)
-        until_s = from_s + min(damage.length_s, LONGEST_GAP_S)
-        self._add_silence(until_s - from_s)
-        self._end_s = until_s
+        length_s = min(damage.length_s, LONGEST_GAP_S)
+        self._add_silence(length_s)
+        until_s = from_s + length_s
         if self._broken and from_s - self._broken[-1][1] < SMALLEST_GAP_S:
             from_s = self._broken.pop()[0]
         self._broken.append((from_s, until_s))
@@ -369,20 +449,37 @@ class _Track:
 
     def _go_to(self, time_s: float) -> None:
         """The next samples belong to this time, in seconds from time zero."""
-        if self._end_s is None:
+        if not self._started:
             if time_s > LONGEST_GAP_S:
                 raise MediaError(f"the sound starts {time_s:.0f} s after the video")
             self._before = max(round(-time_s * self._rate), 0)
+            self._started, self._due_s = True, min(time_s, 0.0)
             self._add_silence(max(time_s, 0.0))
-        elif (hole_s := time_s - self._end_s) > LONGEST_GAP_S:
-            raise MediaError(f"the sound has a hole of {hole_s:.0f} s")
-        elif hole_s >= SMALLEST_GAP_S:
-            self._add_silence(hole_s)
+            return
+        late_s = time_s - self._due_s
+        if late_s > LONGEST_GAP_S:
+            raise MediaError(f"the sound has a hole of {late_s:.0f} s")
+        if late_s >= SMALLEST_GAP_S:
+            self._add_silence(late_s)
+        elif late_s <= -SMALLEST_RESET_S:
+            self._zero_s += late_s
+        elif late_s <= -SMALLEST_OVERLAP_S:
+            early = round(-late_s * self._rate)
+            self._early += early
+            self._due_s -= early / self._rate
 
     def _add_samples(self, frame: Any) -> None:  # noqa: ANN401
         """A frame as the resampler hands it on; None: what it has held back."""
         for part in self._resampler.resample(frame):
-            self._bytes += part.to_ndarray().mean(axis=0).tobytes()
+            self._write(part.to_ndarray().mean(axis=0))
 
     def _add_silence(self, length_s: float) -> None:
-        self._bytes += bytes(4 * round(length_s * self._rate))
+        count = round(length_s * self._rate)
+        self._write(np.zeros(count, dtype=np.float32))
+        self._due_s += count / self._rate
+
+    def _write(self, samples: NDArray[np.float32]) -> None:
+        """Samples that come next, without those that come too early."""
+        due = samples[self._early :]
+        self._early -= len(samples) - len(due)
+        self._bytes += due.tobytes()

@@ -2,7 +2,8 @@ import json
 
 import numpy as np
 
-from data_pipeline.build_report import BuildOrigin, BuildTally, count_kinds
+from data_pipeline.build_part import BuildPart
+from data_pipeline.build_report import BuildOrigin, BuildTally, count_kinds, sum_reports
 from data_pipeline.clip import Clip
 from data_pipeline.filters import Dropped, Filters
 
@@ -53,3 +54,19 @@ def test_every_recording_is_counted_once_and_shares_are_of_all_of_them() -> None
         ["broken:", "it", "is", "broken", "1", "20.0%"],
         ["hours", "of", "media", "1.00"],
     ]
+
+
+def test_files_that_were_left_out_are_one_line_and_the_same_in_all_parts() -> None:
+    origin = BuildOrigin(
+        corpus="videos", corpus_sha256="0", filters=Filters(), samples_per_shard=100
+    )
+    report = BuildTally().report(origin, None, [], "")
+    assert "left_out" not in json.loads(report.content)
+    left_out = {"": 1, ".docx": 2, ".mod": 2, ".txt": 1200}
+    origin = origin.model_copy(update={"left_out": left_out})
+    parts = [BuildTally().report(origin, BuildPart(number, 2), [], "") for number in (1, 2)]
+    whole = sum_reports(parts)
+    assert json.loads(whole.content)["left_out"] == left_out
+    assert whole.table()[-1] == (
+        "files of the source that were left out: 1,200 .txt, 2 .docx, 2 .mod, 1 without suffix"
+    )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from data_pipeline import build, build_pool, build_worker
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
-from data_pipeline.corpora.base import Recording
+from data_pipeline.corpora.base import Corpus, Recording
+from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
@@ -45,15 +46,16 @@ def long_video() -> bytes:
     )
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(Corpus):
     """A corpus of whatever recordings a test gives."""
 
-    given: Sequence[Recording]
-    licence: str = "none"
+    licence = "none"
 
-    def recordings(self, _: object) -> Sequence[Recording]:
-        return self.given
+    def __init__(self, told: Sequence[Recording]) -> None:
+        self.told = told
+
+    def recordings(self, source: Source) -> Sequence[Recording]:
+        return self.told
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline import build
-from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.build import BuildSettings, build_dataset, plan_build
+from data_pipeline.build_report import read_report
 from data_pipeline.clip import Clip, Word, is_key
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source
@@ -61,6 +62,21 @@ def test_files_are_found_by_suffix_and_cut_by_speech_without_a_transcript(tmp_pa
     assert [one.session for one in found] == ["a", "ann-c", "b", "d"]
     with pytest.raises(UserError, match=r"videos: the source has no file in \.mp4 \.mkv"):
         read(write(tmp_path / "none", {"a.txt": b""}))
+
+
+def test_files_that_are_left_out_are_counted_by_suffix(
+    tmp_path: Path, extract_settings: ExtractSettings
+) -> None:
+    others = ["a.txt", "b.TXT", "kim/notes.docx", "Kim vs. Lee, part 2", "README", "._e.mp4"]
+    known = ["a.srt", "a.json", "rows.tsv", "rows.csv", "DCIM/00001.MTS", "VTS_01_1.VOB", "b.aac"]
+    files: dict[str, str | bytes] = dict.fromkeys([*others, *known], b"")
+    source = write(tmp_path / "raw", {**files, "a.mp4": b"", "a.srt": SRT, "face.jpg": b""})
+    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
+    assert plan_build(settings).left_out == {"": 2, ".docx": 1, ".jpg": 1, ".txt": 2}
+    rows = [{"media": "a", "text": "so", "image": "face.jpg"}]
+    table = write(tmp_path, {"all.json": json.dumps(rows)}) / "all.json"
+    found = plan_build(replace(settings, options={"transcripts": table}))
+    assert found.left_out == {"": 2, ".docx": 1, ".txt": 2}
 
 
 def test_archives_and_their_top_folder(tmp_path: Path) -> None:
@@ -341,10 +357,14 @@ def test_subtitled_videos_and_a_long_sound_are_built(
         "lee/인터뷰.mp4": video(5, speech),
         "lee/인터뷰.json": json.dumps(WHISPER),
         "lee/long.wav": make_sound(tone((2, 4), (9, 11), length_s=25)),
+        "read me.txt": "",
     }
     source = write(tmp_path / "raw", files)
     settings = BuildSettings("videos", source, tmp_path / "out", extract_settings)
-    assert build_dataset(settings).quarantined == 0
+    report = build_dataset(settings)
+    assert report.quarantined == 0
+    assert report == read_report(open_dataset(settings.out))
+    assert report.left_out == {".txt": 1}
     assert not list(check_dataset(settings.out))
     found = clips(settings.out)
     assert [(key, clip.text, clip.speaker) for key, clip in found.items()] == [

@@ -12,6 +12,8 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 SIZE = 64
+OF_ONE_RATE = ("mpeg2video", "dvvideo", "rv20")
+"""Codecs whose pictures come at 25 a second, or so."""
 
 
 class Form(TypedDict, total=False):
@@ -24,6 +26,7 @@ class Form(TypedDict, total=False):
     sound_start_ms: int
     hole_ms: tuple[int, int]
     channels: int
+    pixel: Fraction
 
 
 def make_video(
@@ -58,10 +61,12 @@ def make_film(
     sound_start_ms: int = 0,
     hole_ms: tuple[int, int] = (0, 0),
     channels: int = 1,
+    pixel: Fraction = Fraction(1),
 ) -> bytes:
     """These grey pictures (H, W) at these times, and sound, left out inside the hole.
 
-    The sound starts at `sound_start_ms`; the hole is counted from its start.
+    The sound starts at `sound_start_ms`; the hole is counted from its start. Pixels are said to be
+    `pixel` times as wide as high.
     """
     buffer = io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[channels]
@@ -69,7 +74,10 @@ def make_film(
         video = container.add_stream(video_codec, rate=25)
         video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
-        video.codec_context.time_base = Fraction(1, 1000)
+        ticks = 25 if video_codec in OF_ONE_RATE else 1000
+        video.codec_context.time_base = Fraction(1, ticks)
+        if pixel != 1:
+            video.codec_context.sample_aspect_ratio = pixel
         video.codec_context.thread_count = 1  # the same pictures however many cores there are
         audio = None
         if sound is not None:
@@ -123,15 +131,43 @@ def damage(media: bytes, kind: str, begin_s: float, end_s: float) -> bytes:
     return bytes(broken)
 
 
-def make_sound(sound: NDArray[np.float32], *, rate: int = 16_000, format: str = "wav") -> bytes:
-    """A sound file of 16-bit samples."""
+def make_sound(
+    sound: NDArray[np.float32],
+    *,
+    rate: int = 16_000,
+    format: str = "wav",
+    codec: str = "pcm_s16le",
+) -> bytes:
+    """A sound file, made of 16-bit samples."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format) as container:
-        stream = container.add_stream("pcm_s16le", rate=rate, layout="mono")
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = 64_000  # WMA has none of its own
         samples = np.round(sound * 32767).astype(np.int16)[None]
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         frame.sample_rate = rate
         container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def make_pieces(
+    pieces: Sequence[tuple[float, NDArray[np.float32]]],
+    *,
+    rate: int = 16_000,
+    format: str = "matroska",
+    codec: str = "pcm_s16le",
+) -> bytes:
+    """A sound file in which each piece is one packet, with this time in seconds."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        for time_s, sound in pieces:
+            samples = np.round(sound * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, round(time_s * rate)
+            frame.time_base = Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return buffer.getvalue()
 

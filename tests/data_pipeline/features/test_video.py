@@ -1,13 +1,20 @@
 import io
 import math
 import tarfile
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from data_pipeline.corpora.base import SOUNDS
+from data_pipeline.corpora.videos import VIDEOS
 from data_pipeline.features import video
+from data_pipeline.features.face import align_faces
+from data_pipeline.features.haar import HaarDetector
 from data_pipeline.features.video import (
     MediaError,
     decode_frames,
@@ -15,9 +22,12 @@ from data_pipeline.features.video import (
     decode_spans,
     decode_track,
 )
+from tests.data_pipeline.features.drawing import Person, draw
 from tests.data_pipeline.features.media import (
     damage,
+    make_film,
     make_music_with_cover,
+    make_pieces,
     make_sound,
     make_video,
     rotate,
@@ -61,25 +71,61 @@ def test_flash_and_click_coincide(format: str, audio_codec: str, rate: int) -> N
     assert abs(len(sound) / 16_000 - 2.0) < 0.15  # AAC pads
 
 
-@pytest.mark.parametrize(("pictures_from", "sound_from"), [(5000, 5000), (400, 0), (0, 300)])
-def test_time_zero_is_where_the_video_starts(pictures_from: int, sound_from: int) -> None:
-    flash_ms = 1000
+@pytest.mark.parametrize(
+    ("pictures_from", "sound_from", "zero"),
+    [(5000, 5000, 5000), (60, 0, 60), (400, 0, 0), (5390, 5000, 5000), (0, 300, 0)],
+)
+@pytest.mark.parametrize("format", ["matroska", "nut"])
+def test_time_zero_is_the_first_picture_or_the_sound_well_before_it(
+    format: str, pictures_from: int, sound_from: int, zero: int
+) -> None:
     times = range(pictures_from, pictures_from + 2000, 40)
-    levels = [BRIGHT if time - pictures_from >= flash_ms else DARK for time in times]
-    click_s = (pictures_from + flash_ms - sound_from) / 1000
+    flash_ms = pictures_from + 1000
+    levels = [BRIGHT if time >= flash_ms else DARK for time in times]
     media = make_video(
         times,
         levels,
-        click(click_s, 2.0, 16_000),
-        format="matroska",
+        click((flash_ms - sound_from) / 1000, 3.0, 16_000),
+        format=format,
         audio_codec="pcm_s16le",
         sound_start_ms=sound_from,
     )
     frames, sound = decode_frames(media, 25.0), decode_sound(media)
     assert sound is not None
-    assert (brightness(frames) > 128).argmax() == 25
-    assert abs(onset_s(sound) - 1.0) < 0.002
-    assert len(frames) == 50
+    assert (brightness(frames) > 128).argmax() == math.ceil((flash_ms - zero) / 40)
+    assert abs(onset_s(sound) - (flash_ms - zero) / 1000) < 0.002
+    assert len(frames) == math.ceil((pictures_from + 2000 - zero) / 40)
+    assert len(sound) == (sound_from + 3000 - zero) * 16
+
+
+@pytest.mark.parametrize("format", ["mp4", "matroska"])
+def test_before_the_first_picture_there_is_no_face(format: str) -> None:
+    pictures = [draw([Person(90)], 180)] * 50
+    media = make_film(range(1000, 3000, 40), pictures, clicks(3), format=format)
+    frames, heard = decode_frames(media), decode_sound(media)
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), [0.5, 1.5, 2.5], atol=0.01)
+    assert frames.any(axis=(1, 2)).tolist() == [False] * 10 + [True] * 20
+    found = align_faces(frames, 48, HaarDetector(), 10.0).found
+    assert not found[:10].any()
+    assert found[12:].all()  # one is looked for in every third
+    early, between = decode_spans(media, 10.0, [(0.2, 0.8), (0.8, 1.5)])
+    np.testing.assert_array_equal(early, frames[2:8])
+    np.testing.assert_array_equal(between, frames[8:15])
+
+
+def test_a_video_that_starts_much_later_than_the_sound_is_refused_until_then() -> None:
+    media = make_video(
+        [90_000, 90_500],
+        [DARK] * 2,
+        click(0.5, 1.0, 16_000),
+        format="matroska",
+        audio_codec="pcm_s16le",
+    )
+    early, late = decode_spans(media, 10.0, [(0.0, 1.0), (90.0, 90.5)])
+    assert str(early) == "the video has no picture until 90 s"
+    assert isinstance(late, np.ndarray)
+    assert len(late) == 5
 
 
 def test_a_hole_in_the_sound_is_filled_with_silence() -> None:
@@ -91,6 +137,112 @@ def test_a_hole_in_the_sound_is_filled_with_silence() -> None:
     decoded = decode_sound(media)
     assert decoded is not None
     np.testing.assert_allclose(decoded, sound, atol=1e-3)
+
+
+def clicks(length_s: float) -> NDArray[np.float32]:
+    """A click in the middle of every second, at 16 kHz."""
+    return np.tile(click(0.5, 1.0, 16_000), round(length_s))
+
+
+def onsets_s(sound: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The begin of each click."""
+    loud = np.flatnonzero(np.abs(sound) > 0.4) / 16_000
+    return loud[np.diff(loud, prepend=-1) > 0.05]
+
+
+@pytest.mark.parametrize("lost_ms", [20, 40, 60, 90, 200])
+def test_holes_do_not_add_up(lost_ms: int) -> None:
+    length = 16_000 - 16 * lost_ms
+    pieces = [(float(at), click(0.5, 1.0, 16_000)[:length]) for at in range(60)]
+    heard = decode_sound(make_pieces(pieces))
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), np.arange(60) + 0.5, atol=video.SMALLEST_GAP_S)
+    assert abs(len(heard) / 16_000 - 60) < 0.21
+
+
+@pytest.mark.parametrize("twice_ms", [20, 60, 200])
+def test_sound_that_is_there_twice_is_heard_once(twice_ms: int) -> None:
+    sound = clicks(61)
+    ends = [(at + 1) * 16_000 + 16 * twice_ms for at in range(60)]
+    heard = decode_sound(
+        make_pieces([(at, sound[at * 16_000 : end]) for at, end in enumerate(ends)])
+    )
+    assert heard is not None
+    np.testing.assert_allclose(onsets_s(heard), np.arange(60) + 0.5, atol=video.SMALLEST_OVERLAP_S)
+    assert abs(len(heard) / 16_000 - 60) < 0.3
+
+
+def test_where_files_are_joined_the_sound_goes_on() -> None:
+    half = make_pieces([(float(at), click(0.5, 1.0, 16_000)) for at in range(3)])
+    heard = decode_sound(half + half)
+    assert heard is not None
+    np.testing.assert_array_equal(onsets_s(heard), np.arange(6) + 0.5)
+
+
+@pytest.mark.parametrize(("jitter_ms", "most_filled_ms"), [(20, 0), (45, 90)])
+def test_times_that_jump_to_and_fro_do_not_cut_the_sound(
+    jitter_ms: int, most_filled_ms: int
+) -> None:
+    rng = np.random.default_rng(0)
+    sound = rng.uniform(0.1, 0.5, 60 * 16_000).astype(np.float32)
+    late = rng.integers(-jitter_ms, jitter_ms + 1, 600) / 1000 + 0.05
+    heard = decode_sound(
+        make_pieces([(at / 10 + late[at], sound[at * 1600 :][:1600]) for at in range(600)])
+    )
+    assert heard is not None
+    assert len(heard) - len(sound) <= 16 * most_filled_ms
+    np.testing.assert_allclose(heard[heard > 0], sound, atol=1e-4)
+
+
+def plainly_decoded(media: bytes) -> NDArray[np.float32]:
+    """The sound one frame after the other, whatever their times."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=16_000)
+    with av.open(io.BytesIO(media)) as container:
+        stream = container.streams.audio[0]
+        zero_s = float((stream.start_time or 0) * stream.time_base)
+        if container.streams.video:
+            shown = container.streams.video[0]
+            zero_s = float(shown.start_time * shown.time_base)
+        frames = list(container.decode(stream))
+        parts = [part for frame in [*frames, None] for part in resampler.resample(frame)]
+        start = round((frames[0].time - zero_s) * 16_000)
+    sound = np.concatenate([part.to_ndarray()[0] for part in parts])
+    placed = np.pad(sound, (max(start, 0), 0))[max(-start, 0) :]
+    return np.asarray(np.clip(placed, -1.0, 1.0), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("format", "audio_codec", "video_codec", "rate"),
+    [
+        ("mp4", "aac", "libx264", 44_100),
+        ("mp4", "libmp3lame", "mpeg4", 44_100),
+        ("mpegts", "aac", "libx264", 48_000),
+        ("mpegts", "mp2", "mpeg4", 48_000),
+        ("mpeg", "mp2", "mpeg4", 44_100),
+        ("flv", "aac", "libx264", 44_100),
+        ("avi", "libmp3lame", "mpeg4", 22_050),
+        ("webm", "libopus", "libvpx", 48_000),
+        ("matroska", "libopus", "libx264", 16_000),
+        ("matroska", "aac", "libx264", 44_100),
+        ("3gp", "aac", "libx264", 16_000),
+    ],
+)
+def test_what_is_whole_is_neither_filled_up_nor_cut(
+    format: str, audio_codec: str, video_codec: str, rate: int
+) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 5 * rate).astype(np.float32)
+    media = make_video(
+        range(0, 5000, 40),
+        [DARK] * 125,
+        sound,
+        format=format,
+        audio_codec=audio_codec,
+        video_codec=video_codec,
+        rate=rate,
+    )
+    heard = decode_sound(media)
+    assert heard is not None
+    np.testing.assert_array_equal(heard, plainly_decoded(media))
 
 
 def test_picture_stays_until_the_next_one_comes() -> None:
@@ -129,6 +281,41 @@ def test_rotation_noted_in_the_file_is_carried_out() -> None:
     np.testing.assert_array_equal(turned, np.rot90(upright, -1))
 
 
+@pytest.mark.parametrize("format", ["mp4", "matroska", "avi", "mpegts"])
+@pytest.mark.parametrize("pixel", [Fraction(2), Fraction(16, 15), Fraction(8, 9), Fraction(1, 2)])
+def test_pixels_become_square(format: str, pixel: Fraction) -> None:
+    square = draw([Person(180)], 360)
+    stored = cv2.resize(square, (round(360 / pixel / 2) * 2, 288), interpolation=cv2.INTER_AREA)
+    media = make_film([0, 40], [np.asarray(stored, np.uint8)] * 2, None, format=format, pixel=pixel)
+    frame = decode_frames(media, 25.0)[0]
+    assert abs(frame.shape[1] - 360) <= 2
+    assert frame.shape[0] == 288
+    seen = np.asarray(cv2.resize(frame, (360, 288)), np.float64)
+    assert np.abs(seen - square).mean() < 5
+
+
+def test_pixels_are_made_square_before_the_picture_is_turned() -> None:
+    pictures = [np.full((64, 72), DARK, np.uint8)] * 2
+    media = make_film([0, 40], pictures, None, pixel=Fraction(2))
+    assert decode_frames(media).shape == (1, 64, 144)
+    assert decode_frames(rotate(media)).shape == (1, 144, 64)
+
+
+def test_pixels_that_are_square_but_for_rounding_are_taken_as_they_are() -> None:
+    pictures = [np.asarray(draw([Person(180)], 360))] * 2
+    rounded = make_film([0, 40], pictures, None, pixel=Fraction(128, 127))
+    plain = make_film([0, 40], pictures, None)
+    np.testing.assert_array_equal(decode_frames(rounded), decode_frames(plain))
+
+
+def test_pixels_that_no_camera_has_are_refused() -> None:
+    pictures = [np.full((64, 72), DARK, np.uint8)] * 2
+    for pixel, said in ((Fraction(50), "50"), (Fraction(1, 50), "0.02")):
+        media = make_film([0, 40], pictures, None, pixel=pixel)
+        with pytest.raises(MediaError, match=f"has pixels that are {said} times as wide as high"):
+            decode_frames(media)
+
+
 def test_cover_picture_of_music_is_no_video() -> None:
     music = make_music_with_cover()
     assert decode_frames(music).shape == (0, 0, 0)
@@ -154,11 +341,37 @@ def test_a_file_cannot_have_others_opened(content: str, tmp_path: Path) -> None:
         decode_frames(content.format(path=other).encode())
 
 
-def test_a_video_that_changes_its_size_is_refused() -> None:
-    small = make_video(range(0, 400, 40), [DARK] * 10, None, format="mpegts")
-    large = make_video(range(400, 800, 40), [DARK] * 10, None, format="mpegts", size=96)
-    with pytest.raises(MediaError, match="changes its size"):
-        decode_frames(small + large)
+def test_pictures_of_another_size_are_scaled_to_the_first() -> None:
+    half = np.concatenate([np.full((32, 64), BRIGHT, np.uint8), np.full((32, 64), DARK, np.uint8)])
+    sizes = [(64, 64), (128, 128), (32, 32), (64, 128), (96, 48)]  # height, width
+    media = b"".join(
+        make_film(
+            range(400 * at, 400 * at + 400, 40),
+            [np.asarray(cv2.resize(half, size[::-1]), np.uint8)] * 10,
+            None,
+            format="mpegts",
+        )
+        for at, size in enumerate(sizes)
+    )
+    shown = decode_frames(media, 5.0)
+    assert shown.shape == (10, 64, 64)
+    for frame in shown[:6]:
+        np.testing.assert_allclose(frame[4:28], BRIGHT, atol=12)
+        np.testing.assert_allclose(frame[36:60], DARK, atol=12)
+    for frame in shown[6:8]:
+        assert not frame[:15].any()
+        assert not frame[49:].any()
+        np.testing.assert_allclose(frame[18:30], BRIGHT, atol=12)
+        np.testing.assert_allclose(frame[34:46], DARK, atol=12)
+    for frame in shown[8:]:
+        assert not frame[:, :15].any()
+        assert not frame[:, 49:].any()
+        np.testing.assert_allclose(frame[4:28, 18:46], BRIGHT, atol=12)
+    later = list(decode_spans(media, 5.0, [(0.5, 0.8), (0.8, 1.1)]))
+    assert [part.shape for part in later if isinstance(part, np.ndarray)] == [
+        (2, 128, 128),
+        (2, 32, 32),
+    ]
 
 
 def test_a_video_too_long_for_one_utterance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +404,82 @@ def test_sound_is_resampled_mono_in_unit_range() -> None:
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(sound)) / 16_000)
     assert abs(len(sound) - 16_000) <= 32
     np.testing.assert_allclose(sound[200:-200], expected[200:-200], atol=0.01)
+
+
+def test_the_end_of_wma_is_heard_though_it_carries_no_time() -> None:
+    heard = decode_sound(
+        make_sound(click(1.95, 2.0, 44_100), rate=44_100, format="asf", codec="wmav2")
+    )
+    assert heard is not None
+    assert abs(onset_s(heard) - 1.95) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "video_codec", "audio_codec"),
+    [
+        (".mts", "mpegts", "libx264", "ac3"),
+        (".m2ts", "mpegts", "libx264", "ac3"),
+        (".m2t", "mpegts", "mpeg2video", "mp2"),
+        (".vob", "dvd", "mpeg2video", "ac3"),
+        (".dv", "dv", "dvvideo", "pcm_s16le"),
+        (".mxf", "mxf", "mpeg2video", "pcm_s16le"),
+        (".asf", "asf", "wmv2", "libmp3lame"),
+        (".f4v", "f4v", "libx264", "aac"),
+        (".3g2", "3g2", "mpeg4", "aac"),
+        (".qt", "mov", "mpeg4", "aac"),
+        (".divx", "avi", "mpeg4", "libmp3lame"),
+        (".rm", "rm", "rv20", "ac3"),
+    ],
+)
+def test_videos_of_each_suffix_are_decoded(
+    suffix: str, format: str, video_codec: str, audio_codec: str
+) -> None:
+    assert suffix in VIDEOS
+    shape = (576, 720) if video_codec == "dvvideo" else (144, 176)
+    pictures = [np.full(shape, BRIGHT if 10 <= at < 15 else DARK, np.uint8) for at in range(75)]
+    media = make_film(
+        range(0, 3000, 40),
+        pictures,
+        np.tile(click(0.5, 1.0, 48_000), 3),
+        rate=48_000,
+        format=format,
+        video_codec=video_codec,
+        audio_codec=audio_codec,
+        channels=2,
+    )
+    bright, sound = brightness(decode_frames(media, 25.0)) > 128, decode_sound(media)
+    assert sound is not None
+    np.testing.assert_allclose(onsets_s(sound), [0.5, 1.5, 2.5], atol=0.06)
+    assert 9 <= bright.argmax() <= 11
+    assert 4 <= bright.sum() <= 6
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format", "codec", "rate"),
+    [
+        (".aac", "adts", "aac", 44_100),
+        (".wma", "asf", "wmav2", 44_100),
+        (".aiff", "aiff", "pcm_s16be", 44_100),
+        (".aif", "aiff", "pcm_s16be", 16_000),
+        (".oga", "oga", "libopus", 48_000),
+        (".mka", "matroska", "aac", 44_100),
+        (".weba", "webm", "libopus", 48_000),
+        (".caf", "caf", "pcm_s16le", 16_000),
+        (".au", "au", "pcm_s16be", 16_000),
+        (".ac3", "ac3", "ac3", 48_000),
+        (".mp2", "mp2", "mp2", 48_000),
+        (".m4b", "ipod", "aac", 44_100),
+        (".amr", "amr", "libopencore_amrnb", 8_000),
+    ],
+)
+def test_sounds_of_each_suffix_are_decoded(suffix: str, format: str, codec: str, rate: int) -> None:
+    assert suffix in SOUNDS
+    times = np.arange(3 * rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 400 * times) * (times >= 1)
+    heard = decode_sound(make_sound(tone.astype(np.float32), rate=rate, format=format, codec=codec))
+    assert heard is not None
+    assert abs(len(heard) / 16_000 - 3) < 0.1
+    assert abs(onset_s(heard) - 1) < 0.06
 
 
 def test_a_missing_stream_is_not_an_error() -> None:

@@ -156,6 +156,30 @@ def write_sog(folder: Path) -> Path:
     return _write(folder / "sog.yaml", name="sog", system="sog", members=members, seeds=[1])
 
 
+def write_pairs(folder: Path, folds: dict[str, object]) -> Path:
+    """A system of two tasks with the same writers, each of whom has a text for either.
+
+    Args:
+        folder: the corpus is written if it is not there.
+        folds: of the second task; the first has three.
+    """
+    data, answers = folder / "pairs_data", ["no", "yes"]
+    if not data.exists():
+        with _writer(data) as writer:
+            for at in range(48):
+                label = ("mood", "calm")[at % 2]
+                key, speaker = f"pair-{at:03}", f"writer-{at // 2:03}"
+                labels = {label: answers[at // 2 % 2]}
+                clip = Clip(key=key, text=f"text {at}", speaker=speaker, labels=labels)
+                writer.write("train", clip)
+    common = {"dataset": str(data), "classes": answers}
+    three = {"by": "speaker", "count": 3, "valid_groups": 3}
+    for label, of in (("mood", three), ("calm", folds)):
+        _write_task(folder / f"{label}.yaml", label=label, folds=of, **common)
+    members = [{"task": str(folder / f"{label}.yaml"), "longest": 10} for label in ("mood", "calm")]
+    return _write(folder / "pairs.yaml", name="pairs", system="sog", members=members, seeds=[1])
+
+
 def write_asp(folder: Path) -> Path:
     """A corpus of three sessions, each a task of its own."""
     write_moods(folder / "reviews_data", ("books", "films", "music"), 36)

@@ -132,7 +132,7 @@ class SystemSetup:
 
     @property
     def fold_count(self) -> int:
-        """Folds that every task has."""
+        """Folds that every task has; they are all that any has, unless some are asked for."""
         return min(len(one.folds) for one in self.members)
 
     @property
@@ -360,11 +360,22 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     lookup = read_vectors(vectors) if vectors and backbone is None else None
     setup = SystemSetup(config, system, recipe, members, backbone, lookup, states)
     recipe.check(setup)
-    folds = setup.fold_count
-    if config.folds is not None and not set(config.folds) <= set(range(folds)):
-        raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {folds - 1}")
+    _check_folds(setup)
     check_budget(max(setup.longest(one) for one in members), config.batch.token_budget)
     return setup
+
+
+def _check_folds(setup: SystemSetup) -> None:
+    """The folds that are asked for are there; where members differ in their number, some are."""
+    asked, common = setup.config.folds, setup.fold_count
+    if asked is not None and not set(asked) <= set(range(common)):
+        raise UserError(f"folds={list(asked)}: there are the folds 0 to {common - 1}")
+    fewest, most = (of(setup.members, key=lambda one: len(one.folds)) for of in (min, max))
+    if asked is None and len(most.folds) > common:
+        raise UserError(
+            f"task {setup.system.name}: {most.name} has {len(most.folds)} folds, {fewest.name} has "
+            f"{common}; give both as many, or say which are run: folds={list(range(common))}"
+        )
 
 
 def _check_settings(config: FinetuneConfig, system: SystemSettings) -> None:

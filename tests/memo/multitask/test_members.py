@@ -80,6 +80,20 @@ def test_a_system_that_nobody_has_built_is_refused(sog: Path, tmp_path: Path) ->
         finetune(system_config(tmp_path / "system.yaml", tmp_path / "run"))
 
 
+def test_members_with_more_folds_and_with_fewer_need_to_be_told_which(
+    sog: Path, tmp_path: Path
+) -> None:
+    system = changed(sog, tmp_path, folds={"by": "speaker", "count": 4, "valid_groups": 8})
+    one = system_config(system, tmp_path / "run", "folds=[2]")
+    assert set_up_system(one, SharedStates()).config.folds == (2,)
+    reason = r"task sog: moods has 4 folds, people has 3; .* are run: folds=\[0, 1, 2\]"
+    with pytest.raises(UserError, match=reason):
+        finetune(one.model_copy(update={"folds": None}))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="there are the folds 0 to 2"):
+        finetune(one.model_copy(update={"folds": (3,)}))
+
+
 def beside(sog: Path, folder: Path, **folds: object) -> Path:
     """A system of the moods, and of the moods once more."""
     moods = yaml.safe_load((sog.parent / "moods.yaml").read_text())

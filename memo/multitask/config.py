@@ -65,7 +65,7 @@ class SogSettings(Settings):
     """
 
     gate: GateName | Literal["none"] = "sog"
-    places: tuple[Place, ...] = ("convolution", "pooling", "dense")
+    places: tuple[Place, ...] = Field(("convolution", "pooling", "dense"), min_length=1)
     published_dense: bool = False
     training: Literal["joint", "alternating", "maml"] = "joint"
     maml: MamlSettings = MamlSettings()
@@ -112,7 +112,7 @@ class AspSettings(Settings):
     steepness: float = Field(0.0, ge=0)
     unlabelled: bool = False
     sampling: Literal["uniform", "proportional", "all"] | None = None
-    weights: Mapping[str, float] = {}
+    weights: Mapping[str, Annotated[float, Field(ge=0)]] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
     one_output: bool = False
     leave_out: str | None = None

@@ -210,20 +210,25 @@ def _write(path: Path, **settings: object) -> Path:
     return path
 
 
-OWN = {
-    "sog": ["sog.filters=6", "sog.widths=[1,2]"],
+OWN = {"sog": ["sog.filters=6", "sog.widths=[1,2]"], "trimodal": ["trimodal.width=8"]}
+"""Settings of a system, on whatever it reads texts with."""
+OWN_WORDS = {
     "asp_mtl": ["asp_mtl.hidden=6"],
-    "trimodal": ["trimodal.width=8", "trimodal.tag_width=4", "trimodal.filters=4"],
-}
-WORDS = ["backbone=original", "words.width=8", "words.fewest=1", "words.frozen=false"]
-IMAGES = ["trimodal.image.model=test_resnet", "trimodal.image.size=32"]
+    "trimodal": [
+        "trimodal.tag_width=4", "trimodal.filters=4", "trimodal.image.model=test_resnet",
+        "trimodal.image.size=32",
+    ],
+}  # fmt: skip
+"""On words."""
+WORDS = ["backbone=original", "words.fewest=1", "words.frozen=false"]
 
 
 def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
     """A few epochs of small networks, on words unless the changes name a backbone."""
     system = yaml.safe_load(task.read_text()).get("system", "")
-    words = [] if "backbone=memo" in changes else WORDS
-    images = IMAGES if words and system == "trimodal" else []
+    words = [] if "backbone=memo" in changes else [*WORDS, *OWN_WORDS.get(system, [])]
+    if words and not any(one.startswith("words.vectors=") for one in changes):
+        words.append("words.width=8")
     return load_config(
         FinetuneConfig,
         None,
@@ -238,7 +243,6 @@ def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
             "optimizer.warmup_steps=1",
             *OWN.get(system, []),
             *words,
-            *images,
             *changes,
         ],
     )

@@ -31,6 +31,8 @@ FORMAT = "skip-gram-1"
 """Of trained vectors in the cache; another way to train them gets another name."""
 FEWEST = 2
 """Times that a word occurs for which a vector is trained."""
+DAMAGE = (ValueError, EOFError, struct.error, AssertionError, NotImplementedError)
+"""What a file that is none of ours raises, here and in gensim."""
 LONGEST_LINE = 1 << 20
 """Bytes of a line that tell the form of a file."""
 
@@ -50,14 +52,7 @@ def read_vectors(path: Path) -> Lookup:
         raise UserError(f"--vectors: there is no {path}")
     try:
         return _read(path)
-    except (
-        ValueError,
-        EOFError,
-        struct.error,
-        IndexError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--vectors: {path} holds no word vectors ({reason})") from None
 

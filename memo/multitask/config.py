@@ -95,7 +95,7 @@ class AspSettings(Settings):
             sizes; `all`: a step has a batch of each. Null: `all` for `asp`, whose discriminator
             learns from steps of one task only which task came last; else `uniform`.
         weights: task -> alpha, factor of its loss; 1 where it is not named.
-        dropout: before the output layer.
+        dropout: before the output layer, of a task that is left out as well.
         one_output: tasks of as many classes share one output layer (MAN, Chen and Cardie, 2018);
             each has its own in the paper.
         leave_out: a task that the others are trained without; it is then learned on the frozen

@@ -31,7 +31,9 @@ FORMAT = "skip-gram-1"
 """Of trained vectors in the cache; another way to train them gets another name."""
 FEWEST = 2
 """Times that a word occurs for which a vector is trained."""
-DAMAGE = (ValueError, EOFError, struct.error, AssertionError, NotImplementedError)
+DAMAGE = (
+    ValueError, EOFError, OverflowError, struct.error, AssertionError, NotImplementedError
+)  # fmt: skip
 """What a file that is none of ours raises, here and in gensim."""
 LONGEST_LINE = 1 << 20
 """Bytes of a line that tell the form of a file."""

@@ -169,8 +169,8 @@ def write_pairs(folder: Path, folds: dict[str, object]) -> Path:
             for at in range(48):
                 label = ("mood", "calm")[at % 2]
                 key, speaker = f"pair-{at:03}", f"writer-{at // 2:03}"
-                labels = {label: answers[at // 2 % 2]}
-                clip = Clip(key=key, text=f"text {at}", speaker=speaker, labels=labels)
+                answer = answers[at // 2 % 2]
+                clip = Clip(key, text=f"text {at}", speaker=speaker, labels={label: answer})
                 writer.write("train", clip)
     common = {"dataset": str(data), "classes": answers}
     three = {"by": "speaker", "count": 3, "valid_groups": 3}

@@ -127,7 +127,7 @@ def test_a_word_may_have_blanks_in_it(tmp_path: Path, header: bytes) -> None:
 def test_a_header_may_stand_before_long_lines(tmp_path: Path, word: str) -> None:
     (tmp_path / "vectors").write_text(f"1 1000\n{word}{' 1e-05' * 1000}\n")
     found = read_vectors(tmp_path / "vectors")(word)
-    np.testing.assert_array_equal(found, np.full(1000, 1e-5, np.float32))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, np.full(1000, 1e-5, np.float32))
 
 
 def with_number(number: float) -> bytes:

@@ -46,6 +46,7 @@ HEEDED = [
     ("sog", MEMO, ["mode=adapter", "adapter.kind=lora", "adapter.scale=9", "dropout=0.4"]),
     ("sog", WORDS, ["sog.gate=none", "sog.places=[convolution]", "words.width=9"]),
     ("sog", WORDS, ["sog.training=maml", "sog.maml.batches=2", "sog.published_dense=true"]),
+    ("asp_mtl", MEMO, ["mode=linear", "dropout=0.4"]),
     ("asp_mtl", MEMO, ["adapter.size=9", "frozen_layers=1", "kept_gib=9", "dropout=0"]),
     ("asp_mtl", WORDS, ["asp_mtl.sharing=fs", "asp_mtl.normalised=true", "words.vectors=x"]),
     ("asp_mtl", WORDS, ["asp_mtl.steepness=9", "asp_mtl.weights={books: 0}"]),

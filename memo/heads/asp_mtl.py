@@ -225,15 +225,22 @@ class Transfer(nn.Module):
         shared: trained on the other tasks; it is frozen.
         classes: C.
         private: a new encoder beside it (bi-channel); None for the shared one alone.
+        dropout: of the states, before the output layer.
     """
 
     def __init__(
-        self, reader: nn.Module, shared: nn.Module, classes: int, private: nn.Module | None
+        self,
+        reader: nn.Module,
+        shared: nn.Module,
+        classes: int,
+        private: nn.Module | None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.reader = reader.requires_grad_(requires_grad=False)
         self.shared = shared.requires_grad_(requires_grad=False)
         self.private = private
+        self.dropout = Dropout(dropout)
         width = cast("Encoder", shared).width
         self.output = nn.Linear(width if private is None else 2 * width, classes)
 
@@ -243,5 +250,5 @@ class Transfer(nn.Module):
         parts = [self.shared(rows, texts)]
         if self.private is not None:
             parts.append(self.private(rows, texts))
-        logits: Tensor = self.output(torch.cat(parts, dim=1))
+        logits: Tensor = self.output(self.dropout(torch.cat(parts, dim=1)))
         return logits.float()

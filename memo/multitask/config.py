@@ -65,7 +65,7 @@ class SogSettings(Settings):
     """
 
     gate: GateName | Literal["none"] = "sog"
-    places: tuple[Place, ...] = ("convolution", "pooling", "dense")
+    places: tuple[Place, ...] = Field(("convolution", "pooling", "dense"), min_length=1)
     published_dense: bool = False
     training: Literal["joint", "alternating", "maml"] = "joint"
     maml: MamlSettings = MamlSettings()
@@ -95,7 +95,7 @@ class AspSettings(Settings):
             sizes; `all`: a step has a batch of each. Null: `all` for `asp`, whose discriminator
             learns from steps of one task only which task came last; else `uniform`.
         weights: task -> alpha, factor of its loss; 1 where it is not named.
-        dropout: before the output layer.
+        dropout: before the output layer, of a task that is left out as well.
         one_output: tasks of as many classes share one output layer (MAN, Chen and Cardie, 2018);
             each has its own in the paper.
         leave_out: a task that the others are trained without; it is then learned on the frozen
@@ -112,7 +112,7 @@ class AspSettings(Settings):
     steepness: float = Field(0.0, ge=0)
     unlabelled: bool = False
     sampling: Literal["uniform", "proportional", "all"] | None = None
-    weights: Mapping[str, float] = {}
+    weights: Mapping[str, Annotated[float, Field(ge=0)]] = {}
     dropout: float = Field(0.0, ge=0, lt=1)
     one_output: bool = False
     leave_out: str | None = None

@@ -13,6 +13,7 @@ from memo.config import Numbers
 from memo.evaluation.folds import Fold
 from memo.multitask.excerpt import HEAD, Excerpt, Truncation
 from memo.settings import Settings, load_config
+from memo.tuning.leaks import Divided, check_leaks
 from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
 
 UNLABELLED = "unlabelled"
@@ -120,7 +121,9 @@ def open_members(
             raise UserError(f"members: {system.name} has no {name!r}, only {', '.join(names)}")
     if len(set(names)) < len(names):
         raise UserError(f"task {system.name}: two members have the same name")
-    return [one for one in members if chosen is None or one.name in chosen]
+    members = [one for one in members if chosen is None or one.name in chosen]
+    check_leaks([Divided(one.name, one.corpus, one.folds) for one in members])
+    return members
 
 
 def _open(settings: MemberSettings, each_session: bool, remote: RemoteSettings) -> list[Member]:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import Sampling
+from memo.multitask.idle import check_settings
 from memo.multitask.members import Member, SystemSettings, load_system, open_members
 from memo.multitask.texts import (
     Cut,
@@ -45,9 +45,6 @@ from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
 from memo.words.vectors import Lookup, read_vectors
 from memo.words.vocabulary import Vocabulary, split_words
-
-MODES = ("full", "linear", "adapter")
-"""How a backbone of a system can be trained."""
 
 
 class View(NamedTuple):
@@ -132,7 +129,7 @@ class SystemSetup:
 
     @property
     def fold_count(self) -> int:
-        """Folds that every task has."""
+        """Folds that every task has; they are all that any has, unless some are asked for."""
         return min(len(one.folds) for one in self.members)
 
     @property
@@ -353,55 +350,29 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     assert config.task is not None, "a system is a task"
     system = load_system(config.task)
     recipe = find_recipe(system.system)
-    _check_settings(config, system)
+    check_settings(config, system)
     members = open_members(system, config.members, config.remote)
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None
     setup = SystemSetup(config, system, recipe, members, backbone, lookup, states)
     recipe.check(setup)
-    folds = setup.fold_count
-    if config.folds is not None and not set(config.folds) <= set(range(folds)):
-        raise UserError(f"folds={list(config.folds)}: there are the folds 0 to {folds - 1}")
+    _check_folds(setup)
     check_budget(max(setup.longest(one) for one in members), config.batch.token_budget)
     return setup
 
 
-def _check_settings(config: FinetuneConfig, system: SystemSettings) -> None:
-    """Settings that no system can honour."""
-    if config.mode not in MODES:
-        raise UserError(f"--mode: a system's backbone is tuned by {', '.join(MODES)}")
-    words = config.backbone == "original"
-    idle = {
-        **dict.fromkeys(_SINGLE, "for a single task"),
-        **{name: f"not for {system.system}" for name in _SYSTEMS if name != system.system},
-        **(dict.fromkeys(_BACKBONE, "not for backbone=original") if words else {}),
-        **({} if words else {"words": "for backbone=original"}),
-    }
-    default = FinetuneConfig(task="any", pretrained=Path())
-    for name, reason in idle.items():
-        if _setting(config, name) not in (_setting(default, name), None):
-            raise UserError(f"{name} is {reason}: {system.name} does not heed it")
-    if words and config.pretrained is not None:
-        raise UserError("--pretrained is for backbone=memo")
-
-
-_SINGLE = (
-    "modalities", "training.fraction", "training.class_weights", "training.patterns", "prompt",
-    "head", "continual",
-)  # fmt: skip
-_SYSTEMS = ("sog", "asp_mtl", "trimodal")
-_BACKBONE = (
-    "mode", "direct", "frozen_layers", "kept_gib", "adapter", "asp_mtl.upper_layers", "sog.layer",
-)  # fmt: skip
-
-
-def _setting(config: FinetuneConfig, name: str) -> object:
-    """The value of a setting, e.g. of `training.fraction`."""
-    value: object = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+def _check_folds(setup: SystemSetup) -> None:
+    """The folds that are asked for are there; where members differ in their number, some are."""
+    asked, common = setup.config.folds, setup.fold_count
+    if asked is not None and not set(asked) <= set(range(common)):
+        raise UserError(f"folds={list(asked)}: there are the folds 0 to {common - 1}")
+    fewest, most = (of(setup.members, key=lambda one: len(one.folds)) for of in (min, max))
+    if asked is None and len(most.folds) > common:
+        raise UserError(
+            f"task {setup.system.name}: {most.name} has {len(most.folds)} folds, {fewest.name} has "
+            f"{common}; give both as many, or say which are run: folds={list(range(common))}"
+        )
 
 
 def open_fold(

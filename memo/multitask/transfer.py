@@ -32,7 +32,8 @@ class TransferSystem(TextSystem):
         shared = trained.shared
         assert isinstance(shared, WordEncoder | AdapterEncoder), "the encoders there are"
         private = shared.fresh() if both else None
-        self.network = Transfer(trained.reader, shared, kind.outputs, private)
+        dropout = trained.dropout.probability
+        self.network = Transfer(trained.reader, shared, kind.outputs, private, dropout)
 
     def logits(self, texts: PackedBatch, task: int) -> Tensor:
         """See the base class."""

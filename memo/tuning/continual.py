@@ -7,7 +7,6 @@ scores are those of the model that exists after a stage.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from memo.tuning.course import Keeping
 from memo.tuning.ewc import Memory, diagonal_fisher
 from memo.tuning.fold import FoldRun, fit, predict
 from memo.tuning.job import Job, Record
+from memo.tuning.leaks import Divided, check_leaks
 from memo.tuning.model import TaskModel, load_trained
 from memo.tuning.setup import (
     Backbone,
@@ -116,7 +116,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
         raise UserError("--tasks: the tasks have different modalities; set modalities=")
     if config.training.fraction != 1:
         raise UserError("training.fraction is for a single task")
-    _check_leaks(corpora)
+    check_leaks([Divided(one.task.name, one, one.folds) for one in corpora])
     check_limits(config, backbone.spec, None)
     classes = tuple(dict.fromkeys(name for corpus in corpora for name in corpus.classes))
     own = [np.array([classes.index(name) for name in corpus.classes]) for corpus in corpora]
@@ -139,28 +139,6 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
     inputs = Inputs(config, data, backbone, None, lengths)
     return TaskSequence(config, inputs, corpora, offsets, own, strategy)
-
-
-def _check_leaks(corpora: Sequence[LabelledCorpus]) -> None:
-    """No clip or speaker that one task is tested on may be trained on by another.
-
-    Raises:
-        UserError: names the tasks and the fold.
-    """
-    count = min(len(corpus.folds) for corpus in corpora)
-    for number, (one, other) in product(range(count), permutations(corpora, 2)):
-        if one.samples.fingerprint != other.samples.fingerprint:
-            continue
-        mine, theirs = one.folds[number], other.folds[number]
-        seen = np.concatenate([mine.train, mine.valid])
-        speakers = {one.groups.speaker[at] for at in seen.tolist()} - {""}
-        tested = {other.groups.speaker[at] for at in theirs.test.tolist()}
-        shared = bool(one.task.folds.shared_speakers and other.task.folds.shared_speakers)
-        if len(np.intersect1d(seen, theirs.test)) or (speakers & tested and not shared):
-            raise UserError(
-                f"fold {number} leaks: task {one.task.name} trains on clips or speakers that task "
-                f"{other.task.name} is tested on; give both the same folds"
-            )
 
 
 def learn_sequence(

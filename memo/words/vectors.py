@@ -2,8 +2,12 @@
 
 import json
 import struct
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import sha256
+from itertools import islice, takewhile
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,9 +22,21 @@ from memo.words.vocabulary import UNKNOWN, Vocabulary, split_words
 Lookup = Callable[[str], NDArray[np.float32] | None]
 """Word -> its vector (D,), or None."""
 
-FASTTEXT_MAGIC = 793_712_314
+FASTTEXT_MAGIC = struct.pack("<i", 793_712_314)
+FASTTEXT_HEAD = struct.Struct("<14id3i2q")
+"""Magic, version and settings; entries, words, labels, tokens, pruned parts."""
+PACKED = (b"\x1f\x8b", b"PK\x03\x04")
+"""How gzip and zip files begin."""
 FORMAT = "skip-gram-1"
 """Of trained vectors in the cache; another way to train them gets another name."""
+FEWEST = 2
+"""Times that a word occurs for which a vector is trained."""
+DAMAGE = (
+    ValueError, EOFError, OverflowError, struct.error, AssertionError, NotImplementedError
+)  # fmt: skip
+"""What a file that is none of ours raises, here and in gensim."""
+LONGEST_LINE = 1 << 20
+"""Bytes of a line that tell the form of a file."""
 
 
 def read_vectors(path: Path) -> Lookup:
@@ -31,47 +47,124 @@ def read_vectors(path: Path) -> Lookup:
     of their parts.
 
     Raises:
-        UserError: there is no such file, or it is none of these.
+        UserError: there is no such file, it is none of these, it is cut off, or has numbers that
+            are not finite.
     """
     if not path.is_file():
         raise UserError(f"--vectors: there is no {path}")
-    with path.open("rb") as file:
-        start = file.read(4096)
     try:
-        if start[:4] == struct.pack("<i", FASTTEXT_MAGIC):
-            return _fasttext(path)
-        if not start:
-            raise ValueError("it is empty")
-        return _word2vec(path, start)
-    except (ValueError, EOFError, struct.error, UnicodeDecodeError, IndexError) as error:
+        return _read(path)
+    except DAMAGE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--vectors: {path} holds no word vectors ({reason})") from None
+
+
+def _read(path: Path) -> Lookup:
+    with path.open("rb") as file:
+        first, second = file.readline(LONGEST_LINE), file.readline(LONGEST_LINE)
+    if not first:
+        raise ValueError("it is empty")
+    if first.startswith(PACKED):
+        raise ValueError("it is packed: unpack it")
+    if first.startswith(FASTTEXT_MAGIC):
+        return _fasttext(path)
+    counts = first.split()
+    if len(counts) != 2 or not all(one.isdigit() for one in counts):
+        return _text(path, _numbers_behind(first), None)
+    count, width = map(int, counts)
+    if _numbers_behind(second) >= min(width, second.count(b" ")) > 0:
+        return _text(path, width, count)
+    return _binary(path, width, count)
+
+
+def _numbers_behind(line: bytes) -> int:
+    """How many numbers stand at the end of a line, behind a word."""
+    columns = line.rstrip().split(b" ")[1:]
+    return len(list(takewhile(_is_number, reversed(columns))))
+
+
+def _is_number(column: bytes) -> bool:
+    try:
+        float(column)
+    except ValueError:
+        return False
+    return True
+
+
+def _text(path: Path, width: int, count: int | None) -> Lookup:
+    """Of lines that end in so many numbers; the word is all that stands before, blanks and all.
+
+    GloVe's 840B has such words (`. . .`). Of several lines with the same word the first counts.
+
+    Args:
+        path: the file.
+        width: numbers of a line.
+        count: lines that follow the first, which has the counts; None: there is no such line.
+    """
+    if not width:
+        raise ValueError("its lines do not end in numbers")
+    numbers, places = array("f"), dict[str, int]()
+    with path.open("rb") as file:
+        for at, line in enumerate(file if count is None else islice(file, 1, count + 1)):
+            word, *row = line.rstrip().rsplit(b" ", width)
+            try:
+                numbers.extend(map(float, row))
+            except ValueError:
+                row = []
+            if len(row) < width:
+                raise ValueError(f"vector {at + 1} has not {width} numbers behind a word")
+            places.setdefault(word.decode(), at)
+    table = np.frombuffer(numbers, np.float32).reshape(-1, width)
+    if len(table) < (count or 0):
+        raise EOFError(f"it has {len(table)} of {count} words")
+    _check_finite(table)
+    return lambda word: table[places[word]] if word in places else None
+
+
+def _binary(path: Path, width: int, count: int) -> Lookup:
+    from gensim.models import KeyedVectors  # noqa: PLC0415  (slow to import)
+
+    if not width * count or path.stat().st_size < count * (1 + 4 * width):
+        raise EOFError(f"it has not {count} words with {width} numbers each")
+    vectors = KeyedVectors.load_word2vec_format(str(path), binary=True)
+    _check_finite(vectors.vectors)
+    return _lookup(vectors)
 
 
 def _fasttext(path: Path) -> Lookup:
     from gensim.models.fasttext import load_facebook_vectors  # noqa: PLC0415  (slow to import)
 
+    _check_fasttext(path)
     vectors = load_facebook_vectors(str(path))
-    return lambda word: np.asarray(vectors[word], np.float32)
-
-
-def _word2vec(path: Path, start: bytes) -> Lookup:
-    from gensim.models import KeyedVectors  # noqa: PLC0415  (slow to import)
-
-    first = start.partition(b"\n")[0].split()
-    header = len(first) == 2 and all(one.isdigit() for one in first)
-    binary = header and not _is_text(start)
-    vectors = KeyedVectors.load_word2vec_format(str(path), binary=binary, no_header=not header)
+    _check_finite(vectors.vectors)
+    _check_finite(vectors.vectors_ngrams)
     return _lookup(vectors)
 
 
-def _is_text(start: bytes) -> bool:
-    """Whether the line after the header is a word and numbers."""
-    line = start.split(b"\n", 2)[1]
-    try:
-        return len([float(number) for number in line.split()[1:]]) > 0
-    except ValueError:
-        return False
+def _check_fasttext(path: Path) -> None:
+    """Refuse a file that is cut off, in which gensim would look for the end of a word for ever."""
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        *_, entries, _, _, _, pruned = FASTTEXT_HEAD.unpack_from(content)
+        at = FASTTEXT_HEAD.size
+        for _ in range(entries):
+            end = content.find(b"\0", at)
+            if end < 0:
+                raise EOFError("it is cut off")
+            at = end + 1 + struct.calcsize("<qb")  # its count and its kind
+        at += max(pruned, 0) * struct.calcsize("<2i")
+        quantised, rows, width = struct.unpack_from("<?2q", content, at)
+        if quantised:
+            raise ValueError("it is quantised")
+        if len(content) < at + struct.calcsize("<?2q") + 4 * rows * width:
+            raise EOFError("it is cut off")
+
+
+def _check_finite(table: NDArray[np.float32]) -> None:
+    """Minimum and maximum tell without a second table."""
+    if np.isfinite([table.min(initial=0), table.max(initial=0)]).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    raise ValueError(f"vector {bad[0] + 1} has numbers that are not finite")
 
 
 def _lookup(vectors: Any) -> Lookup:  # noqa: ANN401  (gensim has no types)
@@ -87,6 +180,9 @@ def train_vectors(texts: Iterable[str], width: int, epochs: int = 5) -> Lookup:
         texts: without labels, of any part but the test part.
         width: D.
         epochs: passes over the texts.
+
+    Raises:
+        UserError: no word occurs twice.
     """
     sentences = [split_words(text) for text in texts]
     content = json.dumps([FORMAT, width, epochs, sentences]).encode()
@@ -100,8 +196,14 @@ def _train(sentences: list[list[str]], width: int, epochs: int, path: Path) -> N
     """Write the vectors, whole or not at all."""
     from gensim.models import Word2Vec  # noqa: PLC0415  (slow to import)
 
+    counts = Counter(word for sentence in sentences for word in sentence)
+    if max(counts.values(), default=0) < FEWEST:
+        raise UserError(
+            "words.vectors: no word occurs twice in the training texts, so that none can be "
+            "trained; give a file, by --vectors"
+        )
     model = Word2Vec(
-        sentences, vector_size=width, sg=1, min_count=2, workers=1, seed=1, epochs=epochs
+        sentences, vector_size=width, sg=1, min_count=FEWEST, workers=1, seed=1, epochs=epochs
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")

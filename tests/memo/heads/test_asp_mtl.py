@@ -7,9 +7,11 @@ from torch.nn import functional as F
 
 from data_pipeline.packing import PackedBatch
 from memo.heads.asp_mtl import AspNetwork, Sharing, TaskTexts, Transfer
+from memo.multitask.base import TaskKind
 from memo.multitask.config import AspSettings
 from memo.multitask.encoders import WordEncoder
 from memo.multitask.texts import WordStates
+from memo.multitask.transfer import TransferSystem
 from memo.objectives.base import LossSum
 from memo.words.encoders import WordEmbedding
 from tests.memo.multitask.small_system import pack_texts
@@ -156,3 +158,19 @@ def test_a_new_task_leaves_the_shared_encoder_as_it_is() -> None:
         assert not reached(transfer.shared)
         assert reached(transfer.output)
         assert private is None or reached(private)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_left_out_task_has_the_dropout_of_the_others(both: bool) -> None:
+    """Behind an output layer that changes nothing: twice the states, or zeros."""
+    torch.manual_seed(0)
+    trained = AspNetwork(reader(), encoder, TASKS, "sp", dropout=0.5)
+    width = 8 if both else 4
+    system = TransferSystem(TaskKind("new", width, multi_label=False), trained, both)
+    nn.init.eye_(system.network.output.weight)
+    nn.init.zeros_(system.network.output.bias)
+    states = system.eval().logits(texts(), 0)
+    dropped = system.train().logits(texts(), 0)
+    kept = dropped != 0
+    assert 0 < kept.sum() < kept.numel()
+    torch.testing.assert_close(dropped[kept], 2 * states[kept])

@@ -156,6 +156,30 @@ def write_sog(folder: Path) -> Path:
     return _write(folder / "sog.yaml", name="sog", system="sog", members=members, seeds=[1])
 
 
+def write_pairs(folder: Path, folds: dict[str, object]) -> Path:
+    """A system of two tasks with the same writers, each of whom has a text for either.
+
+    Args:
+        folder: the corpus is written if it is not there.
+        folds: of the second task; the first has three.
+    """
+    data, answers = folder / "pairs_data", ["no", "yes"]
+    if not data.exists():
+        with _writer(data) as writer:
+            for at in range(48):
+                label = ("mood", "calm")[at % 2]
+                key, speaker = f"pair-{at:03}", f"writer-{at // 2:03}"
+                answer = answers[at // 2 % 2]
+                clip = Clip(key, text=f"text {at}", speaker=speaker, labels={label: answer})
+                writer.write("train", clip)
+    common = {"dataset": str(data), "classes": answers}
+    three = {"by": "speaker", "count": 3, "valid_groups": 3}
+    for label, of in (("mood", three), ("calm", folds)):
+        _write_task(folder / f"{label}.yaml", label=label, folds=of, **common)
+    members = [{"task": str(folder / f"{label}.yaml"), "longest": 10} for label in ("mood", "calm")]
+    return _write(folder / "pairs.yaml", name="pairs", system="sog", members=members, seeds=[1])
+
+
 def write_asp(folder: Path) -> Path:
     """A corpus of three sessions, each a task of its own."""
     write_moods(folder / "reviews_data", ("books", "films", "music"), 36)
@@ -186,20 +210,25 @@ def _write(path: Path, **settings: object) -> Path:
     return path
 
 
-OWN = {
-    "sog": ["sog.filters=6", "sog.widths=[1,2]"],
+OWN = {"sog": ["sog.filters=6", "sog.widths=[1,2]"], "trimodal": ["trimodal.width=8"]}
+"""Settings of a system, on whatever it reads texts with."""
+OWN_WORDS = {
     "asp_mtl": ["asp_mtl.hidden=6"],
-    "trimodal": ["trimodal.width=8", "trimodal.tag_width=4", "trimodal.filters=4"],
-}
-WORDS = ["backbone=original", "words.width=8", "words.fewest=1", "words.frozen=false"]
-IMAGES = ["trimodal.image.model=test_resnet", "trimodal.image.size=32"]
+    "trimodal": [
+        "trimodal.tag_width=4", "trimodal.filters=4", "trimodal.image.model=test_resnet",
+        "trimodal.image.size=32",
+    ],
+}  # fmt: skip
+"""On words."""
+WORDS = ["backbone=original", "words.fewest=1", "words.frozen=false"]
 
 
 def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
     """A few epochs of small networks, on words unless the changes name a backbone."""
     system = yaml.safe_load(task.read_text()).get("system", "")
-    words = [] if "backbone=memo" in changes else WORDS
-    images = IMAGES if words and system == "trimodal" else []
+    words = [] if "backbone=memo" in changes else [*WORDS, *OWN_WORDS.get(system, [])]
+    if words and not any(one.startswith("words.vectors=") for one in changes):
+        words.append("words.width=8")
     return load_config(
         FinetuneConfig,
         None,
@@ -214,7 +243,6 @@ def system_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
             "optimizer.warmup_steps=1",
             *OWN.get(system, []),
             *words,
-            *images,
             *changes,
         ],
     )

@@ -18,7 +18,7 @@ from memo.multitask.texts import SharedStates
 from memo.training.signals import StopSignals
 from memo.tuning.course import Keeping
 from memo.tuning.run import finetune
-from tests.memo.multitask.small_system import system_config
+from tests.memo.multitask.small_system import system_config, write_pairs
 from tests.memo.tuning.test_run import alone
 
 
@@ -78,6 +78,58 @@ def test_a_system_that_nobody_has_built_is_refused(sog: Path, tmp_path: Path) ->
     (tmp_path / "system.yaml").write_text(yaml.safe_dump(system))
     with pytest.raises(UserError, match="no system 'sok'; known are: asp_mtl, sog, trimodal"):
         finetune(system_config(tmp_path / "system.yaml", tmp_path / "run"))
+
+
+def test_members_with_more_folds_and_with_fewer_need_to_be_told_which(
+    sog: Path, tmp_path: Path
+) -> None:
+    system = changed(sog, tmp_path, folds={"by": "speaker", "count": 4, "valid_groups": 8})
+    one = system_config(system, tmp_path / "run", "folds=[2]")
+    assert set_up_system(one, SharedStates()).config.folds == (2,)
+    reason = r"task sog: moods has 4 folds, people has 3; .* are run: folds=\[0, 1, 2\]"
+    with pytest.raises(UserError, match=reason):
+        finetune(one.model_copy(update={"folds": None}))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="there are the folds 0 to 2"):
+        finetune(one.model_copy(update={"folds": (3,)}))
+
+
+def beside(sog: Path, folder: Path, **folds: object) -> Path:
+    """A system of the moods, and of the moods once more."""
+    moods = yaml.safe_load((sog.parent / "moods.yaml").read_text())
+    again = moods | {"name": "again", "folds": moods["folds"] | folds}
+    (folder / "again.yaml").write_text(yaml.safe_dump(again))
+    system = yaml.safe_load(sog.read_text())
+    system["members"][0]["task"] = str(folder / "again.yaml")
+    (folder / "system.yaml").write_text(yaml.safe_dump(system))
+    return folder / "system.yaml"
+
+
+def test_a_test_clip_of_a_member_is_not_trained_on_by_another(sog: Path, tmp_path: Path) -> None:
+    system = beside(sog, tmp_path, count=4)
+    reason = "fold 0 leaks: task again trains on clips or speakers that task moods is tested on"
+    with pytest.raises(UserError, match=reason):
+        finetune(system_config(system, tmp_path / "run", "folds=[0]"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_of_one_corpus_may_have_the_same_folds(sog: Path, tmp_path: Path) -> None:
+    for others in (8, 9):  # who validates is nobody else's business
+        again, moods = open_members(
+            load_system(str(beside(sog, tmp_path, valid_groups=others))), None
+        )
+        for one, other in zip(again.folds, moods.folds, strict=True):
+            np.testing.assert_array_equal(one.test, other.test)
+
+
+def test_a_speaker_whom_a_member_is_tested_on_trains_no_other(tmp_path: Path) -> None:
+    """Each task has clips of its own, and the same speakers."""
+    system = write_pairs(tmp_path, {"by": "speaker", "count": 3, "valid_groups": 3})
+    first, second = open_members(load_system(str(system)), None)
+    assert not {*first.folds[0].train.tolist()} & {*second.folds[0].test.tolist()}
+    write_pairs(tmp_path, {"by": "speaker", "count": 4, "valid_groups": 3})
+    with pytest.raises(UserError, match="fold 0 leaks: task mood trains on clips or speakers"):
+        open_members(load_system(str(system)), None)
 
 
 def opened(asp: Path, tmp_path: Path) -> SystemFold:

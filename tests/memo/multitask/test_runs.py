@@ -115,7 +115,8 @@ def test_lower_layers_stay_as_they_are(
 def test_a_backbone_can_be_below(
     system: str, mode: str, backbone: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    changes = ["backbone=memo", f"pretrained={backbone}", f"mode={mode}", "adapter.size=4"]
+    changes = ["backbone=memo", f"pretrained={backbone}", f"mode={mode}"]
+    changes += ["adapter.size=4"] if system == "asp" or mode == "adapter" else []
     config = system_config(request.getfixturevalue(system), tmp_path / "run", *changes)
     assert finetune(config) == 0
     trained = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
@@ -226,6 +227,7 @@ REFUSED = [
     (["pretrained=somewhere"], "--pretrained is for backbone=memo"),
     (["backbone=memo", "pretrained=x", "words.width=3"], "words is for backbone=original"),
     (["sog.widths=[0]"], "sog.widths"),
+    (["sog.places=[]"], "sog.places"),
     (["sog.layer=1"], "sog.layer is not for backbone=original"),
     (
         ["sog.training=maml", "distribution.zero_stage=3"],
@@ -250,6 +252,7 @@ REFUSED_OF_ASP = [
     (["asp_mtl.leave_out=weather"], "'weather' is none of three or more tasks"),
     (["asp_mtl.leave_out=books", "asp_mtl.sharing=alone"], "nothing is shared"),
     (["asp_mtl.weights={weather: 2}"], "there is no task 'weather'"),
+    (["asp_mtl.weights={books: -1}"], "asp_mtl.weights.books"),
     (["distribution.activation_checkpointing=true"], "does not go with changing adapters"),
     (["asp_mtl.unlabelled=true", "asp_mtl.sharing=sp"], "needs the adversary"),
     (["asp_mtl.upper_layers=2"], "asp_mtl.upper_layers is not for backbone=original"),

@@ -1,0 +1,92 @@
+"""Settings that a run of a system would not heed: nobody shall set them in vain."""
+
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+from data_pipeline.errors import UserError
+from memo.multitask.members import SystemSettings
+from memo.tuning.config import FinetuneConfig
+
+MODES = ("full", "linear", "adapter")
+"""How a backbone of a system can be trained."""
+
+SYSTEMS = ("sog", "asp_mtl", "trimodal")
+"""Those that have settings of their own, under their name."""
+
+
+def check_settings(config: FinetuneConfig, system: SystemSettings) -> None:
+    """Refuse settings that the system does not heed, if somebody has set them.
+
+    Raises:
+        UserError: names one, and what it is for.
+    """
+    if config.mode not in MODES:
+        raise UserError(f"--mode: a system's backbone is tuned by {', '.join(MODES)}")
+    for name, reason in _idle(config, system.system):
+        if _setting(config, name) not in _unset(name):
+            raise UserError(f"{name} is {reason}: {system.name} does not heed it")
+    if config.backbone == "original" and config.pretrained is not None:
+        raise UserError("--pretrained is for backbone=memo")
+
+
+def _idle(config: FinetuneConfig, system: str) -> Iterator[tuple[str, str]]:
+    """Every setting that has no effect in this run, or group of them, and what it is for.
+
+    `asp_mtl.normalised` may be set with any sharing: runs that differ in `sharing` alone are
+    compared, as in docs/results.md; so may `sog.places` without a gate.
+    """
+    words, linear = config.backbone == "original", config.mode == "linear"
+    sog, asp = config.sog, config.asp_mtl
+    keeps = system != "trimodal" and (config.frozen_layers > 0 or (linear and system == "sog"))
+    table = (
+        (True, "for a single task", _SINGLE),
+        (True, "for a single task, a member has longest", ("limits.text",)),
+        (True, f"not for {system}", tuple(name for name in SYSTEMS if name != system)),
+        (words, "not for backbone=original", _BACKBONE),
+        (not words, "for backbone=original", _WORDS),
+        (words or system != "trimodal", "for clips, by trimodal and backbone=memo", _ROWS),
+        (config.words.vectors is not None, "for vectors that are trained", ("words.width",)),
+        (not keeps, "for frozen_layers, and of sog --mode linear", ("kept_gib",)),
+        (linear and system == "sog", "for a backbone that is trained", ("dropout",)),
+        (config.mode != "adapter" and system != "asp_mtl", "for --mode adapter", ("adapter",)),
+        (config.adapter.kind != "lora", "for adapter.kind=lora", ("adapter.scale",)),
+        (sog.training != "maml", "for sog.training=maml", ("sog.maml",)),
+        ("dense" not in sog.places, "for the place dense", ("sog.published_dense",)),
+        (asp.sharing != "asp", "for asp_mtl.sharing=asp", _ADVERSARIAL),
+    )
+    for applies, reason, names in table:
+        yield from ((name, reason) for name in names if applies)
+
+
+_SINGLE = (
+    "modalities", "training.fraction", "training.class_weights", "training.patterns", "prompt",
+    "head", "continual",
+)  # fmt: skip
+_BACKBONE = (
+    "mode", "direct", "frozen_layers", "kept_gib", "dropout", "attention_dropout", "adapter",
+    "asp_mtl.upper_layers", "sog.layer",
+)  # fmt: skip
+_WORDS = (
+    "words", "asp_mtl.encoder", "asp_mtl.hidden", "trimodal.image", "trimodal.tag_width",
+    "trimodal.longest_tags", "trimodal.filters", "trimodal.dropout",
+)  # fmt: skip
+_ROWS = ("limits.face", "limits.speech")
+_ADVERSARIAL = ("asp_mtl.adversary", "asp_mtl.difference", "asp_mtl.steepness")
+
+
+def _unset(name: str) -> tuple[object, ...]:
+    """What a setting is where nobody has set it: the run's default, or that of its group.
+
+    A group of which something is set begins with its own: `limits.text` is 120, and 30 beside
+    `limits.face=50`.
+    """
+    *groups, own = name.split(".")
+    group = reduce(getattr, groups, FinetuneConfig(task="any", pretrained=Path()))
+    return getattr(group, own), type(group).model_fields[own].default, None
+
+
+def _setting(config: FinetuneConfig, name: str) -> object:
+    """The value of a setting, e.g. of `training.fraction`."""
+    value: object = reduce(getattr, name.split("."), config)
+    return value

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 import yaml
+from torch import nn
 
 from data_pipeline.clip import Clip
 from data_pipeline.packing import Example, PackedBatch, Targets, pack
@@ -35,6 +37,12 @@ def pack_texts(numbers: Sequence[Sequence[int]], dims: tuple[int, int] = (0, 0))
         for at, text in enumerate(numbers)
     ]
     return pack(examples, label_specs(1), *dims)
+
+
+def cast_parameters(model: nn.Module) -> None:
+    """To bfloat16 as DeepSpeed does it: buffers stay as they are."""
+    for one in model.parameters():
+        one.data = one.data.to(torch.bfloat16)
 
 
 MOODS = {"good": "sunny warm", "bad": "cold grey"}

@@ -23,6 +23,7 @@ from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.memo.model.packed import random_batch, small_spec
 from tests.memo.multitask.small_system import (
+    cast_parameters,
     system_config,
     write_moods,
     write_system,
@@ -175,7 +176,9 @@ def test_what_is_no_post_or_no_clip_is_refused(posts: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_image_uses_every_parameter_and_no_statistics(dtype: torch.dtype) -> None:
-    network = ImageNetwork(ImageSettings(model="test_resnet", size=32)).to(dtype)
+    network = ImageNetwork(ImageSettings(model="test_resnet", size=32))
+    if dtype == torch.bfloat16:
+        cast_parameters(network)
     before = {name: one.clone() for name, one in network.named_buffers()}
     for count in (0, 1):
         rows = network(torch.zeros(count, 3, 32, 32, dtype=torch.uint8))

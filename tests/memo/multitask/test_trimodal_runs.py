@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
@@ -61,6 +62,8 @@ def test_every_pattern_is_answered(fusion: str, posts: Path, tmp_path: Path) -> 
     assert found[PATTERNS[0]]["scores"]["wa"] > 0.8
     if fusion == "seven":
         assert found["tags"]["scores"]["wa"] > 0.8
+    saved = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    assert saved["means"].any(dim=1).tolist() == [fusion == "mean"] * 3
 
 
 def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:

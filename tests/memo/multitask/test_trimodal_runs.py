@@ -81,13 +81,17 @@ def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept[7], losing.keep(has[7], 7))
 
 
+def write_weights(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    torch.save(ImageNetwork(ImageSettings(model="test_resnet")).body.state_dict(), path)
+    return path
+
+
 def test_a_frozen_network_reads_every_image_once(
     posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
-    torch.manual_seed(0)
-    weights = tmp_path / "weights.pt"
-    torch.save(ImageNetwork(ImageSettings(model="test_resnet")).body.state_dict(), weights)
+    weights = write_weights(tmp_path / "weights.pt", seed=0)
     frozen = ["trimodal.image.frozen=true", f"trimodal.image.weights={weights}"]
     finetune(system_config(posts, tmp_path / "run", *frozen))
     (rows,) = (tmp_path / "cache" / "images").glob("*.npy")
@@ -96,6 +100,26 @@ def test_a_frozen_network_reads_every_image_once(
     missing = [at for at in range(90) if at % 15 == 14]
     assert np.flatnonzero(np.isnan(table).any(axis=1)).tolist() == missing
     check_saved(tmp_path / "run", posts.parent / "posts_data")
+
+
+def test_what_was_saved_knows_the_weights_that_it_needs(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen network is in its own file alone; a trained one is saved whole."""
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+    weights = write_weights(tmp_path / "weights.pt", seed=0)
+    start = ["training.epochs=1", f"trimodal.image.weights={weights}"]
+    finetune(system_config(posts, tmp_path / "frozen", *start, "trimodal.image.frozen=true"))
+    finetune(system_config(posts, tmp_path / "trained", *start))
+    frozen = fold_folder(tmp_path / "frozen", 0, 1) / "system"
+    open_trimodal(frozen)
+    write_weights(weights, seed=1)
+    with pytest.raises(UserError, match=r"of sha256 \w{16}…, .*weights.pt has \w{16}…"):
+        open_trimodal(frozen)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"weights of .*: there is no such file"):
+        open_trimodal(frozen)
+    check_saved(tmp_path / "trained", posts.parent / "posts_data")
 
 
 def check_saved(run: Path, data: Path) -> None:

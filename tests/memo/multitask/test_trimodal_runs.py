@@ -20,8 +20,10 @@ from memo.multitask.config import ImageSettings
 from memo.multitask.images import ImageNetwork
 from memo.multitask.posts import CLIP, ClipTransform, Losing, clip_specs, only
 from memo.multitask.trained import open_texts, open_trimodal
+from memo.tuning.config import FinetuneConfig
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
+from tests.distributed import run_ranks
 from tests.memo.model.packed import random_batch, small_spec
 from tests.memo.multitask.small_system import (
     cast_parameters,
@@ -120,6 +122,50 @@ def test_what_was_saved_knows_the_weights_that_it_needs(
     with pytest.raises(UserError, match=r"weights of .*: there is no such file"):
         open_trimodal(frozen)
     check_saved(tmp_path / "trained", posts.parent / "posts_data")
+
+
+NOTHING = {29, 59, 89}
+"""Posts without image, text and tags."""
+BROKEN = {at for at in range(90) if at % 4 == 1 and at % 15 != 14}
+
+
+def broken_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
+    alike = ["training.epochs=1", "trimodal.dropout=0", "distribution.precision=fp32"]
+    weights = f"trimodal.image.weights={task.parent / 'weights.pt'}"
+    return system_config(task, run, *alike, weights, *changes)
+
+
+def two_ranks(argument: str) -> None:
+    """Images read once, images of a network that is trained, and more broken ones than may be."""
+    task, stage = Path(argument), "distribution.zero_stage=1"
+    runs = task.parent / "two"
+    assert finetune(broken_config(task, runs / "once", stage, "trimodal.image.frozen=true")) == 0
+    assert finetune(broken_config(task, runs / "trained", stage)) == 0
+    with pytest.raises(UserError, match="more than 9 bad samples"):
+        finetune(broken_config(task, runs / "few", stage, "max_quarantined=9"))
+
+
+def test_broken_images_are_named_once_and_left_out_on_two_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+    task = write_trimodal(tmp_path, BROKEN)
+    write_weights(tmp_path / "weights.pt", seed=0)
+    finetune(broken_config(task, tmp_path / "one", "trimodal.image.frozen=true"))
+    run_ranks(two_ranks, str(task), 2, limit_s=150)
+    expected = record(tmp_path / "one")["tasks"]
+    for run in (tmp_path / "one", tmp_path / "two" / "once", tmp_path / "two" / "trained"):
+        lines = (run / "quarantine.jsonl").read_text().splitlines()
+        named = sorted((int(one["key"][5:]), one["member"]) for one in map(json.loads, lines))
+        assert named == sorted([*((at, "jpg") for at in BROKEN), *((at, "") for at in NOTHING)])
+        for view, found in record(run)["tasks"].items():
+            answers = found["answers"]
+            assert not BROKEN & {int(key[5:]) for key in answers["keys"]}
+            assert answers["keys"] == expected[view]["answers"]["keys"]
+            if run.name == "once":  # the statistics of a trained network are of each rank's batch
+                alone = expected[view]["answers"]["probabilities"]
+                np.testing.assert_allclose(answers["probabilities"], alone, atol=2e-4)
+    assert not (tmp_path / "two" / "few" / "results.json").exists()
 
 
 def check_saved(run: Path, data: Path) -> None:

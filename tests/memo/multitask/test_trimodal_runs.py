@@ -68,6 +68,18 @@ def test_every_pattern_is_answered(fusion: str, posts: Path, tmp_path: Path) -> 
     assert saved["means"].any(dim=1).tolist() == [fusion == "mean"] * 3
 
 
+def test_an_image_network_is_trained_in_bfloat16(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memo.training.engine.supports_bf16", lambda: True)  # slowly, if need be
+    half = ["distribution.precision=bf16", "distribution.zero_stage=1", "trimodal.fusion=mean"]
+    finetune(system_config(posts, tmp_path / "run", *half))
+    saved = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    statistics = [one for name, one in saved.items() if name.endswith(("_mean", "_var", "means"))]
+    assert len(statistics) > 2
+    assert all(one.dtype == torch.float32 and one.isfinite().all() for one in statistics)
+
+
 def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:
     finetune(system_config(posts, tmp_path / "run", "trimodal.lost=0.75"))
     rng = np.random.default_rng(0)

@@ -3,7 +3,7 @@
 ```
 system/
   system.safetensors   the trained tensors; of words their vectors as well
-  system.json          tasks, settings, hash of the backbone
+  system.json          tasks, settings, hashes of the backbone and of a frozen image network
   words.txt            the vocabulary, a word a line, of an original backbone
 ```
 """
@@ -24,7 +24,7 @@ from data_pipeline.shards.index import file_sha256
 from memo.multitask.base import System, TaskKind
 from memo.multitask.excerpt import Excerpt
 from memo.multitask.members import Member
-from memo.multitask.setup import Blueprint, SystemFold, find_recipe, window
+from memo.multitask.setup import Blueprint, SystemFold, SystemSetup, find_recipe, window
 from memo.multitask.texts import Cut, cut_pieces, cut_words
 from memo.settings import parse_config
 from memo.tuning.config import FinetuneConfig
@@ -35,7 +35,7 @@ from memo.words.vocabulary import Vocabulary
 TENSORS = "system.safetensors"
 RECORD = "system.json"
 WORDS = "words.txt"
-FORMAT = "memo-system/2"
+FORMAT = "memo-system/3"
 TABLE = "embedding.table.weight"
 """End of the name of the words' vectors."""
 
@@ -72,9 +72,19 @@ class SystemArtifact(Artifact):
             "seed": self.fold.seed,
             "words_sha256": words,
             "backbone_sha256": setup.backbone and setup.backbone.sha256,
+            "images_sha256": _images_sha256(setup),
             "tensors_sha256": file_sha256(folder / TENSORS),
         }
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
+
+
+def _images_sha256(setup: SystemSetup) -> str | None:
+    """Of the weights that images are read with, where they are not among the trained tensors."""
+    image = setup.config.trimodal.image
+    if setup.backbone is not None or not image.frozen:
+        return None
+    assert image.weights is not None, "the settings are checked"
+    return file_sha256(image.weights)
 
 
 def _tasks(members: Sequence[Member]) -> list[dict[str, Any]]:
@@ -139,10 +149,12 @@ def read_system(folder: Path, pretrained: Path | None = None) -> Saved:
         pretrained: the backbone's checkpoint, where it is not where it was.
 
     Raises:
-        UserError: there is none, it was altered, or the backbone is another.
+        UserError: there is none, it was altered, or the backbone or a frozen image network is
+            another.
     """
     record, tensors = _read(folder)
     config = parse_config(FinetuneConfig, record["config"], str(folder / RECORD))
+    config = _with_images(config, record["images_sha256"], folder)
     if pretrained is not None:
         config = config.model_copy(update={"pretrained": pretrained})
     backbone = open_backbone(config) if config.backbone == "memo" else None
@@ -182,6 +194,23 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if expected is not None and (not path.is_file() or file_sha256(path) != expected):
             raise UserError(f"{path} was altered: its sha256 is not that of {RECORD}")
     return record, tensors
+
+
+def _with_images(config: FinetuneConfig, sha256: str | None, folder: Path) -> FinetuneConfig:
+    """The settings, without a file of weights where the trained tensors have taken its place."""
+    trimodal, path = config.trimodal, config.trimodal.image.weights
+    if sha256 is None:
+        image = trimodal.image.model_copy(update={"weights": None})
+        return config.model_copy(update={"trimodal": trimodal.model_copy(update={"image": image})})
+    assert path is not None, "the settings are checked"
+    if not path.is_file():
+        raise UserError(f"{folder} reads images with the weights of {path}: there is no such file")
+    if (found := file_sha256(path)) != sha256:
+        raise UserError(
+            f"{folder} reads images with the weights of sha256 {sha256[:16]}…, {path} has "
+            f"{found[:16]}…"
+        )
+    return config
 
 
 @torch.no_grad()

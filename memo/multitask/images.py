@@ -1,6 +1,8 @@
 """Images as the original trimodal network reads them: through a network of timm's."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -23,6 +25,8 @@ from memo.multitask.config import ImageSettings
 
 BATCH = 32
 """Images encoded at a time."""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+"""Modules with running statistics."""
 
 
 def decode_image(content: bytes, size: int) -> NDArray[np.uint8]:
@@ -90,12 +94,44 @@ class ImageNetwork(nn.Module):
         """
         mean, std = cast("Tensor", self.mean), cast("Tensor", self.std)
         read = images if len(images) else images.new_zeros(1, 3, self.size, self.size)
-        pixels = ((read.float() - mean.float()) / std.float()).to(mean.dtype)
+        dtype = next(self.body.parameters()).dtype
+        pixels = ((read.float() - mean) / std).to(dtype)
         training = self.body.training
         self.body.train(training and len(images) > 1)
-        rows: Tensor = self.body(pixels)
+        with _buffers_as(dtype, self.body):
+            rows: Tensor = self.body(pixels)
         self.body.train(training)
         return rows[: len(images)]
+
+
+@contextmanager
+def _buffers_as(dtype: torch.dtype, body: nn.Module) -> Iterator[None]:
+    """Lend a network its buffers in the type of its weights, which torch does not mix with another.
+
+    DeepSpeed casts parameters alone, and running statistics shall stay in float32: in bfloat16
+    their small changes would be lost. A normalisation therefore tells the statistics of its batch,
+    with a momentum of 1, and its own take them up here.
+    """
+    lent = [
+        (module, name, own, own.to(dtype))
+        for module in body.modules()
+        for name, own in module.named_buffers(recurse=False)
+        if own.is_floating_point() and own.dtype != dtype
+    ]
+    norms = {module: module.momentum for module, *_ in lent if isinstance(module, NORMS)}
+    for module, name, _, copy in lent:
+        setattr(module, name, copy)
+    for norm in norms:
+        norm.momentum = 1.0
+    yield
+    for norm, momentum in norms.items():
+        norm.momentum = momentum
+    for module, name, own, copy in lent:
+        setattr(module, name, own)
+        if module in norms and module.training:
+            share = norms[module]
+            assert share is not None, "timm's networks have a momentum"
+            own.lerp_(copy.to(own.dtype), share)
 
 
 def _load(body: nn.Module, path: Path) -> None:

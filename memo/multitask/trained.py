@@ -166,7 +166,8 @@ def open_trimodal(folder: Path, pretrained: Path | None = None) -> TrainedTrimod
     """A system of posts or clips; see `open_texts`.
 
     Raises:
-        UserError: there is none, it was altered, is of texts, or the backbone is another.
+        UserError: there is none, it was altered, is of texts, or the backbone or a frozen image
+            network is another.
     """
     saved = read_system(folder, pretrained)
     if not isinstance(saved.model, TrimodalSystem):

@@ -148,7 +148,7 @@ class TrimodalSystem(System):
             shares = present.T[:, :, None].float()
             return (each * shares).sum(dim=0) / shares.sum(dim=0).clamp(min=1)
         absent = self.means if self.fusion == "mean" else torch.zeros_like(self.means)
-        filled = torch.where(present[:, :, None], states, absent)
+        filled = torch.where(present[:, :, None], states, absent.to(states.dtype))
         return self.network.logits(filled)[0].softmax(dim=1)
 
 

@@ -73,3 +73,27 @@ def test_tags_have_no_order_and_filling_up_changes_nothing() -> None:
     for encoder in (tags, text):
         torch.testing.assert_close(encoder(filled, length), encoder(vectors, length))
     assert not torch.allclose(text(vectors, length), text(vectors.flip(1), length))
+
+
+def test_a_text_is_the_maxima_means_and_minima_of_every_width() -> None:
+    torch.manual_seed(0)
+    text = PooledText(5, 2, 6).eval()
+    vectors, lengths = torch.randn(2, 6, 5), (6, 4)
+    rows = []
+    for own, length in zip(vectors, lengths, strict=True):
+        pooled = []
+        for convolution in text.cnn.convolutions:
+            assert isinstance(convolution, torch.nn.Conv1d)
+            (size,) = convolution.kernel_size
+            filled = torch.cat([own[:length], torch.zeros(size - 1, 5)])
+            windows = [filled[at : at + size].T for at in range(length)]
+            assert convolution.bias is not None
+            found = torch.stack(
+                [
+                    ((convolution.weight * one).sum((1, 2)) + convolution.bias).relu()
+                    for one in windows
+                ]
+            )
+            pooled += [found.amax(dim=0), found.sum(dim=0) / length, found.amin(dim=0)]
+        rows.append(text.output(torch.cat(pooled)))
+    torch.testing.assert_close(text(vectors, torch.tensor(lengths)), torch.stack(rows))

@@ -1,11 +1,13 @@
 """Tiny corpora, word numbers and settings for the tests of systems."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 import yaml
+from torch import nn
 
 from data_pipeline.clip import Clip
 from data_pipeline.packing import Example, PackedBatch, Targets, pack
@@ -35,6 +37,12 @@ def pack_texts(numbers: Sequence[Sequence[int]], dims: tuple[int, int] = (0, 0))
         for at, text in enumerate(numbers)
     ]
     return pack(examples, label_specs(1), *dims)
+
+
+def cast_parameters(model: nn.Module) -> None:
+    """To bfloat16 as DeepSpeed does it: buffers stay as they are."""
+    for one in model.parameters():
+        one.data = one.data.to(torch.bfloat16)
 
 
 MOODS = {"good": "sunny warm", "bad": "cold grey"}
@@ -84,10 +92,11 @@ def write_people(folder: Path, count: int = 120) -> Path:
 COLOURS = {"good": (250, 200, 40), "bad": (20, 30, 90)}
 
 
-def write_posts(folder: Path, count: int = 90) -> Path:
+def write_posts(folder: Path, count: int = 90, broken: Collection[int] = ()) -> Path:
     """Posts of two classes, told by the picture's colour, the words and the tags.
 
-    Every third has no tags, every tenth no text, every fifteenth no picture.
+    Every third has no tags, every tenth no text, every fifteenth no picture; those of `broken` have
+    one that does not decode.
     """
     rng = np.random.default_rng(2)
     with _writer(folder) as writer:
@@ -95,6 +104,7 @@ def write_posts(folder: Path, count: int = 90) -> Path:
             mood = list(MOODS)[at % 2]
             pixels = rng.integers(0, 30, (24, 30, 3)) + np.array(COLOURS[mood]) - 15
             image = cv2.imencode(".jpg", pixels.clip(0, 255).astype(np.uint8))[1].tobytes()
+            image = b"\xff\xd8\xff" if at in broken else image
             words = [*rng.choice(FILLERS, 4), f"w{at}", *MOODS[mood].split()]
             clip = Clip(
                 key=f"post-{at:03}",
@@ -107,11 +117,11 @@ def write_posts(folder: Path, count: int = 90) -> Path:
     return folder
 
 
-def write_trimodal(folder: Path) -> Path:
-    """A corpus of posts and a system of them."""
+def write_trimodal(folder: Path, broken: Collection[int] = ()) -> Path:
+    """A corpus of posts, some of them with a broken image, and a system of them."""
     task = _write_task(
         folder / "posts.yaml",
-        dataset=str(write_posts(folder / "posts_data")),
+        dataset=str(write_posts(folder / "posts_data", broken=broken)),
         label="mood",
         classes=list(MOODS),
         folds={"by": "text", "count": 3},

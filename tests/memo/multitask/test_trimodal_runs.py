@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
@@ -19,10 +20,13 @@ from memo.multitask.config import ImageSettings
 from memo.multitask.images import ImageNetwork
 from memo.multitask.posts import CLIP, ClipTransform, Losing, clip_specs, only
 from memo.multitask.trained import open_texts, open_trimodal
+from memo.tuning.config import FinetuneConfig
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
+from tests.distributed import run_ranks
 from tests.memo.model.packed import random_batch, small_spec
 from tests.memo.multitask.small_system import (
+    cast_parameters,
     system_config,
     write_moods,
     write_system,
@@ -60,6 +64,20 @@ def test_every_pattern_is_answered(fusion: str, posts: Path, tmp_path: Path) -> 
     assert found[PATTERNS[0]]["scores"]["wa"] > 0.8
     if fusion == "seven":
         assert found["tags"]["scores"]["wa"] > 0.8
+    saved = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    assert saved["means"].any(dim=1).tolist() == [fusion == "mean"] * 3
+
+
+def test_an_image_network_is_trained_in_bfloat16(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memo.training.engine.supports_bf16", lambda: True)  # slowly, if need be
+    half = ["distribution.precision=bf16", "distribution.zero_stage=1", "trimodal.fusion=mean"]
+    finetune(system_config(posts, tmp_path / "run", *half))
+    saved = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")
+    statistics = [one for name, one in saved.items() if name.endswith(("_mean", "_var", "means"))]
+    assert len(statistics) > 2
+    assert all(one.dtype == torch.float32 and one.isfinite().all() for one in statistics)
 
 
 def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:
@@ -77,13 +95,17 @@ def test_modalities_can_be_lost_for_good(posts: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept[7], losing.keep(has[7], 7))
 
 
+def write_weights(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    torch.save(ImageNetwork(ImageSettings(model="test_resnet")).body.state_dict(), path)
+    return path
+
+
 def test_a_frozen_network_reads_every_image_once(
     posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
-    torch.manual_seed(0)
-    weights = tmp_path / "weights.pt"
-    torch.save(ImageNetwork(ImageSettings(model="test_resnet")).body.state_dict(), weights)
+    weights = write_weights(tmp_path / "weights.pt", seed=0)
     frozen = ["trimodal.image.frozen=true", f"trimodal.image.weights={weights}"]
     finetune(system_config(posts, tmp_path / "run", *frozen))
     (rows,) = (tmp_path / "cache" / "images").glob("*.npy")
@@ -92,6 +114,70 @@ def test_a_frozen_network_reads_every_image_once(
     missing = [at for at in range(90) if at % 15 == 14]
     assert np.flatnonzero(np.isnan(table).any(axis=1)).tolist() == missing
     check_saved(tmp_path / "run", posts.parent / "posts_data")
+
+
+def test_what_was_saved_knows_the_weights_that_it_needs(
+    posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen network is in its own file alone; a trained one is saved whole."""
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+    weights = write_weights(tmp_path / "weights.pt", seed=0)
+    start = ["training.epochs=1", f"trimodal.image.weights={weights}"]
+    finetune(system_config(posts, tmp_path / "frozen", *start, "trimodal.image.frozen=true"))
+    finetune(system_config(posts, tmp_path / "trained", *start))
+    frozen = fold_folder(tmp_path / "frozen", 0, 1) / "system"
+    open_trimodal(frozen)
+    write_weights(weights, seed=1)
+    with pytest.raises(UserError, match=r"of sha256 \w{16}…, .*weights.pt has \w{16}…"):
+        open_trimodal(frozen)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"weights of .*: there is no such file"):
+        open_trimodal(frozen)
+    check_saved(tmp_path / "trained", posts.parent / "posts_data")
+
+
+NOTHING = {29, 59, 89}
+"""Posts without image, text and tags."""
+BROKEN = {at for at in range(90) if at % 4 == 1 and at % 15 != 14}
+
+
+def broken_config(task: Path, run: Path, *changes: str) -> FinetuneConfig:
+    alike = ["training.epochs=1", "trimodal.dropout=0", "distribution.precision=fp32"]
+    weights = f"trimodal.image.weights={task.parent / 'weights.pt'}"
+    return system_config(task, run, *alike, weights, *changes)
+
+
+def two_ranks(argument: str) -> None:
+    """Images read once, images of a network that is trained, and more broken ones than may be."""
+    task, stage = Path(argument), "distribution.zero_stage=1"
+    runs = task.parent / "two"
+    assert finetune(broken_config(task, runs / "once", stage, "trimodal.image.frozen=true")) == 0
+    assert finetune(broken_config(task, runs / "trained", stage)) == 0
+    with pytest.raises(UserError, match="more than 9 bad samples"):
+        finetune(broken_config(task, runs / "few", stage, "max_quarantined=9"))
+
+
+def test_broken_images_are_named_once_and_left_out_on_two_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "cache"))
+    task = write_trimodal(tmp_path, BROKEN)
+    write_weights(tmp_path / "weights.pt", seed=0)
+    finetune(broken_config(task, tmp_path / "one", "trimodal.image.frozen=true"))
+    run_ranks(two_ranks, str(task), 2, limit_s=150)
+    expected = record(tmp_path / "one")["tasks"]
+    for run in (tmp_path / "one", tmp_path / "two" / "once", tmp_path / "two" / "trained"):
+        lines = (run / "quarantine.jsonl").read_text().splitlines()
+        named = sorted((int(one["key"][5:]), one["member"]) for one in map(json.loads, lines))
+        assert named == sorted([*((at, "jpg") for at in BROKEN), *((at, "") for at in NOTHING)])
+        for view, found in record(run)["tasks"].items():
+            answers = found["answers"]
+            assert not BROKEN & {int(key[5:]) for key in answers["keys"]}
+            assert answers["keys"] == expected[view]["answers"]["keys"]
+            if run.name == "once":  # the statistics of a trained network are of each rank's batch
+                alone = expected[view]["answers"]["probabilities"]
+                np.testing.assert_allclose(answers["probabilities"], alone, atol=2e-4)
+    assert not (tmp_path / "two" / "few" / "results.json").exists()
 
 
 def check_saved(run: Path, data: Path) -> None:
@@ -175,7 +261,9 @@ def test_what_is_no_post_or_no_clip_is_refused(posts: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_image_uses_every_parameter_and_no_statistics(dtype: torch.dtype) -> None:
-    network = ImageNetwork(ImageSettings(model="test_resnet", size=32)).to(dtype)
+    network = ImageNetwork(ImageSettings(model="test_resnet", size=32))
+    if dtype == torch.bfloat16:
+        cast_parameters(network)
     before = {name: one.clone() for name, one in network.named_buffers()}
     for count in (0, 1):
         rows = network(torch.zeros(count, 3, 32, 32, dtype=torch.uint8))

@@ -53,7 +53,10 @@ def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: P
 def test_a_signal_for_the_start_before_is_no_failure(cluster: Cluster, tmp_path: Path) -> None:
     """SIGTERM, but no preemption, soon after a second start; a first one would have failed."""
     program = """
-if not restarted: sys.exit(85)
+if not restarted:
+    leave_in_peace()
+    time.sleep(1)
+    sys.exit(85)
 if os.environ["SLURM_RESTART_COUNT"] == "1":
     pathlib.Path("second").touch()
     time.sleep(60)

@@ -73,7 +73,7 @@ SHARINGS = [
     ("asp_mtl.sharing=fs", "asp_mtl.encoder=cnn"),
     ("asp_mtl.sharing=sp", "asp_mtl.encoder=bilstm", "asp_mtl.sampling=all"),
     ("asp_mtl.sharing=asp", "asp_mtl.unlabelled=true", "asp_mtl.sampling=proportional"),
-    ("asp_mtl.sharing=asp", "asp_mtl.encoder=dnn", "asp_mtl.normalised=true", "optimizer.lr=0.1"),
+    ("asp_mtl.sharing=asp", "asp_mtl.encoder=dnn", "asp_mtl.normalised=true", "optimizer.lr=0.05"),
 ]
 
 

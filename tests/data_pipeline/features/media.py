@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import TypedDict, Unpack
 
@@ -49,6 +49,10 @@ def make_video(
     return make_film(times_ms, pictures, sound, **form)
 
 
+LAYOUTS = {1: "mono", 2: "stereo"}
+"""Name of so many channels."""
+
+
 def make_film(
     times_ms: Sequence[int],
     pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
@@ -69,7 +73,6 @@ def make_film(
     `pixel` times as wide as high.
     """
     buffer = io.BytesIO()
-    layout = {1: "mono", 2: "stereo"}[channels]
     with av.open(buffer, "w", format=format) as container:
         video = container.add_stream(video_codec, rate=25)
         video.height, video.width = pictures[0].shape
@@ -81,7 +84,7 @@ def make_film(
         video.codec_context.thread_count = 1  # the same pictures however many cores there are
         audio = None
         if sound is not None:
-            audio = container.add_stream(audio_codec, rate=rate, layout=layout)
+            audio = container.add_stream(audio_codec, rate=rate, layout=LAYOUTS[channels])
         for time_ms, picture in zip(times_ms, pictures, strict=True):
             coloured = np.repeat(picture[:, :, None], 3, axis=2)
             frame = av.VideoFrame.from_ndarray(coloured, format="rgb24")
@@ -90,16 +93,24 @@ def make_film(
         container.mux(video.encode())
         if audio is not None and sound is not None:
             hole = range(*(ms * rate // 1000 for ms in hole_ms))
-            for start in range(0, len(sound), 1024):
-                if start in hole:
-                    continue
-                part = np.repeat(sound[None, start : start + 1024], channels, axis=0)
-                block = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
-                block.sample_rate, block.pts = rate, start + sound_start_ms * rate // 1000
-                block.time_base = Fraction(1, rate)
+            for block in _blocks(sound, rate, channels, hole, sound_start_ms):
                 container.mux(audio.encode(block))
             container.mux(audio.encode())
     return buffer.getvalue()
+
+
+def _blocks(
+    sound: NDArray[np.float32], rate: int, channels: int, hole: range, start_ms: int
+) -> Iterator[av.AudioFrame]:
+    """1,024 samples each, without those that begin in the hole."""
+    for start in range(0, len(sound), 1024):
+        if start in hole:
+            continue
+        part = np.repeat(sound[None, start : start + 1024], channels, axis=0)
+        block = av.AudioFrame.from_ndarray(part, format="fltp", layout=LAYOUTS[channels])
+        block.sample_rate, block.pts = rate, start + start_ms * rate // 1000
+        block.time_base = Fraction(1, rate)
+        yield block
 
 
 def voice(spans: Sequence[tuple[float, float]], length_s: float) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ a micro-batch); DeepSpeed's JSON is derived from these settings and never typed 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -364,11 +364,6 @@ class PretrainConfig(Settings):
     batch: PretrainBatch = PretrainBatch()
     optimizer: Optimizer = Optimizer()
     distribution: Distribution = Distribution()
-
-    @classmethod
-    def under(cls) -> dict[str, Any]:
-        """The four objectives."""
-        return {"objectives": {name: one.model_dump() for name, one in OBJECTIVES.items()}}
 
     @field_validator("objectives", mode="before")
     @classmethod

@@ -4,7 +4,7 @@ An unknown key is refused with the nearest known one.
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -21,11 +21,6 @@ class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @classmethod
-    def under(cls) -> dict[str, Any]:
-        """Plain values that a file and overrides are merged over."""
-        return {}
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -44,7 +39,7 @@ def load_config(kind: type[SettingsT], path: Path | None, overrides: Sequence[st
             value out of range.
     """
     where = str(path or "the settings")
-    merged = _merge(OmegaConf.create(kind.under()), _read_yaml(path), where)
+    merged = _merge(OmegaConf.create(_groups(kind)), _read_yaml(path), where)
     for override in overrides:
         merged = _merge(merged, _parse_override(override), override)
     try:
@@ -52,6 +47,19 @@ def load_config(kind: type[SettingsT], path: Path | None, overrides: Sequence[st
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from None
     return parse_config(kind, values, where)
+
+
+def _groups(kind: type[Settings]) -> dict[str, Any]:
+    """What is set in groups here and not elsewhere: to name one value leaves a group's others."""
+    own = {name: _own(field.default) for name, field in kind.model_fields.items()}
+    return {name: values for name, values in own.items() if values}
+
+
+def _own(default: object) -> dict[str, Any]:
+    """Of a field: what its group has not anyway, or all groups of its mapping."""
+    if isinstance(default, Mapping):
+        return {name: _own(one) for name, one in default.items()}
+    return default.model_dump(exclude_defaults=True) if isinstance(default, Settings) else {}
 
 
 def _merge(under: DictConfig, over: DictConfig, where: str) -> DictConfig:

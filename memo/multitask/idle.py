@@ -76,14 +76,8 @@ _ADVERSARIAL = ("asp_mtl.adversary", "asp_mtl.difference", "asp_mtl.steepness")
 
 
 def _unset(name: str) -> tuple[object, ...]:
-    """What a setting is where nobody has set it: the run's default, or that of its group.
-
-    A group of which something is set begins with its own: `limits.text` is 120, and 30 beside
-    `limits.face=50`.
-    """
-    *groups, own = name.split(".")
-    group = reduce(getattr, groups, FinetuneConfig(task="any", pretrained=Path()))
-    return getattr(group, own), type(group).model_fields[own].default, None
+    """What a setting is where nobody has set it, or has set it to null."""
+    return _setting(FinetuneConfig(task="any", pretrained=Path()), name), None
 
 
 def _setting(config: FinetuneConfig, name: str) -> object:

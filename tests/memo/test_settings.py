@@ -25,6 +25,22 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     assert config.optimizer.betas == (0.9, 0.98)
 
 
+def test_one_value_of_a_group_leaves_the_others_as_the_run_has_them() -> None:
+    asked = [
+        "task=t",
+        "pretrained=p",
+        "optimizer.lr=1e-3",
+        "limits.face=50",
+        "batch.token_budget=9",
+    ]
+    config = load_config(FinetuneConfig, None, asked)
+    plain = FinetuneConfig(task="t", pretrained=Path("p"))
+    assert (config.optimizer.lr, config.limits.face, config.batch.token_budget) == (1e-3, 50, 9)
+    assert config.optimizer.warmup_steps == plain.optimizer.warmup_steps == 20
+    assert config.limits.text == plain.limits.text == 120
+    assert config.batch.global_batch == plain.batch.global_batch == 32
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

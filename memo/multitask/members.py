@@ -13,8 +13,8 @@ from memo.config import Numbers
 from memo.evaluation.folds import Fold
 from memo.multitask.excerpt import HEAD, Excerpt, Truncation
 from memo.settings import Settings, load_config
-from memo.tuning.leaks import Divided, check_leaks
 from memo.tuning.task import LabelledCorpus, load_task, open_task, task_file
+from memo.tuning.together import Divided, check_leaks
 
 UNLABELLED = "unlabelled"
 """Split of texts without labels."""
@@ -70,6 +70,11 @@ class Member:
     excerpt: Excerpt
 
     @property
+    def divided(self) -> Divided:
+        """What is compared with other members."""
+        return Divided(self.name, self.corpus, self.folds, self.unlabelled)
+
+    @property
     def traits(self) -> tuple[str, ...]:
         """What is told of each clip; () of a task with one class a clip."""
         return self.corpus.task.traits
@@ -122,7 +127,7 @@ def open_members(
     if len(set(names)) < len(names):
         raise UserError(f"task {system.name}: two members have the same name")
     members = [one for one in members if chosen is None or one.name in chosen]
-    check_leaks([Divided(one.name, one.corpus, one.folds) for one in members])
+    check_leaks([one.divided for one in members])
     return members
 
 

@@ -43,6 +43,7 @@ from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
+from memo.tuning.together import check_folds
 from memo.words.vectors import Lookup, read_vectors
 from memo.words.vocabulary import Vocabulary, split_words
 
@@ -129,8 +130,8 @@ class SystemSetup:
 
     @property
     def fold_count(self) -> int:
-        """Folds that every task has; they are all that any has, unless some are asked for."""
-        return min(len(one.folds) for one in self.members)
+        """Folds that a task has; as many as any, unless some are asked for."""
+        return len(self.members[0].folds)
 
     @property
     def dims(self) -> tuple[int, int]:
@@ -357,22 +358,9 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     lookup = read_vectors(vectors) if vectors and backbone is None else None
     setup = SystemSetup(config, system, recipe, members, backbone, lookup, states)
     recipe.check(setup)
-    _check_folds(setup)
+    check_folds(config.folds, [one.divided for one in members], f"task {system.name}")
     check_budget(max(setup.longest(one) for one in members), config.batch.token_budget)
     return setup
-
-
-def _check_folds(setup: SystemSetup) -> None:
-    """The folds that are asked for are there; where members differ in their number, some are."""
-    asked, common = setup.config.folds, setup.fold_count
-    if asked is not None and not set(asked) <= set(range(common)):
-        raise UserError(f"folds={list(asked)}: there are the folds 0 to {common - 1}")
-    fewest, most = (of(setup.members, key=lambda one: len(one.folds)) for of in (min, max))
-    if asked is None and len(most.folds) > common:
-        raise UserError(
-            f"task {setup.system.name}: {most.name} has {len(most.folds)} folds, {fewest.name} has "
-            f"{common}; give both as many, or say which are run: folds={list(range(common))}"
-        )
 
 
 def open_fold(

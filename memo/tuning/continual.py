@@ -33,7 +33,6 @@ from memo.tuning.course import Keeping
 from memo.tuning.ewc import Memory, diagonal_fisher
 from memo.tuning.fold import FoldRun, fit, predict
 from memo.tuning.job import Job, Record
-from memo.tuning.leaks import Divided, check_leaks
 from memo.tuning.model import TaskModel, load_trained
 from memo.tuning.setup import (
     Backbone,
@@ -47,6 +46,7 @@ from memo.tuning.setup import (
 )
 from memo.tuning.strategies import Stage, Strategy, load_strategy
 from memo.tuning.task import Labelled, LabelledCorpus, load_single_task
+from memo.tuning.together import Divided, check_folds, check_leaks
 from memo.tuning.transform import patterns
 
 MATRICES = ("uar", "weighted_f1")
@@ -86,8 +86,8 @@ class TaskSequence:
     @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds to run."""
-        count = min(len(corpus.folds) for corpus in self.corpora)
-        return tuple(range(count)) if self.config.folds is None else self.config.folds
+        asked = self.config.folds
+        return tuple(range(len(self.corpora[0].folds))) if asked is None else asked
 
     def parts(self, number: int) -> list[Fold]:
         """A fold of every task, numbered through all clips."""
@@ -116,7 +116,9 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
         raise UserError("--tasks: the tasks have different modalities; set modalities=")
     if config.training.fraction != 1:
         raise UserError("training.fraction is for a single task")
-    check_leaks([Divided(one.task.name, one, one.folds) for one in corpora])
+    divided = [Divided(one.task.name, one, one.folds) for one in corpora]
+    check_folds(config.folds, divided, "--tasks")
+    check_leaks(divided)
     check_limits(config, backbone.spec, None)
     classes = tuple(dict.fromkeys(name for corpus in corpora for name in corpus.classes))
     own = [np.array([classes.index(name) for name in corpus.classes]) for corpus in corpora]

@@ -18,6 +18,7 @@ from memo.multitask.texts import SharedStates
 from memo.training.signals import StopSignals
 from memo.tuning.course import Keeping
 from memo.tuning.run import finetune
+from memo.tuning.together import check_leaks
 from tests.memo.multitask.small_system import system_config, write_pairs
 from tests.memo.tuning.test_run import alone
 
@@ -130,6 +131,15 @@ def test_a_speaker_whom_a_member_is_tested_on_trains_no_other(tmp_path: Path) ->
     write_pairs(tmp_path, {"by": "speaker", "count": 4, "valid_groups": 3})
     with pytest.raises(UserError, match="fold 0 leaks: task mood trains on clips or speakers"):
         open_members(load_system(str(system)), None)
+
+
+def test_nor_is_it_read_without_its_label(sog: Path, tmp_path: Path) -> None:
+    again, moods = (
+        one.divided for one in open_members(load_system(str(beside(sog, tmp_path))), None)
+    )
+    check_leaks([again, moods])
+    with pytest.raises(UserError, match="fold 1 leaks: task again trains on clips"):
+        check_leaks([again._replace(unlabelled=moods.folds[1].test[:1]), moods])
 
 
 def opened(asp: Path, tmp_path: Path) -> SystemFold:

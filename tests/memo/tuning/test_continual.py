@@ -236,6 +236,21 @@ def test_a_test_clip_of_one_task_is_not_trained_on_by_another(
     assert not (tmp_path / "run").exists()
 
 
+def test_tasks_with_more_folds_and_with_fewer_need_to_be_told_which(
+    tasks: list[Path], corpus: Path, backbone: Path, tmp_path: Path
+) -> None:
+    folds = {"by": "speaker", "count": 3, "valid_groups": 4}
+    other = write_task(
+        tmp_path / "c.yaml", corpus, classes=HAPPY_SIDE, ignore=others(HAPPY_SIDE), folds=folds
+    )
+    config = sequence_config([tasks[0], other], backbone, tmp_path / "run", "joint").model_copy(
+        update={"folds": None}
+    )
+    with pytest.raises(UserError, match=r"--tasks: . has . folds, . has .; .* are run: folds="):
+        finetune(config)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_task_stands_in_a_sequence_once(
     tasks: list[Path], backbone: Path, tmp_path: Path
 ) -> None:

@@ -139,7 +139,8 @@ def known_encoding(name: str) -> str:
 
 _TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}(?![\d:])")
-_BROKEN_TIMES = re.compile(r"\s*-?\d+:.*-->")
+_BROKEN_TIMES = re.compile(r"\s*-?\d+:.*(?:[-=–—]>|→)")
+"""Begins as a time and has an arrow, be it another one."""
 _EXAMPLE = "00:00:01,000 --> 00:00:02,500"
 _WORD_TIME = re.compile(r"<(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})\.(\d{1,9})>")
 _VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s([^<>]*)>")

@@ -422,6 +422,11 @@ def test_a_transcriber_may_have_heard_nothing(name: str) -> None:
 ERRORS: dict[str, tuple[str, bytes, str]] = {
     "no times": ("a.srt", b"Hello\nyou\n", r"a\.srt: line 1: no line has two times"),
     "times": ("a.srt", b"1\n00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '00:00:xx,0 --> 00:00:0"),
+    "arrow": (
+        "a.srt",
+        b"1\n00:00:01,000 --> 00:00:02,000\nyes\n2\n00:00:02,000 -> 00:00:03,000\nno\n",
+        r"a\.srt: line 5: '00:00:02,000 -> 00:00:03,000' should be two times, 00:00:01,000 -->",
+    ),
     "no cue": ("a.vtt", b"Hello\nyou\n", r"a\.vtt: line 1: no line has two times"),
     "letters": ("a.srt", b"1\n\n\x81\x8d\x90\n", "line 3 is not in utf-8; say with --encoding"),
     "damaged UTF-8": ("a.vtt", "WEBVTT\n안녕\n하세".encode()[:-1], "line 3 is not in utf-8"),

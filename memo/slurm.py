@@ -27,6 +27,7 @@ from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.training.setup import run_folder
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.grid import vary
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = {"pretrain": "pretrain", "finetune": "finetune", "build": "build_shards"}
@@ -92,6 +93,7 @@ class Submission:
         container: Apptainer image to run in.
         array: `folds`, or `folds%2` for two at a time: a task of an array for every fold; of a
             build the number of parts: `8`, or `8%2`.
+        vary: `KEY=A,B` each: tuning is run with every combination, one after the other.
     """
 
     script: str
@@ -100,6 +102,7 @@ class Submission:
     resources: Resources
     container: Path | None
     array: str | None
+    vary: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ def _check(submission: Submission) -> _Plan:
         raise UserError(f"--container: there is no {submission.container}")
     if submission.script not in SCRIPTS:
         raise UserError(f"there is no script {submission.script!r}, but {', '.join(SCRIPTS)}")
+    if submission.vary and submission.script != "finetune":
+        raise UserError("--vary is for finetune")
     if submission.script == "build":
         return _plan_build(submission)
     if submission.script == "pretrain":
@@ -173,16 +178,30 @@ def _check(submission: Submission) -> _Plan:
             raise UserError("pretraining under Slurm needs --config, and has no --array of folds")
         config = load_config(PretrainConfig, submission.config, submission.settings)
         return _Plan(run_folder(config).absolute())
-    tuning = load_config(FinetuneConfig, submission.config, submission.settings)
+    return _plan_tuning(submission)
+
+
+def _plan_tuning(submission: Submission) -> _Plan:
+    """The folds of tuning, if an array of them is asked for.
+
+    Raises:
+        UserError: a mistake in any of its runs, or they have different folds.
+    """
+    given = submission.config, submission.settings
+    plain = load_config(FinetuneConfig, *given)
+    folder = plain.folder.absolute()
+    runs = vary(plain.folder, *given, submission.vary) if submission.vary else [plain]
     from memo.multitask.texts import SharedStates  # noqa: PLC0415
     from memo.tuning.run import open_job  # noqa: PLC0415  (imports DeepSpeed)
 
-    folds = open_job(tuning, SharedStates()).folds
+    folds = {open_job(run, SharedStates()).folds for run in runs}
     if submission.array is None:
-        return _Plan(tuning.folder.absolute())
+        return _Plan(folder)
     if not re.fullmatch(r"folds(%[1-9]\d*)?", submission.array):
         raise UserError(f"--array {submission.array}: write folds, or folds%2 for two at a time")
-    return _Plan(tuning.folder.absolute(), folds)
+    if len(folds) > 1:
+        raise UserError("--array folds: the runs of --vary have different folds; say folds=[0,1]")
+    return _Plan(folder, folds.pop())
 
 
 def _plan_build(submission: Submission) -> _Plan:
@@ -207,7 +226,8 @@ def _plan_build(submission: Submission) -> _Plan:
 def _jobs(submission: Submission, folder: Path, plan: _Plan) -> Iterator[BatchJob]:
     """One, or an array, and what puts together what its tasks have made."""
     single, several = f"--output={folder}/%j.out", f"--output={folder}/%A_%a.out"
-    resources, given = submission.resources, submission.settings
+    resources = submission.resources
+    given = [*(f"--vary={one}" for one in submission.vary), *submission.settings]
     if submission.config:
         given = [f"--config={folder / 'config.yaml'}", *given]
     if submission.array is None:

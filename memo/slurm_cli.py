@@ -43,6 +43,12 @@ def submit(
             help="folds, or folds%2: a task an array's fold, two at a time; of a build: 8, or 8%2."
         ),
     ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B", help="Tune with each value, or each combination of values."
+        ),
+    ] = None,
     container: Annotated[Path | None, typer.Option(help="Apptainer image to run in.")] = None,
     print_: Annotated[
         bool, typer.Option("--print", help="Show the script; submit and write nothing.")
@@ -56,5 +62,5 @@ def submit(
     more = [f"--{name}={value}" for name, value in named.items() if value is not None]
     gpus = gpus_per_node or ("0" if script == "build" else "1")
     resources = Resources(nodes, gpus, ntasks_per_node, [*more, *(sbatch or [])])
-    submission = Submission(script, config, settings or [], resources, container, array)
+    submission = Submission(script, config, settings or [], resources, container, array, vary or [])
     typer.echo(render(submission) if print_ else submit_jobs(submission))

@@ -13,6 +13,7 @@ import pytest
 from data_pipeline.errors import UserError
 from memo.cli import main
 from memo.slurm import CODE, ROOT, Resources, Submission, render, submit
+from memo.tuning.config import FinetuneConfig
 
 CONFIG = "name: mine\nsteps: 7\n"
 
@@ -270,6 +271,39 @@ def test_a_fold_is_a_task_of_the_array(stubs: Stubs, tuning: Submission) -> None
     (stubs.folder / "calls").unlink()
     assert run_script(stubs, text[2]) == 0
     assert word_after(stubs.calls, "python")[-3:] == [*tuning.settings]
+
+
+def test_a_task_of_the_array_has_its_fold_of_every_combination(
+    stubs: Stubs, tuning: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stubs.add("srun", "")
+    opened: list[str] = []
+
+    def open_job(config: FinetuneConfig, states: object) -> type[TwoFolds]:
+        opened.append(f"{config.folder} {config.sog.gate}")
+        return TwoFolds
+
+    monkeypatch.setattr("memo.tuning.run.open_job", open_job)
+    varied = replace(tuning, vary=["sog.gate=sig,cag"])
+    text = render(varied).split("#!/usr/bin/env bash")
+    assert opened == ["a run/gate-sig sig", "a run/gate-cag cag"]
+    assert run_script(stubs, text[1], SLURM_ARRAY_TASK_ID="3") == 0
+    given = ["--vary=sog.gate=sig,cag", *tuning.settings]
+    assert word_after(stubs.calls, "python")[-5:] == [*given, "folds=[3]"]
+    with pytest.raises(UserError, match="--vary is for finetune"):
+        render(replace(varied, script="pretrain"))
+
+
+def test_an_array_of_folds_needs_runs_with_the_same_folds(
+    tuning: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneFold:
+        folds = (0,)
+
+    jobs = iter([TwoFolds, OneFold])
+    monkeypatch.setattr("memo.tuning.run.open_job", lambda config, states: next(jobs))
+    with pytest.raises(UserError, match=r"--array folds: the runs of --vary have different folds"):
+        render(replace(tuning, vary=["task=demo,other"]))
 
 
 def run_build(stubs: Stubs, arguments: str, **slurm: str) -> int:

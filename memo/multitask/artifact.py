@@ -141,12 +141,13 @@ class Saved:
         return cut_words(self.vocabulary, excerpt)
 
 
-def read_system(folder: Path, pretrained: Path | None = None) -> Saved:
+def read_system(folder: Path, pretrained: Path | None = None, images: Path | None = None) -> Saved:
     """Read a system that a run has left in `folds/*/system`.
 
     Args:
         folder: of the system.
         pretrained: the backbone's checkpoint, where it is not where it was.
+        images: likewise the weights of a frozen image network.
 
     Raises:
         UserError: there is none, it was altered, or the backbone or a frozen image network is
@@ -154,7 +155,7 @@ def read_system(folder: Path, pretrained: Path | None = None) -> Saved:
     """
     record, tensors = _read(folder)
     config = parse_config(FinetuneConfig, record["config"], str(folder / RECORD))
-    config = _with_images(config, record["images_sha256"], folder)
+    config = _with_images(config, record["images_sha256"], images, folder)
     if pretrained is not None:
         config = config.model_copy(update={"pretrained": pretrained})
     backbone = open_backbone(config) if config.backbone == "memo" else None
@@ -196,15 +197,22 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return record, tensors
 
 
-def _with_images(config: FinetuneConfig, sha256: str | None, folder: Path) -> FinetuneConfig:
-    """The settings, without a file of weights where the trained tensors have taken its place."""
-    trimodal, path = config.trimodal, config.trimodal.image.weights
+def _with_images(
+    config: FinetuneConfig, sha256: str | None, moved: Path | None, folder: Path
+) -> FinetuneConfig:
+    """The settings with the file of weights; without it where the tensors have taken its place."""
+    trimodal = config.trimodal
+    path = moved or trimodal.image.weights if sha256 else None
+    image = trimodal.image.model_copy(update={"weights": path})
+    config = config.model_copy(update={"trimodal": trimodal.model_copy(update={"image": image})})
     if sha256 is None:
-        image = trimodal.image.model_copy(update={"weights": None})
-        return config.model_copy(update={"trimodal": trimodal.model_copy(update={"image": image})})
+        return config
     assert path is not None, "the settings are checked"
     if not path.is_file():
-        raise UserError(f"{folder} reads images with the weights of {path}: there is no such file")
+        raise UserError(
+            f"{folder} reads images with the weights of {path}: there is no such file; say where "
+            "it is with images=FILE"
+        )
     if (found := file_sha256(path)) != sha256:
         raise UserError(
             f"{folder} reads images with the weights of sha256 {sha256[:16]}…, {path} has "

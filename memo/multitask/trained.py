@@ -162,14 +162,21 @@ def open_texts(folder: Path, pretrained: Path | None = None) -> TrainedTexts:
     return TrainedTexts(saved)
 
 
-def open_trimodal(folder: Path, pretrained: Path | None = None) -> TrainedTrimodal:
-    """A system of posts or clips; see `open_texts`.
+def open_trimodal(
+    folder: Path, pretrained: Path | None = None, images: Path | None = None
+) -> TrainedTrimodal:
+    """A system of posts or clips.
+
+    Args:
+        folder: `folds/*/system` of a run.
+        pretrained: the backbone's checkpoint, where it is not where it was.
+        images: likewise the weights of a frozen image network.
 
     Raises:
         UserError: there is none, it was altered, is of texts, or the backbone or a frozen image
             network is another.
     """
-    saved = read_system(folder, pretrained)
+    saved = read_system(folder, pretrained, images)
     if not isinstance(saved.model, TrimodalSystem):
         raise UserError(f"{folder} is a system of texts, not of posts or clips")
     return TrainedTrimodal(saved)

@@ -126,13 +126,15 @@ def test_what_was_saved_knows_the_weights_that_it_needs(
     finetune(system_config(posts, tmp_path / "frozen", *start, "trimodal.image.frozen=true"))
     finetune(system_config(posts, tmp_path / "trained", *start))
     frozen = fold_folder(tmp_path / "frozen", 0, 1) / "system"
-    open_trimodal(frozen)
+    check_saved(tmp_path / "frozen", posts.parent / "posts_data")
+    moved = write_weights(tmp_path / "moved.pt", seed=0)
     write_weights(weights, seed=1)
     with pytest.raises(UserError, match=r"of sha256 \w{16}…, .*weights.pt has \w{16}…"):
         open_trimodal(frozen)
     weights.unlink()
-    with pytest.raises(UserError, match=r"weights of .*: there is no such file"):
+    with pytest.raises(UserError, match=r"weights of .*: there is no such file; .* images=FILE"):
         open_trimodal(frozen)
+    check_saved(tmp_path / "frozen", posts.parent / "posts_data", images=moved)
     check_saved(tmp_path / "trained", posts.parent / "posts_data")
 
 
@@ -180,9 +182,9 @@ def test_broken_images_are_named_once_and_left_out_on_two_ranks(
     assert not (tmp_path / "two" / "few" / "results.json").exists()
 
 
-def check_saved(run: Path, data: Path) -> None:
+def check_saved(run: Path, data: Path, images: Path | None = None) -> None:
     """What was saved answers samples of a run's test part as the run did."""
-    saved = open_trimodal(fold_folder(run, 0, 1) / "system")
+    saved = open_trimodal(fold_folder(run, 0, 1) / "system", images=images)
     split = open_dataset(data).whole()
     numbers = {split.location(at)[1]: at for at in range(len(split))}
     whole = next(iter(record(run)["tasks"].values()))["answers"]

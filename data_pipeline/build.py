@@ -29,7 +29,7 @@ from data_pipeline.build_report import (
 from data_pipeline.build_worker import cut, extract
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
-from data_pipeline.corpora.source import open_source, unpacked
+from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, describe, show_name
 from data_pipeline.features.speech import speech_group
@@ -156,6 +156,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
         arguments = (settings.source, settings.extract, settings.transcribe, settings.filters, work)
         with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
+            recordings = _stamped(recordings, open_source(settings.source))
             recordings = _cut_apart(recordings, work, pool)
             _check_recordings(recordings)
             _extract_missing(settings, recordings, work, quarantine, pool)
@@ -345,6 +346,23 @@ def _open_work_folder(
 def _as_recorded(option: Path | str) -> str:
     """What a work folder says of an option; a path means the same in every folder."""
     return str(option.resolve()) if isinstance(option, Path) else option
+
+
+def _stamped(recordings: Sequence[Recording], source: Source) -> list[Recording]:
+    """The recordings with what tells whether their files are those that were read before."""
+    names = {name for one in recordings for name in (one.media, one.image) if name is not None}
+    stamps = {name: _stamp(source, name) for name in names}
+    return [
+        replace(one, stamp=" ".join(stamps[name] for name in (one.media, one.image) if name))
+        for one in recordings
+    ]
+
+
+def _stamp(source: Source, name: str) -> str:
+    try:
+        return source.stamp(name)
+    except (OSError, KeyError):  # whoever reads it says so
+        return ""
 
 
 def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:

@@ -67,12 +67,13 @@ def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
     decoded = (recording.media, recording.span, recording.region, recording.aligned_face)
     given = (recording.action_units, recording.image)
     said = (recording.text, recording.language, recording.words) if transcribed else ()
-    return work / CLIPS / f"{_hash(recording.key, *decoded, *given, *said)}.tar"
+    made_of = (recording.key, recording.stamp, *decoded, *given, *said)
+    return work / CLIPS / f"{_hash(*made_of)}.tar"
 
 
 def cut_path(work: Path, recording: Recording) -> Path:
     """Where the spans of a recording that is to be cut lie."""
-    return work / CUTS / f"{_hash(recording.media)}.json"
+    return work / CUTS / f"{_hash(recording.media, recording.stamp)}.json"
 
 
 def keep(path: Path, kept: Kept) -> None:

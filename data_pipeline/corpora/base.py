@@ -45,6 +45,8 @@ class Recording:
         cut: the media may be long: the build makes one recording of each of its utterances, found
             by speech activity, and numbers the key; of what is short, one.
         flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
+        stamp: of its files (`Source.stamp`); the build sets it, and makes a clip anew whose file
+            has been replaced. Nothing that a corpus says.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Recording:
     image: str | None = None
     cut: bool = False
     flaw: str = ""
+    stamp: str = field(default="", repr=False)
 
 
 def numbered(key: str, number: int) -> str:

@@ -48,6 +48,14 @@ class Source(ABC):
             OSError: it cannot be read, or its archive is damaged there.
         """
 
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """What is another as soon as the file's bytes are, as far as that can be told unread.
+
+        Raises:
+            KeyError: there is no such file.
+        """
+
     def open(self, name: str) -> BinaryIO:
         """One file, to be read here and there; a large one in a folder takes no memory.
 
@@ -244,6 +252,9 @@ class _Folder(Source):
     def read(self, name: str) -> bytes:
         return self._path(name).read_bytes()
 
+    def stamp(self, name: str) -> str:
+        return _stamp(self._path(name))
+
     def open(self, name: str) -> BinaryIO:
         return self._path(name).open("rb")
 
@@ -269,6 +280,14 @@ class _File(Source):
         if name != self._path.name:
             raise KeyError(name)
         return self._path.read_bytes()
+
+    def stamp(self, name: str) -> str:
+        return _stamp(self._path)
+
+
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _is_litter(name: str) -> bool:
@@ -314,6 +333,10 @@ class _Zip(Source):
         with self._lock, _readable():
             return self._archive.read(member)
 
+    def stamp(self, name: str) -> str:
+        member = self._archive.getinfo(self._members[name])
+        return f"{member.file_size} {member.CRC}"
+
 
 class _Archive(Source):
     """A tar archive."""
@@ -334,3 +357,7 @@ class _Archive(Source):
             file = self._archive.extractfile(member)
             assert file is not None, "only regular files are listed"
             return file.read()
+
+    def stamp(self, name: str) -> str:
+        member = self._members[name]
+        return f"{member.size} {member.mtime}"

@@ -268,6 +268,36 @@ def test_what_the_corpus_says_may_be_corrected_between_stop_and_resume(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_file_that_is_replaced_between_stop_and_resume_is_made_anew(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = korean_corpus(tmp_path / "k", ["c1.wav", "c2.wav"], ["joy", "joy"])
+    sound = replace(settings.extract, face=None)
+    settings = replace(settings, corpus="korean_speech", source=root, extract=sound)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    noise = np.random.default_rng(2).normal(0, 0.1, 12800).astype(np.float32)
+    (root / "c1.wav").write_bytes(make_sound(noise))
+    extracted: list[str] = []
+    made = Extractor.clip
+
+    def noted(self: Extractor, recording: Recording, *parts: Any) -> Clip:  # noqa: ANN401
+        extracted.append(recording.key)
+        return made(self, recording, *parts)
+
+    monkeypatch.setattr(Extractor, "clip", noted)
+    build_dataset(settings)
+    train = open_dataset(settings.out).split("train")
+    assert [train.read(at).duration_s for at in range(2)] == [0.8, 0.4]
+    assert extracted == ["c1"]
+    anew = replace(settings, out=settings.out.with_name("anew"))
+    build_dataset(anew)
+    assert content(anew.out) == content(settings.out)
+
+
+@pytest.mark.usefixtures("in_process")
 def test_rows_that_are_not_finite_are_quarantined(
     settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -57,8 +58,23 @@ def test_same_files_from_folder_and_archive(tmp_path: Path, kind: str) -> None:
         source = open_source(make_archive(tmp_path / "corpus_s7.tar.xz", top))
     assert {name: source.read(name) for name in source.names()} == FILES
     assert source.name == "corpus_s7"
-    with pytest.raises(KeyError):
-        source.read("absent")
+    assert source.stamp("table.tsv") != source.stamp("clips/one.mp4")  # of other lengths
+    for ask in (source.read, source.stamp):
+        with pytest.raises(KeyError):
+            ask("absent")
+
+
+def test_a_file_of_as_many_other_bytes_has_another_stamp(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "corpus")
+    before = open_source(folder).stamp("table.tsv")
+    os.utime(folder / "table.tsv", (1, 1))
+    assert open_source(folder).stamp("table.tsv") != before
+    stamps = set()
+    for content in (b"one", b"two"):
+        with zipfile.ZipFile(tmp_path / "corpus.zip", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a"), content)
+        stamps.add(open_source(tmp_path / "corpus.zip").stamp("a"))
+    assert len(stamps) == 2
 
 
 @pytest.mark.parametrize("make", [make_archive, make_zip])

@@ -17,10 +17,26 @@ from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
 from data_pipeline.features.video import MediaError, decode_sound, decode_spans
+from data_pipeline.transcripts import UTF_8
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import EmotionModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command line knows of what is said in the files.
+
+    Attributes:
+        text: of the one file given, which is one utterance then.
+        subtitles: of the one file given.
+        encoding: of subtitles that are neither in UTF-8 nor in UTF-16.
+    """
+
+    text: str | None = None
+    subtitles: Path | None = None
+    encoding: str = UTF_8
 
 
 @dataclass(frozen=True)
@@ -52,25 +68,23 @@ def predict_videos(
     model: EmotionModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
-    text: str | None,
-    subtitles: Path | None,
+    said: Said,
 ) -> Iterator[Prediction]:
     """Predict on every utterance of some files.
 
     The utterances are those of the subtitles given, or of an `.srt` or `.vtt` file beside the
-    video; with `text` the whole file is one; else they are found by the pauses in the sound.
+    video; with a text the whole file is one; else they are found by the speech in the sound.
 
     Args:
         model: exported.
         videos: video or sound files.
         encoders: what is known of those that the model's rows come from.
-        text: what is said in the file.
-        subtitles: of the one file given.
+        said: what is known of what is said in them.
 
     Raises:
         UserError: a file is missing or cannot be decoded, or the encoders are others.
     """
-    if (text is not None or subtitles is not None) and len(videos) > 1:
+    if (said.text is not None or said.subtitles is not None) and len(videos) > 1:
         raise UserError("--text and --subtitles belong to one video; give one")
     for video in videos:
         if not video.is_file():
@@ -80,22 +94,20 @@ def predict_videos(
         media = video.read_bytes()
         try:
             sound = decode_sound(media, SAMPLE_RATE)
-            parts = _utterances(video, sound, text, subtitles)
+            parts = _utterances(video, sound, said)
             yield from _predict(model, extractor, video, media, sound, parts)
         except MediaError as error:
             raise UserError(f"{video}: {error}") from None
 
 
-def _utterances(
-    video: Path, sound: NDArray[np.float32] | None, text: str | None, subtitles: Path | None
-) -> list[Utterance]:
+def _utterances(video: Path, sound: NDArray[np.float32] | None, said: Said) -> list[Utterance]:
     """See `predict_videos`."""
-    if text is not None:
-        return [Utterance(0.0, math.inf, text)]
+    if said.text is not None:
+        return [Utterance(0.0, math.inf, said.text)]
     beside = [video.with_suffix(suffix) for suffix in (".srt", ".vtt")]
-    path = subtitles or next((one for one in beside if one.is_file()), None)
+    path = said.subtitles or next((one for one in beside if one.is_file()), None)
     if path is not None:
-        return read_subtitles(path)
+        return read_subtitles(path, said.encoding)
     found = [] if sound is None else find_utterances(sound)
     return found or [Utterance(0.0, math.inf)]
 
@@ -158,8 +170,7 @@ def run_prediction(
     model: EmotionModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
-    text: str | None,
-    subtitles: Path | None,
+    said: Said,
     json_out: Path | None,
     html_out: Path | None,
 ) -> None:
@@ -169,7 +180,7 @@ def run_prediction(
         UserError: see `predict_videos`.
     """
     model.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = list(predict_videos(model, videos, encoders, text, subtitles))
+    found = list(predict_videos(model, videos, encoders, said))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:
         cells = [

@@ -18,7 +18,7 @@ from memo.inference import EmotionModel, load
 from memo.inference import predict as prediction
 from memo.inference.encoders import Given, GivenEncoders, load_extractor
 from memo.inference.export import export_model
-from memo.inference.predict import run_prediction
+from memo.inference.predict import Said, run_prediction
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
@@ -148,7 +148,7 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
     only_sound.write_bytes(make_sound(sound))
     model = load(exported)
     json_out, html_out = tmp_path / "out.jsonl", tmp_path / "out.html"
-    run_prediction(model, [video, only_sound], GivenEncoders(), None, None, json_out, html_out)
+    run_prediction(model, [video, only_sound], GivenEncoders(), Said(), json_out, html_out)
     rows = [json.loads(line) for line in json_out.read_text().splitlines()]
     assert [Path(one["file"]).name for one in rows] == ["a.mp4", "a.mp4", "b.wav", "b.wav"]
     assert [tuple(one["missing"]) for one in rows] == [("text",)] * 2 + [("text", "face")] * 2
@@ -165,20 +165,27 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
 def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
-    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[/i]wow\n")
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\n[music] wow\n"
+        "2\n00:00:02,000 --> 00:00:03,000\ngross\n3\n00:00:03,000 --> 00:00:04,000\n♪ la ♪\n"
+    )
     model = load(exported)
-    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), None, None)
-    assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "[/i]wow", ())
-    run_prediction(model, [video], GivenEncoders(), None, None, None, None)
-    (whole,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
-    assert (whole.begin_s, whole.text) == (0.0, "tears")
+    found = list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
+    assert [(one.begin_s, one.end_s, one.text, one.missing) for one in found] == [
+        (1.0, 2.0, "wow", ()),
+        (2.0, 3.0, "gross", ()),
+    ]
+    said = Said("[/i]tears")
+    (whole,) = prediction.predict_videos(model, [video], GivenEncoders(), said)
+    assert (whole.begin_s, whole.text) == (0.0, "[/i]tears")
+    run_prediction(model, [video], GivenEncoders(), said, None, None)
     with pytest.raises(UserError, match="belong to one video"):
-        list(prediction.predict_videos(model, [video, video], GivenEncoders(), "tears", None))
+        list(prediction.predict_videos(model, [video, video], GivenEncoders(), said))
     with pytest.raises(UserError, match="there is no"):
-        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), None, None))
+        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), Said()))
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
-        list(prediction.predict_videos(model, [video], GivenEncoders(), None, None))
+        list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
 
 
 def test_parts_of_a_video_are_those_of_the_whole() -> None:
@@ -299,6 +306,6 @@ def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
     model = load(exported)
     model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
-    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said("tears"))
     assert (found.used, found.missing) == (("text",), ())
     assert found.end_s == pytest.approx(4, abs=0.1)

@@ -260,7 +260,8 @@ def test_a_task_stands_in_a_sequence_once(
 
 
 def test_one_task_or_several(task: Path, backbone: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give --task, or --tasks with two or more"):
-        load_config(FinetuneConfig, None, [f"pretrained={backbone}"])
+    for given in ([], ["tasks=[a]"], ["task=a", "tasks=[b]"], ["task=a", "tasks=[b,c]"]):
+        with pytest.raises(UserError, match="give --task, or --tasks with two or more"):
+            load_config(FinetuneConfig, None, [f"pretrained={backbone}", *given])
     with pytest.raises(UserError, match="--mode ewc learns several tasks: give --tasks A,B"):
         set_up(tuning_config(task, backbone, tmp_path / "run", "ewc"))

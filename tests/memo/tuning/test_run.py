@@ -14,7 +14,7 @@ import yaml
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.quarantine import Quarantine
-from memo.evaluation.scores import score
+from memo.evaluation.scores import rows_scores, score
 from memo.settings import load_config
 from memo.training.distributed import Ranks
 from memo.training.signals import StopSignals
@@ -23,7 +23,7 @@ from memo.tuning import results as tuning_results
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
-from memo.tuning.fold import FoldRun, predict
+from memo.tuning.fold import FoldRun, predict, training_part
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import Setup, build_model, open_backbone, set_up
@@ -322,6 +322,27 @@ def test_some_of_the_modalities_can_be_taken_alone(
     config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
     with pytest.raises(UserError, match="task less has no face, only text"):
         set_up(config)
+
+
+def test_baselines_have_the_fraction_that_the_model_has(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    changes = ["folds=[0]", "seeds=[1,2]", "training.fraction=0.2", "training.epochs=1"]
+    config = tuning_config(task, backbone, tmp_path / "run", "linear", *changes)
+    finetune(config)
+    data = set_up(config).data
+    fold, scores = data.folds[0], []
+    for seed in (1, 2):
+        part = training_part(fold.train, data.labels, 0.2, seed)
+        assert np.isin(part, fold.train).all()
+        assert record(config.folder, 0, seed)["clips"]["train"] == len(part) < len(fold.train) / 4
+        train, test = (
+            np.array([data.samples.read(at).speech.mean(axis=0, dtype=np.float32) for at in clips])
+            for clips in (part, fold.test)
+        )
+        scores.append(rows_scores(train, data.labels[part], test, data.labels[fold.test], 7).uar)
+    found = results(config.folder)["baselines"]["mean of the speech rows"]["uar"]
+    assert found == pytest.approx(np.mean(scores))
 
 
 def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:

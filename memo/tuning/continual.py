@@ -132,6 +132,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
         classes=classes,
         modalities=corpora[0].modalities,
         language=corpora[0].language,
+        own=np.repeat([np.isin(np.arange(len(classes)), one) for one in own], sizes, axis=0),
     )
     lengths = JoinedLengths(
         [token_lengths(corpus.split, config, backbone) for corpus in corpora], sizes

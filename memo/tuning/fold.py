@@ -224,7 +224,8 @@ def _train(
     with _stream(run, part, course.step) as stream:
         for number in course.epochs_left(partial(_take, run, engine, stream), display):
             found = predict(model, run, run.fold.valid, complete)
-            scores = score(data.labels[found.samples], found.classes, len(data.classes))
+            answers = data.answers(found.samples, found.probabilities)
+            scores = score(data.labels[found.samples], answers, len(data.classes))
             reached = getattr(scores, select)
             display.say(f"{run.name}, epoch {number}: validation {select} {reached:.4f}")
             course.judge(reached, scores.to_json())

@@ -5,7 +5,7 @@ Labels are read once, and everything that does not fit is refused before anythin
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -91,6 +91,7 @@ class Labelled:
         classes: their names.
         modalities: those that the clips have.
         language: of clips that do not say theirs.
+        own: bool (n, C), the classes among which each clip is answered; None: all of them.
     """
 
     samples: Samples
@@ -98,6 +99,20 @@ class Labelled:
     classes: tuple[str, ...]
     modalities: tuple[Modality, ...]
     language: str
+    own: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+
+    def answers(
+        self, samples: NDArray[np.int64], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """The most probable class of clips among those that theirs can be, int64 (m,).
+
+        Args:
+            samples: int64 (m,), their numbers.
+            probabilities: (m, C).
+        """
+        if self.own is not None:
+            probabilities = np.where(self.own[samples], probabilities, -1)
+        return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True)

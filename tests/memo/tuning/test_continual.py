@@ -9,18 +9,24 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
 from memo.evaluation.transfer import transfer
 from memo.heads.base import LABEL
 from memo.settings import load_config
+from memo.tuning import fold as tuning_fold
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.continual import open_sequence
+from memo.tuning.course import Course
 from memo.tuning.ewc import ElasticPenalty, Memory, diagonal_fisher
+from memo.tuning.fold import FoldRun, Predictions
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import build_model, set_up
+from memo.tuning.transform import Pattern
 from tests.distributed import run_ranks
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
 from tests.memo.tuning.test_model import batch_of
@@ -196,6 +202,35 @@ def test_ewc_on_two_ranks_at_zero_3_is_that_of_one(tasks: list[Path], tmp_path: 
     for name in theirs:
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-4, rtol=1e-4)
     assert record(two.folder)["R"] == record(one.folder)["R"]
+
+
+def test_an_epoch_is_judged_among_the_classes_of_its_task(
+    tasks: list[Path], backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task's class is the most probable one of every clip, and the right one the next."""
+    config = sequence_config(tasks, backbone, tmp_path / "run", "full", "training.epochs=1")
+    sequence, judged = open_sequence(config), list[float]()
+    data = sequence.inputs.data
+    of_others = [int(np.setdiff1d(np.arange(7), own)[0]) for own in sequence.own]
+
+    def sure(model: object, run: FoldRun, part: NDArray[np.int64], pattern: Pattern) -> Predictions:
+        del model, run, pattern
+        chances = np.zeros((len(part), 7), np.float32)
+        chances[np.arange(len(part)), data.labels[part]] = 0.4
+        task = (part >= sequence.offsets[1]).astype(int)
+        chances[np.arange(len(part)), np.array(of_others)[task]] = 0.6
+        return Predictions(part, chances)
+
+    monkeypatch.setattr(tuning_fold, "predict", sure)
+    judge = Course.judge
+
+    def note(course: Course, reached: float, about: Mapping[str, Any]) -> None:
+        judged.append(reached)
+        judge(course, reached, about)
+
+    monkeypatch.setattr(Course, "judge", note)
+    finetune(config)
+    assert judged == [1, 1]
 
 
 def replace_settings(config: FinetuneConfig, **changes: Any) -> FinetuneConfig:  # noqa: ANN401

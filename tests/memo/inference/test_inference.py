@@ -1,6 +1,7 @@
 """Exported models answer as the tuned ones did; videos are predicted utterance by utterance."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,34 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
         load(exported).predict([Clip("a", text="b")], ["speach"])  # type: ignore[list-item]
     with pytest.raises(UserError, match="has rows of 3, not of"):
         load(exported).predict([Clip("a", speech=np.zeros((2, 3), np.float16))])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_sha256", None, "model_sha256 is not set"),
+        ("model_sha256", "0" * 64, "was altered: its sha256"),
+        ("spec", {"hidden": "x"}, "spec.hidden='x': Input should be a valid integer"),
+        ("features", 3, "features=3: Input should be a valid dictionary"),
+        ("task", {}, "task.name is not set"),
+        ("seed", 1, "unknown key 'seed'"),
+    ],
+)
+def test_a_record_that_somebody_has_altered_is_refused_in_a_line(
+    exported: Path, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    record = json.loads((folder / "config.json").read_text())
+    changed = {**record, key: value}
+    if value is None:
+        changed.pop(key)
+    (folder / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=message):
+        load(folder)
+    fewer = {**record, "task": {**record["task"], "classes": ["angry", "sad"]}}
+    (folder / "config.json").write_text(json.dumps(fewer))
+    with pytest.raises(UserError, match=r"^[^\n]*model.safetensors does not fit [^\n]*$"):
+        load(folder)
 
 
 class Encoders:

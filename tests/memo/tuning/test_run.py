@@ -134,6 +134,12 @@ def test_a_damaged_artifact_is_refused(done: Path, tmp_path: Path) -> None:
         file.write(b"\x01\x02\x03\x04")
     with pytest.raises(UserError, match="was altered"):
         open_tuned(folder)
+    record = json.loads((folder / "tuned.json").read_text())
+    for name in ("tensors_sha256", "seed", "task"):
+        less = {key: value for key, value in record.items() if key != name}
+        (folder / "tuned.json").write_text(json.dumps(less))
+        with pytest.raises(UserError, match=rf"tuned\.json: {name} is not set"):
+            open_tuned(folder)
     (folder / "tuned.json").write_text('{"format": "memo-tuned/9"}')
     with pytest.raises(UserError, match="is not of the format memo-tuned/1"):
         open_tuned(folder)

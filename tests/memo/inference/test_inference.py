@@ -24,7 +24,7 @@ from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
 from memo.tuning.task import load_task
-from tests.data_pipeline.features.media import make_sound, make_video
+from tests.data_pipeline.features.media import damage, make_sound, make_video
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 MODES = {
@@ -217,6 +217,26 @@ def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: 
         list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
 
 
+@pytest.mark.usefixtures("stand_ins")
+def test_damage_takes_only_the_utterances_that_it_lies_in(exported: Path, tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 160_000).astype(np.float32)
+    media = make_video(range(0, 10_000, 40), [90] * 250, sound)
+    lines = "00:01,0 --> 00:02,0\nwow\n00:04,9 --> 00:05,2\ngross\n00:07,0 --> 00:08,0\ntears\n"
+    (tmp_path / "a.srt").write_text(lines)
+    video, html_out = tmp_path / "a.mp4", tmp_path / "a.html"
+    model, said = load(exported), Said()
+    for stream, message in (("audio", "the sound cannot be"), ("video", "the video cannot be")):
+        video.write_bytes(damage(media, stream, 5.0, 5.4))
+        found = list(prediction.predict_videos(model, [video], GivenEncoders(), said))
+        assert [bool(one.emotion) for one in found] == [True, False, True]
+        assert [one.flaw.startswith(message) for one in found] == [False, True, False]
+        assert (found[1].used, found[1].missing, found[1].end_s) == ((), (), 5.2)
+        run_prediction(model, [video], GivenEncoders(), said, None, html_out)
+        assert html_out.read_text().count(message) == 1
+    with pytest.raises(UserError, match=r"a\.mp4: the video cannot be decoded from"):
+        list(prediction.predict_videos(model, [video], GivenEncoders(), Said("tears")))
+
+
 def test_parts_of_a_video_are_those_of_the_whole() -> None:
     from data_pipeline.features.video import decode_spans
 
@@ -338,3 +358,34 @@ def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said("tears"))
     assert (found.used, found.missing) == (("text",), ())
     assert found.end_s == pytest.approx(4, abs=0.1)
+    (blank,) = prediction.predict_videos(model, [video], GivenEncoders(), Said(" \n"))
+    assert (blank.used, blank.missing, blank.emotion) == ((), ("text",), None)
+
+
+def test_of_a_silent_video_read_by_its_text_no_length_is_known(
+    exported: Path, tmp_path: Path
+) -> None:
+    video, html_out = tmp_path / "a.mp4", tmp_path / "a.html"
+    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, None))
+    model = load(exported)
+    model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
+    run_prediction(model, [video], GivenEncoders(), Said("tears"), None, html_out)
+    assert "left: 0.000%; width: 0.000%" in html_out.read_text()
+    (tmp_path / "a.srt").write_text("00:01,0 --> 00:02,5\nwow\n")
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said())
+    assert (found.begin_s, found.end_s, found.used) == (1.0, 2.5, ("text",))
+
+
+def test_what_cannot_be_asked_or_written_is_refused_before_anything_is_decoded(
+    exported: Path, tmp_path: Path
+) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"no video")
+    model, out = load(exported), tmp_path / "none" / "out"
+    both = Said("tears", tmp_path / "a.srt")
+    with pytest.raises(UserError, match="--subtitles: with --text the file is one utterance"):
+        run_prediction(model, [video], GivenEncoders(), both, None, None)
+    with pytest.raises(UserError, match=r"--json: there is no folder .*none"):
+        run_prediction(model, [video], GivenEncoders(), Said(), out, None)
+    with pytest.raises(UserError, match=r"--html: there is no folder .*none"):
+        run_prediction(model, [video], GivenEncoders(), Said(), None, out)

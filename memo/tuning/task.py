@@ -68,11 +68,17 @@ class TaskSettings(Settings):
     classes: tuple[str, ...] = Field(min_length=2)
     merge: Mapping[str, str] = {}
     ignore: tuple[str, ...] = ()
-    modalities: tuple[Modality, ...] = ("text", "face", "speech")
+    modalities: tuple[Modality, ...] = Field(("text", "face", "speech"), min_length=1)
     folds: FoldSettings
     seeds: Numbers = (1, 2, 3)
     language: str = "en"
     wording: Mapping[str, Wording] = {}
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: {', '.join(self.classes)}: each can stand there once")
+        return self
 
     @model_validator(mode="after")
     def _two_answers(self) -> Self:

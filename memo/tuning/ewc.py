@@ -51,7 +51,9 @@ class ElasticPenalty:
             parameter: Tensor = getattr(model.get_submodule(place), leaf)
             for memory in self.memories:
                 fisher = memory.fisher[name].to(parameter.device)
-                moved = parameter.float() - memory.weights[name].to(parameter.device)
+                # Rounded as the parameter is: in bf16 a weight that stays feels no force.
+                start = memory.weights[name].to(parameter.device, parameter.dtype)
+                moved = parameter.float() - start.float()
                 total = total + (fisher * moved.square()).sum()
         assert isinstance(total, Tensor), "something is trained"
         return self.strength / 2 * total

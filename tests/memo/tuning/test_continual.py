@@ -127,6 +127,19 @@ def test_the_penalty_is_that_of_every_earlier_task(
     torch.testing.assert_close(model(batch)[LABEL].sum, plain + 4 * penalty)
 
 
+def test_in_bf16_a_weight_that_stays_is_not_pulled() -> None:
+    weights = {"weight": torch.randn(4, 3), "bias": torch.randn(4)}
+    memory = Memory({name: torch.ones_like(one) for name, one in weights.items()}, weights)
+    model = torch.nn.Linear(3, 4)
+    model.load_state_dict(weights)
+    model.to(torch.bfloat16)
+    penalty = ElasticPenalty([memory], strength=2.0)
+    assert float(penalty(model)) == 0
+    with torch.no_grad():
+        model.bias += 1
+    assert float(penalty(model)) == pytest.approx(4, rel=0.02)
+
+
 @pytest.fixture(scope="module")
 def runs(
     tasks: list[Path], backbone: Path, tmp_path_factory: pytest.TempPathFactory

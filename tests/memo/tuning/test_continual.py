@@ -136,7 +136,7 @@ def test_in_bf16_a_weight_that_stays_is_not_pulled() -> None:
     penalty = ElasticPenalty([memory], strength=2.0)
     assert float(penalty(model)) == 0
     with torch.no_grad():
-        model.bias += 1
+        model.bias.add_(1)
     assert float(penalty(model)) == pytest.approx(4, rel=0.02)
 
 

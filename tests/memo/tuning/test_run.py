@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import AgreedError, UserError
@@ -27,7 +28,7 @@ from memo.tuning.fold import FoldRun, predict, training_part
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import Setup, build_model, open_backbone, set_up
-from memo.tuning.task import load_task
+from memo.tuning.task import LabelledCorpus, load_task
 from tests.distributed import run_ranks
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
 
@@ -336,6 +337,12 @@ def test_some_of_the_modalities_can_be_taken_alone(
         set_up(config)
 
 
+def mean_speech(data: LabelledCorpus, sample: int) -> NDArray[np.float32]:
+    rows = data.samples.read(sample).speech
+    assert rows is not None
+    return np.asarray(rows.mean(axis=0, dtype=np.float32))
+
+
 def test_baselines_have_the_fraction_that_the_model_has(
     task: Path, backbone: Path, tmp_path: Path
 ) -> None:
@@ -348,10 +355,7 @@ def test_baselines_have_the_fraction_that_the_model_has(
         part = training_part(fold.train, data.labels, 0.2, seed)
         assert np.isin(part, fold.train).all()
         assert record(config.folder, 0, seed)["clips"]["train"] == len(part) < len(fold.train) / 4
-        train, test = (
-            np.array([data.samples.read(at).speech.mean(axis=0, dtype=np.float32) for at in clips])
-            for clips in (part, fold.test)
-        )
+        train, test = (np.array([mean_speech(data, at) for at in one]) for one in (part, fold.test))
         scores.append(rows_scores(train, data.labels[part], test, data.labels[fold.test], 7).uar)
     found = results(config.folder)["baselines"]["mean of the speech rows"]["uar"]
     assert found == pytest.approx(np.mean(scores))

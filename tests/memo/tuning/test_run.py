@@ -22,6 +22,7 @@ from memo.training.signals import StopSignals
 from memo.tuning import fold as tuning_fold
 from memo.tuning import results as tuning_results
 from memo.tuning.artifact import open_tuned
+from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.fold import FoldRun, predict, training_part
@@ -335,6 +336,15 @@ def test_some_of_the_modalities_can_be_taken_alone(
     config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
     with pytest.raises(UserError, match="task less has no face, only text"):
         set_up(config)
+
+
+def test_of_blank_texts_there_is_no_text_baseline(
+    task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = set_up(tuning_config(task, backbone, tmp_path / "run", "linear")).data
+    monkeypatch.setattr(type(data.split), "read_text", lambda *_: " \n")
+    assert "majority" in (found := baselines(data, data.folds[:1]))
+    assert "tf-idf of the text" not in found
 
 
 def mean_speech(data: LabelledCorpus, sample: int) -> NDArray[np.float32]:

@@ -338,6 +338,20 @@ def test_some_of_the_modalities_can_be_taken_alone(
         set_up(config)
 
 
+def test_results_that_cannot_be_written_are_told_of_in_a_line(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    config = tuning_config(
+        task, backbone, tmp_path / "run", "linear", "folds=[0]", "training.epochs=1"
+    )
+    (tmp_path / "run" / "results.json").mkdir(parents=True)
+    with pytest.raises(AgreedError, match=r"Is a directory: .*results\.json"):
+        finetune(config)
+    (tmp_path / "run" / "results.json").rmdir()
+    finetune(config)
+    assert results(tmp_path / "run")["runs"] == 1
+
+
 def test_of_blank_texts_there_is_no_text_baseline(
     task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

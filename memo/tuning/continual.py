@@ -212,9 +212,9 @@ def _fisher(
     clips = np.sort(rng.permutation(part)[: sequence.config.continual.fisher_clips])
     mine = clips[run.ranks.rank :: run.ranks.count]
     model = _plain(sequence, run, trained)
-    fisher = diagonal_fisher(model, _one_by_one(sequence, run, mine))
-    share = len(mine) / len(clips)
-    return {name: run.ranks.sum(value * share).float().cpu() for name, value in fisher.items()}
+    found = diagonal_fisher(model, _one_by_one(sequence, run, mine))
+    usable = max(int(run.ranks.sum(torch.tensor(found.clips))), 1)
+    return {name: (run.ranks.sum(one) / usable).float().cpu() for name, one in found.sums.items()}
 
 
 def _one_by_one(

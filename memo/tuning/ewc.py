@@ -9,6 +9,7 @@ gradient of ten clips.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -59,8 +60,20 @@ class ElasticPenalty:
         return self.strength / 2 * total
 
 
-def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[str, Tensor]:
-    """Diagonal of the Fisher information, the mean over clips.
+class FisherSum(NamedTuple):
+    """Diagonals of the Fisher information, summed over clips; those of several ranks add up.
+
+    Attributes:
+        sums: parameter name -> float32, for those that are trained.
+        clips: how many.
+    """
+
+    sums: Mapping[str, Tensor]
+    clips: int
+
+
+def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> FisherSum:
+    """Diagonal of each clip's Fisher information, summed.
 
     The expectation over the classes is taken under the model itself, class by class: the labels
     play no part (Kunstner et al., NeurIPS 2019, on why the "empirical" Fisher is another thing).
@@ -68,9 +81,6 @@ def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[st
     Args:
         model: plain, with the weights of the task; dropout is switched off.
         batches: of one clip each.
-
-    Returns:
-        Parameter name -> float32, for those that are trained.
     """
     model.eval()
     named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
@@ -87,4 +97,4 @@ def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[st
                 if gradient is not None:
                     sums[at] += log.detach().exp() * gradient.square()
     model.train()
-    return {name: total / max(clips, 1) for (name, _), total in zip(named, sums, strict=True)}
+    return FisherSum({name: one for (name, _), one in zip(named, sums, strict=True)}, clips)

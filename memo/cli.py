@@ -78,8 +78,12 @@ def predict(
         str | None, typer.Option(help="What is said; the file is one utterance.")
     ] = None,
     subtitles: Annotated[
-        Path | None, typer.Option(help="SRT or WebVTT; looked for beside the video if not given.")
+        Path | None,
+        typer.Option(help="SRT, WebVTT, TSV or JSON; .srt and .vtt are looked for beside a video."),
     ] = None,
+    encoding: Annotated[
+        str, typer.Option(help="Of subtitles that are neither in UTF-8 nor in UTF-16.")
+    ] = "utf-8",
     json: Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
     face: Annotated[
@@ -95,14 +99,16 @@ def predict(
     ] = None,
 ) -> None:
     """Show the emotion and its probability of every utterance; say what was not there to use."""
+    from data_pipeline.transcripts import known_encoding  # noqa: PLC0415
     from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415
     from memo.inference.model import load  # noqa: PLC0415
-    from memo.inference.predict import run_prediction  # noqa: PLC0415
+    from memo.inference.predict import Said, run_prediction  # noqa: PLC0415
 
     encoders = GivenEncoders(
         Given(face, face_weights), Given(speech, speech_weights), detector_weights
     )
-    run_prediction(load(model), videos, encoders, text, subtitles, json, html)
+    said = Said(text, subtitles, known_encoding(encoding))
+    run_prediction(load(model), videos, encoders, said, json, html)
 
 
 @app.command()

@@ -60,11 +60,17 @@ def read_results(run: Path) -> dict[str, Any]:
     """The content of a run's `results.json`.
 
     Raises:
-        UserError: the run is not done.
+        UserError: the run is not done, or somebody else has written the file.
     """
-    if not (run / RESULTS).is_file():
-        raise UserError(f"there is no {run / RESULTS}; give the folder of a run that is done")
-    found: dict[str, Any] = json.loads((run / RESULTS).read_text("utf8"))
+    path = run / RESULTS
+    if not path.is_file():
+        raise UserError(f"there is no {path}; give the folder of a tuning run that is done")
+    try:
+        found: Any = json.loads(path.read_text("utf8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from None
+    if not isinstance(found, dict) or not {"task", "tasks"} & found.keys():
+        raise UserError(f"{path} is none of a tuning run")
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars, draw_lines, draw_table
-from memo.evaluation.page import Comparison, PageTable
+from memo.evaluation.page import Comparison, PageTable, run_names
 from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 
 Results = Mapping[str, Any]
@@ -37,13 +37,10 @@ def compare_sequences(runs: Sequence[Path], results: Sequence[Results]) -> Compa
     averages = [_averages(run) for run in runs]
     pairs = zip(runs[1:], averages[1:], strict=True)
     differences = ["", *(_difference(averages[0], one, run) for run, one in pairs)]
-    rows = [
-        _row(run, one, difference)
-        for run, one, difference in zip(runs, results, differences, strict=True)
-    ]
+    names = run_names(runs)
+    rows = [_row(*about) for about in zip(names, results, differences, strict=True)]
 
     def draw() -> list[tuple[str, str]]:
-        names = [run.name for run in runs]
         return [
             *_before_and_after(names, results),
             ("Numbers kept", _growth(names, results)),
@@ -62,10 +59,10 @@ def _check_tasks(runs: Sequence[Path], results: Sequence[Results]) -> None:
             )
 
 
-def _row(run: Path, results: Results, difference: str) -> list[str]:
+def _row(name: str, results: Results, difference: str) -> list[str]:
     uar, figures, kept = results["R"]["uar"], results["transfer"]["uar"], results["kept_numbers"]
     return [
-        run.name,
+        name,
         *(f"{m:.4f} ± {d:.4f}" for m, d in zip(uar["mean"][-1], uar["std"][-1], strict=True)),
         f"{figures['average']['mean']:.4f}",
         difference,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars
-from memo.evaluation.page import Comparison, PageTable
+from memo.evaluation.page import Comparison, PageTable, run_names
 from memo.evaluation.scores import SCORES
 from memo.evaluation.statistics import interval, paired_permutation
 
@@ -52,7 +52,7 @@ def compare_tuned(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) ->
             SCORES[name]: [_complete(one)[name]["mean"] for one in results]
             for name in ("uar", "weighted_f1")
         }
-        return [("", draw_bars("comparison", [run.name for run in runs], bars, "score"))]
+        return [("", draw_bars("comparison", run_names(runs), bars, "score"))]
 
     return Comparison(PageTable(str(results[0]["task"]), HEAD, _rows(runs, results)), draw)
 
@@ -66,13 +66,14 @@ HEAD = (
 def _rows(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     answers = [read_answers(run, one["classes"]) for run, one in zip(runs, results, strict=True)]
     rows = []
-    for number, (run, one) in enumerate(zip(runs, results, strict=True)):
+    named = zip(run_names(runs), runs, results, strict=True)
+    for number, (name, run, one) in enumerate(named):
         scores = _complete(one)
         same = number == 0
         chance = "" if same else f"{_p_value(answers[0], answers[number], run):.4f}"
         rows.append(
             [
-                run.name,
+                name,
                 f"{scores['uar']['mean']:.4f} ± {scores['uar']['std']:.4f}",
                 interval(scores["uar"]),
                 *(f"{scores[name]['mean']:.4f}" for name in ("wa", "weighted_f1", "macro_f1")),

@@ -90,12 +90,32 @@ def make_folds(settings: FoldSettings, groups: Groups) -> list[Fold]:
     """Divide a corpus.
 
     Raises:
-        UserError: groups that are missing or too few, an empty part, or a leak.
+        UserError: groups that are missing or too few, an empty part, a leak, or a setting that
+            such folds do not heed.
     """
+    _check_heeded(settings)
     folds = _official(settings, groups) if settings.by == "official" else _grouped(settings, groups)
     for number, fold in enumerate(folds):
         check_fold(fold, groups, settings.shared_speakers, number)
     return folds
+
+
+def _check_heeded(settings: FoldSettings) -> None:
+    """Refuse what would be passed over in silence."""
+    how = "named" if settings.named and settings.by != "official" else f"by {settings.by}"
+    for name in _IDLE[how]:
+        if getattr(settings, name) != FoldSettings.model_fields[name].default:
+            raise UserError(f"folds.{name}: folds {how} do not heed it; leave it out")
+
+
+_IDLE = {
+    "named": ("count", "valid_groups", "valid_share"),
+    "by speaker": ("valid_share",),
+    "by session": ("valid_share",),
+    "by text": ("valid_groups",),
+    "by official": ("count", "valid_groups", "named"),
+}
+"""How a corpus is divided -> settings that have no effect then."""
 
 
 def check_fold(fold: Fold, groups: Groups, shared_speakers: str, number: int) -> None:

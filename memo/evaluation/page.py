@@ -29,6 +29,16 @@ class Comparison:
     draw: Callable[[], list[tuple[str, str]]]
 
 
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """A name for each run: its folder's, after those above it where several have the same."""
+    parts = [run.resolve().parts for run in runs]
+    for depth in range(1, max(map(len, parts))):
+        names = ["/".join(one[-depth:]) for one in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [str(run) for run in runs]
+
+
 def write_page(
     folder: Path,
     summary: Sequence[tuple[str, str]],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars, draw_lines, draw_table
-from memo.evaluation.page import Comparison, PageTable, write_page
+from memo.evaluation.page import Comparison, PageTable, run_names, write_page
 from memo.evaluation.statistics import interval
 
 Results = Mapping[str, Any]
@@ -114,7 +114,7 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
     if not shared:
         raise UserError(f"{runs[0]} and the other runs have no task in common")
     right = [_right(run, shared) for run in runs]
-    rows = []
+    rows, labels = [], run_names(runs)
     for number, (run, one) in enumerate(zip(runs, results, strict=True)):
         cells = [
             f"{one['members'][name]['scores'][main_name(one['members'][name])]['mean']:.4f}"
@@ -124,14 +124,14 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
         against = f"{mean:+.4f} ({low:+.4f} to {high:+.4f})" if number else ""
         average = float(np.mean([np.mean(list(of.values())) for of in right[number].values()]))
         cost = f"{one['trained_parameters']:,}", f"{one['seconds']:,.0f}", str(one["runs"])
-        rows.append([run.name, *cells, f"{average:.4f}", against, *cost])
+        rows.append([labels[number], *cells, f"{average:.4f}", against, *cost])
     head = [
         "run", *shared, "average", "difference to the first (95 %)", "trained", "seconds", "runs",
     ]  # fmt: skip
 
     def draw() -> list[tuple[str, str]]:
         bars = {"average accuracy": [float(row[1 + len(shared)]) for row in rows]}
-        return [("", draw_bars("comparison", [run.name for run in runs], bars, "accuracy"))]
+        return [("", draw_bars("comparison", labels, bars, "accuracy"))]
 
     return Comparison(PageTable(str(results[0]["task"]), head, rows), draw)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.errors import UserError
+from memo.evaluation.compare import read_results
 from memo.evaluation.figures import draw_bars, draw_table
 from memo.evaluation.page import PageTable, write_page
 from memo.evaluation.scores import SCORES
@@ -24,12 +24,9 @@ def write_tuning_report(run: Path) -> Path:
     """Write the page of a run that has a `results.json`.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or one that cannot be read.
     """
-    path = run / "results.json"
-    if not path.is_file():
-        raise UserError(f"there is no {path}; give the folder of a tuning run that is done")
-    results = json.loads(path.read_text("utf8"))
+    results = read_results(run)
     if "tasks" in results:
         return _sequence_page(run, results)
     folds = sorted(run.glob("folds/*/result.json"))

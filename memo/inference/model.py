@@ -30,7 +30,7 @@ from memo.config import ModelSpec, ObjectiveSettings
 from memo.model.memobert import MemoBert
 from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
-from memo.settings import parse_config
+from memo.settings import Settings, parse_config
 from memo.tokenizer import Tokenizer, load_tokenizer
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
@@ -120,6 +120,17 @@ def _prompts(config: FinetuneConfig, task: TaskSettings, tokenizer: Tokenizer) -
     return read_prompts(task, tokenizer, config.prompt.template, config.prompt.soft)
 
 
+class _Record(Settings):
+    """The content of `config.json`."""
+
+    format: str
+    model_sha256: str
+    spec: ModelSpec
+    features: FeatureSchema
+    task: TaskSettings
+    config: FinetuneConfig
+
+
 def load(folder: Path | str) -> EmotionModel:
     """Load an exported model.
 
@@ -137,11 +148,10 @@ def load(folder: Path | str) -> EmotionModel:
         raise UserError(f"{folder} holds no exported model ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG} is not of the format {FORMAT}")
-    if file_sha256(folder / MODEL) != record["model_sha256"]:
+    read = parse_config(_Record, record, str(folder / CONFIG))
+    if file_sha256(folder / MODEL) != read.model_sha256:
         raise UserError(f"{folder / MODEL} was altered: its sha256 is not that of {CONFIG}")
-    spec = ModelSpec.model_validate(record["spec"])
-    config = parse_config(FinetuneConfig, record["config"], str(folder / CONFIG))
-    task = parse_config(TaskSettings, record["task"], str(folder / CONFIG))
+    spec, task, config = read.spec, read.task, read.config
     tokenizer = load_tokenizer(folder / TOKENIZER)
     head = build_objectives({"wwmlm": ObjectiveSettings()}, spec)["wwmlm"]
     assert isinstance(head, WholeWordMLM), "that is its name"
@@ -151,6 +161,6 @@ def load(folder: Path | str) -> EmotionModel:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{folder}: {MODEL} does not fit {CONFIG} ({error})") from None
-    features = FeatureSchema.model_validate(record["features"])
-    return EmotionModel(model.eval(), tokenizer, spec, features, task, config)
+        problem = " ".join(str(error).split())
+        raise UserError(f"{folder}: {MODEL} does not fit {CONFIG} ({problem})") from None
+    return EmotionModel(model.eval(), tokenizer, spec, read.features, task, config)

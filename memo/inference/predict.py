@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -16,11 +15,27 @@ from rich.table import Table
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
-from data_pipeline.features.video import MediaError, decode_sound, decode_spans
+from data_pipeline.features.video import Frames, MediaError, Sound, decode_spans, decode_track
+from data_pipeline.transcripts import UTF_8
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import EmotionModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the command line knows of what is said in the files.
+
+    Attributes:
+        text: of the one file given, which is one utterance then.
+        subtitles: of the one file given.
+        encoding: of subtitles that are neither in UTF-8 nor in UTF-16.
+    """
+
+    text: str | None = None
+    subtitles: Path | None = None
+    encoding: str = UTF_8
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,7 @@ class Prediction:
         text: what is said, if known.
         used: modalities that were used.
         missing: modalities of the task that were not there.
+        flaw: why it cannot be decoded, and nothing was used; "" if it can.
         emotion: the most probable class; None if there was nothing to be used.
         probabilities: class -> probability; empty if there was nothing to be used.
     """
@@ -44,6 +60,7 @@ class Prediction:
     text: str | None
     used: tuple[str, ...]
     missing: tuple[str, ...]
+    flaw: str
     emotion: str | None
     probabilities: dict[str, float]
 
@@ -52,26 +69,26 @@ def predict_videos(
     model: EmotionModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
-    text: str | None,
-    subtitles: Path | None,
+    said: Said,
 ) -> Iterator[Prediction]:
     """Predict on every utterance of some files.
 
     The utterances are those of the subtitles given, or of an `.srt` or `.vtt` file beside the
-    video; with `text` the whole file is one; else they are found by the pauses in the sound.
+    video; with a text the whole file is one; else they are found by the speech in the sound.
 
     Args:
         model: exported.
         videos: video or sound files.
         encoders: what is known of those that the model's rows come from.
-        text: what is said in the file.
-        subtitles: of the one file given.
+        said: what is known of what is said in them.
 
     Raises:
         UserError: a file is missing or cannot be decoded, or the encoders are others.
     """
-    if (text is not None or subtitles is not None) and len(videos) > 1:
+    if (said.text is not None or said.subtitles is not None) and len(videos) > 1:
         raise UserError("--text and --subtitles belong to one video; give one")
+    if said.text is not None and said.subtitles is not None:
+        raise UserError("--subtitles: with --text the file is one utterance; leave one of them out")
     for video in videos:
         if not video.is_file():
             raise UserError(f"there is no {video}")
@@ -79,24 +96,25 @@ def predict_videos(
     for video in videos:
         media = video.read_bytes()
         try:
-            sound = decode_sound(media, SAMPLE_RATE)
-            parts = _utterances(video, sound, text, subtitles)
-            yield from _predict(model, extractor, video, media, sound, parts)
+            sound = decode_track(media, SAMPLE_RATE)
         except MediaError as error:
             raise UserError(f"{video}: {error}") from None
+        parts = _utterances(video, sound, said)
+        found = list(_predict(model, extractor, video, media, sound, parts))
+        if all(one.flaw for one in found):
+            raise UserError(f"{video}: {found[0].flaw}")
+        yield from found
 
 
-def _utterances(
-    video: Path, sound: NDArray[np.float32] | None, text: str | None, subtitles: Path | None
-) -> list[Utterance]:
+def _utterances(video: Path, sound: Sound | None, said: Said) -> list[Utterance]:
     """See `predict_videos`."""
-    if text is not None:
-        return [Utterance(0.0, math.inf, text)]
+    if said.text is not None:
+        return [Utterance(0.0, math.inf, said.text)]
     beside = [video.with_suffix(suffix) for suffix in (".srt", ".vtt")]
-    path = subtitles or next((one for one in beside if one.is_file()), None)
+    path = said.subtitles or next((one for one in beside if one.is_file()), None)
     if path is not None:
-        return read_subtitles(path)
-    found = [] if sound is None else find_utterances(sound)
+        return read_subtitles(path, said.encoding)
+    found = [] if sound is None else find_utterances(sound.samples)
     return found or [Utterance(0.0, math.inf)]
 
 
@@ -105,23 +123,26 @@ def _predict(
     extractor: Extractor,
     video: Path,
     media: bytes,
-    sound: NDArray[np.float32] | None,
+    sound: Sound | None,
     parts: Sequence[Utterance],
 ) -> Iterator[Prediction]:
     """Encode and predict utterance by utterance, in one pass through the pictures."""
     for part, frames in zip(parts, _pictures(media, extractor, parts), strict=True):
-        heard = None if sound is None else _cut(sound, part)
-        clip = extractor.encode(Clip(key=video.stem, text=part.text), heard, frames)
-        used = tuple(name for name in model.task.modalities if _has(clip, name))
+        clip, flaw = Clip(key=video.stem, text=part.text), ""
+        try:
+            clip = _encode(extractor, clip, part, sound, frames)
+        except MediaError as error:
+            flaw = str(error)
+        used = tuple(one for one in model.task.modalities if not flaw and _has(clip, one))
         chances = model.predict([clip], used)[0].tolist() if used else []
-        end_s = min(part.end_s, part.begin_s + clip.duration_s)
         yield Prediction(
             file=str(video),
             begin_s=round(part.begin_s, 3),
-            end_s=round(end_s, 3),
+            end_s=round(_end_s(part, clip.duration_s), 3),
             text=part.text,
             used=used,
-            missing=tuple(name for name in model.task.modalities if name not in used),
+            missing=tuple(one for one in model.task.modalities if not flaw and one not in used),
+            flaw=flaw,
             emotion=model.classes[int(np.argmax(chances))] if used else None,
             probabilities={
                 name: round(one, 4) for name, one in zip(model.classes, chances, strict=False)
@@ -129,28 +150,46 @@ def _predict(
         )
 
 
+def _encode(
+    extractor: Extractor,
+    clip: Clip,
+    part: Utterance,
+    sound: Sound | None,
+    frames: Frames | MediaError,
+) -> Clip:
+    """The clip with its rows.
+
+    Raises:
+        MediaError: its pictures or its sound cannot be decoded.
+    """
+    if isinstance(frames, MediaError):
+        raise frames
+    heard = None if sound is None else sound.part(part.begin_s, part.end_s)
+    return extractor.encode(clip, heard if heard is not None and len(heard) else None, frames)
+
+
+def _end_s(part: Utterance, duration_s: float) -> float:
+    """Where it ends: no later than its file, if its length is known."""
+    end_s = part.begin_s + duration_s if duration_s else math.inf
+    end_s = min(part.end_s, end_s)
+    return part.begin_s if math.isinf(end_s) else end_s
+
+
 def _pictures(
     media: bytes, extractor: Extractor, parts: Sequence[Utterance]
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[Frames | MediaError]:
     """Of each utterance, uint8 (T, H, W); none, and no time spent, where no face is asked for."""
     if extractor.face is None:
         yield from [np.zeros((0, 1, 1), np.uint8)] * len(parts)
     else:
         spans = [(one.begin_s, one.end_s) for one in parts]
-        for frames in decode_spans(media, extractor.face_fps, spans):
-            if isinstance(frames, MediaError):
-                raise frames
-            yield frames
-
-
-def _cut(sound: NDArray[np.float32], part: Utterance) -> NDArray[np.float32] | None:
-    end = len(sound) if math.isinf(part.end_s) else round(part.end_s * SAMPLE_RATE)
-    heard = sound[round(part.begin_s * SAMPLE_RATE) : end]
-    return heard if len(heard) else None
+        yield from decode_spans(media, extractor.face_fps, spans)
 
 
 def _has(clip: Clip, modality: str) -> bool:
     value = getattr(clip, modality)
+    if isinstance(value, str):
+        return bool(value.strip())
     return value is not None and len(value) > 0
 
 
@@ -158,18 +197,20 @@ def run_prediction(
     model: EmotionModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
-    text: str | None,
-    subtitles: Path | None,
+    said: Said,
     json_out: Path | None,
     html_out: Path | None,
 ) -> None:
     """The `memo predict` command: a table, and JSON lines and a timeline where asked for.
 
     Raises:
-        UserError: see `predict_videos`.
+        UserError: see `predict_videos`; or what is asked for cannot be written.
     """
+    for option, path in (("json", json_out), ("html", html_out)):
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"--{option}: there is no folder {path.parent}")
     model.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    found = list(predict_videos(model, videos, encoders, text, subtitles))
+    found = list(predict_videos(model, videos, encoders, said))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:
         cells = [
@@ -178,7 +219,7 @@ def run_prediction(
             f"{one.end_s:.2f}",
             one.emotion or "nothing to use",
             f"{one.probabilities[one.emotion]:.3f}" if one.emotion else "",
-            ", ".join(one.missing),
+            one.flaw or ", ".join(one.missing),
             one.text or "",
         ]
         table.add_row(*map(escape, cells))

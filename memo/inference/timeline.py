@@ -26,6 +26,9 @@ def write_timeline(predictions: Sequence[Mapping[str, Any]], classes: Sequence[s
     )
     colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(classes)}
     return environment.get_template("timeline.html.j2").render(
-        files=[(name, max(one["end_s"] for one in rows), rows) for name, rows in files.items()],
+        files=[
+            (name, max(one["end_s"] for one in rows) or 1.0, rows)  # of some no length is known
+            for name, rows in files.items()
+        ],
         colours=colours,
     )

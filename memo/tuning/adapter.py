@@ -3,7 +3,8 @@
 `houlsby` is a bottleneck with a residual after attention and after the feed-forward layer, with
 LayerNorms of its own (Houlsby et al., ICML 2019, section 2.1; initial weights as in the ETRI
 system: truncated normal of 1e-3, so that the model begins as the pretrained one). `lora` adds a
-low-rank update to the attention's two projections (Hu et al., ICLR 2022, equation 3).
+low-rank update to the attention's two projections (Hu et al., ICLR 2022, equation 3), and leaves
+all else as it is.
 """
 
 from typing import ClassVar
@@ -139,19 +140,24 @@ def merge_low_rank(module: nn.Module) -> None:
 
 @register
 class Adapter(TuningMode):
-    """Adapters, the encoder's LayerNorms, and the classification head."""
+    """Adapters, of bottlenecks the encoder's LayerNorms as well, and the classification head."""
 
     name: ClassVar[str] = "adapter"
 
+    def __init__(self, alone: bool) -> None:
+        super().__init__(alone)
+        self._norms = True
+
     def extend(self, parts: Parts) -> None:
         """Put them into the encoder."""
+        self._norms = parts.config.adapter.kind == "houlsby"
         add_adapters(parts.backbone, parts.config.adapter)
 
     def trains(self, name: str) -> bool:
-        """What is new, and the LayerNorms of the encoder's layers.
+        """What is new, and of bottlenecks the LayerNorms of the encoder's layers.
 
         A prompt's head stays frozen: it is the pretrained one.
         """
-        in_layer = name.startswith("backbone.encoder.layers.")
+        in_layer = self._norms and name.startswith("backbone.encoder.layers.")
         norm = in_layer and (".norm." in name or ".attention_norm." in name)
         return ".adapter." in name or norm or (name.startswith("head.") and self.alone)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
-from memo.settings import parse_config
+from memo.settings import Settings, parse_config
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Artifact
 from memo.tuning.model import load_trained
@@ -104,6 +104,17 @@ class TunedArtifact(Artifact):
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
 
 
+class _Record(Settings):
+    """The content of `tuned.json`."""
+
+    format: str
+    config: FinetuneConfig
+    task: TaskSettings
+    seed: int
+    backbone_sha256: str
+    tensors_sha256: str
+
+
 def open_tuned(folder: Path) -> Tuned:
     """Read an artifact.
 
@@ -117,12 +128,7 @@ def open_tuned(folder: Path) -> Tuned:
         raise UserError(f"{folder} holds no tuned model ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{folder / RECORD} is not of the format {FORMAT}")
-    if file_sha256(folder / TENSORS) != record["tensors_sha256"]:
+    read = parse_config(_Record, record, str(folder / RECORD))
+    if file_sha256(folder / TENSORS) != read.tensors_sha256:
         raise UserError(f"{folder / TENSORS} was altered: its sha256 is not that of {RECORD}")
-    return Tuned(
-        config=parse_config(FinetuneConfig, record["config"], str(folder / RECORD)),
-        task=parse_config(TaskSettings, record["task"], str(folder / RECORD)),
-        seed=record["seed"],
-        backbone_sha256=record["backbone_sha256"],
-        tensors=tensors,
-    )
+    return Tuned(read.config, read.task, read.seed, read.backbone_sha256, tensors)

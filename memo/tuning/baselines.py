@@ -69,7 +69,7 @@ def _texts(data: LabelledCorpus) -> list[str]:
 
 def _text(data: LabelledCorpus, sample: int) -> str:
     try:
-        return data.split.read_text(sample) or ""
+        return (data.split.read_text(sample) or "").strip()
     except BadSampleError:
         return ""
 

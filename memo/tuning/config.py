@@ -164,7 +164,7 @@ class FinetuneConfig(Settings):
 
     @model_validator(mode="after")
     def _one_or_several(self) -> Self:
-        if (self.task is None) == (len(self.tasks) < 2):
+        if len(self.tasks) == 1 or (self.task is None) == (not self.tasks):
             raise ValueError("give --task, or --tasks with two or more, separated by commas")
         return self
 

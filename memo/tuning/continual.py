@@ -32,6 +32,7 @@ from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.ewc import Memory, diagonal_fisher
 from memo.tuning.fold import FoldRun, fit, predict
+from memo.tuning.idle import check_settings
 from memo.tuning.job import Job, Record
 from memo.tuning.model import TaskModel, load_trained
 from memo.tuning.setup import (
@@ -39,7 +40,6 @@ from memo.tuning.setup import (
     Inputs,
     build_model,
     check_limits,
-    check_single,
     open_backbone,
     open_corpus,
     token_lengths,
@@ -105,7 +105,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     """
     strategy = load_strategy(config.mode, config.continual)
     tasks = [load_single_task(name) for name in config.tasks]
-    check_single(config)
+    check_settings(config)
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise UserError(f"--tasks: {', '.join(names)}: each task can be learned once")
@@ -114,8 +114,6 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     corpora = [open_corpus(task, config, backbone) for task in tasks]
     if len({frozenset(corpus.modalities) for corpus in corpora}) > 1:
         raise UserError("--tasks: the tasks have different modalities; set modalities=")
-    if config.training.fraction != 1:
-        raise UserError("training.fraction is for a single task")
     divided = [Divided(one.task.name, one, one.folds) for one in corpora]
     check_folds(config.folds, divided, "--tasks")
     check_leaks(divided)
@@ -134,6 +132,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
         classes=classes,
         modalities=corpora[0].modalities,
         language=corpora[0].language,
+        own=np.repeat([np.isin(np.arange(len(classes)), one) for one in own], sizes, axis=0),
     )
     lengths = JoinedLengths(
         [token_lengths(corpus.split, config, backbone) for corpus in corpora], sizes
@@ -213,9 +212,9 @@ def _fisher(
     clips = np.sort(rng.permutation(part)[: sequence.config.continual.fisher_clips])
     mine = clips[run.ranks.rank :: run.ranks.count]
     model = _plain(sequence, run, trained)
-    fisher = diagonal_fisher(model, _one_by_one(sequence, run, mine))
-    share = len(mine) / len(clips)
-    return {name: run.ranks.sum(value * share).float().cpu() for name, value in fisher.items()}
+    found = diagonal_fisher(model, _one_by_one(sequence, run, mine))
+    usable = max(int(run.ranks.sum(torch.tensor(found.clips))), 1)
+    return {name: (run.ranks.sum(one) / usable).float().cpu() for name, one in found.sums.items()}
 
 
 def _one_by_one(

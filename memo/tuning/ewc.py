@@ -9,6 +9,7 @@ gradient of ten clips.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,14 +52,28 @@ class ElasticPenalty:
             parameter: Tensor = getattr(model.get_submodule(place), leaf)
             for memory in self.memories:
                 fisher = memory.fisher[name].to(parameter.device)
-                moved = parameter.float() - memory.weights[name].to(parameter.device)
+                # Rounded as the parameter is: in bf16 a weight that stays feels no force.
+                start = memory.weights[name].to(parameter.device, parameter.dtype)
+                moved = parameter.float() - start.float()
                 total = total + (fisher * moved.square()).sum()
         assert isinstance(total, Tensor), "something is trained"
         return self.strength / 2 * total
 
 
-def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[str, Tensor]:
-    """Diagonal of the Fisher information, the mean over clips.
+class FisherSum(NamedTuple):
+    """Diagonals of the Fisher information, summed over clips; those of several ranks add up.
+
+    Attributes:
+        sums: parameter name -> float32, for those that are trained.
+        clips: how many.
+    """
+
+    sums: Mapping[str, Tensor]
+    clips: int
+
+
+def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> FisherSum:
+    """Diagonal of each clip's Fisher information, summed.
 
     The expectation over the classes is taken under the model itself, class by class: the labels
     play no part (Kunstner et al., NeurIPS 2019, on why the "empirical" Fisher is another thing).
@@ -66,9 +81,6 @@ def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[st
     Args:
         model: plain, with the weights of the task; dropout is switched off.
         batches: of one clip each.
-
-    Returns:
-        Parameter name -> float32, for those that are trained.
     """
     model.eval()
     named = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
@@ -85,4 +97,4 @@ def diagonal_fisher(model: TaskModel, batches: Iterable[PackedBatch]) -> dict[st
                 if gradient is not None:
                     sums[at] += log.detach().exp() * gradient.square()
     model.train()
-    return {name: total / max(clips, 1) for (name, _), total in zip(named, sums, strict=True)}
+    return FisherSum({name: one for (name, _), one in zip(named, sums, strict=True)}, clips)

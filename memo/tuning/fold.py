@@ -186,7 +186,7 @@ def fit(
         UserError, StoppedError: see `train_fold`.
     """
     config, labels = run.inputs.config, run.inputs.data.labels
-    part = _fraction(run.fold.train, labels, config.training.fraction, run.seed)
+    part = training_part(run.fold.train, labels, config.training.fraction, run.seed)
     model = build_model(run.inputs, run.seed, _class_weights(run.inputs, part))
     if start is None:
         model.to(run.ranks.device).standardise(_some_batches(run, part))
@@ -224,7 +224,8 @@ def _train(
     with _stream(run, part, course.step) as stream:
         for number in course.epochs_left(partial(_take, run, engine, stream), display):
             found = predict(model, run, run.fold.valid, complete)
-            scores = score(data.labels[found.samples], found.classes, len(data.classes))
+            answers = data.answers(found.samples, found.probabilities)
+            scores = score(data.labels[found.samples], answers, len(data.classes))
             reached = getattr(scores, select)
             display.say(f"{run.name}, epoch {number}: validation {select} {reached:.4f}")
             course.judge(reached, scores.to_json())
@@ -256,10 +257,17 @@ def _class_weights(inputs: Inputs, part: NDArray[np.int64]) -> Tensor:
     return balanced_weights(torch.from_numpy(counts))
 
 
-def _fraction(
+def training_part(
     train: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, seed: int
 ) -> NDArray[np.int64]:
-    """A share of each class of the training part, at least one clip of each."""
+    """What a run with a seed trains on: a share of each class, at least one clip of each.
+
+    Args:
+        train: int64 (m,), a fold's training part.
+        labels: int64 (n,), of all clips.
+        fraction: the share; 1 is all.
+        seed: of the run.
+    """
     if fraction == 1:
         return train
     rng = np.random.default_rng(seed)

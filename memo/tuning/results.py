@@ -15,6 +15,7 @@ that are missing, and with the one that it was at from where `course.py` has kep
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from rich.table import Table
 
 from data_pipeline.quarantine import Quarantine
+from memo.evaluation.folds import Fold
 from memo.evaluation.scores import SCORES, from_confusion, score
 from memo.evaluation.statistics import by_fold_and_seed, summarise
 from memo.training.distributed import Ranks
@@ -30,7 +32,7 @@ from memo.tuning.artifact import TunedArtifact
 from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
-from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold
+from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold, training_part
 from memo.tuning.job import Job, Record
 from memo.tuning.setup import Setup, set_up
 from memo.tuning.task import LabelledCorpus
@@ -51,22 +53,26 @@ def pattern_name(pattern: Pattern) -> str:
 
 def fold_record(setup: Setup, fold: int, seed: int, result: FoldResult) -> dict[str, Any]:
     """The content of a fold's `result.json`."""
-    data = setup.data
+    data, used = setup.data, used_fold(setup, fold, seed)
     return {
         "fold": fold,
         "seed": seed,
         "epoch": result.epoch,
         "seconds": round(result.seconds, 2),
         "trained_parameters": result.parameters,
-        "clips": {
-            part: len(getattr(data.folds[fold], part)) for part in ("train", "valid", "test")
-        },
+        "clips": {part: len(getattr(used, part)) for part in ("train", "valid", "test")},
         "valid": result.valid.to_json(),
         "test": {
             pattern_name(pattern): _pattern_record(data, predictions)
             for pattern, predictions in result.test.items()
         },
     }
+
+
+def used_fold(setup: Setup, number: int, seed: int) -> Fold:
+    """A fold with the part that a run with a seed trains on."""
+    fold, fraction = setup.data.folds[number], setup.config.training.fraction
+    return replace(fold, train=training_part(fold.train, setup.data.labels, fraction, seed))
 
 
 def _pattern_record(data: LabelledCorpus, predictions: Predictions) -> dict[str, Any]:
@@ -196,8 +202,15 @@ def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
         "trained_bytes": sum(path.stat().st_size for path in tuned.glob("*.safetensors")),
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "scores": {pattern: _summaries(setup, records, pattern) for pattern in records[0]["test"]},
-        "baselines": baselines(data, [data.folds[one] for one in numbers]),
+        "baselines": baselines(data, _folds_of_baselines(setup, records)),
     }
+
+
+def _folds_of_baselines(setup: Setup, records: Sequence[Record]) -> list[Fold]:
+    """The folds that are done, each once; of a fraction each seed draws its own clips."""
+    drawn = setup.config.training.fraction < 1
+    runs = dict.fromkeys((one["fold"], one["seed"] if drawn else 0) for one in records)
+    return [used_fold(setup, number, seed) for number, seed in runs]
 
 
 def _summaries(setup: Setup, records: Sequence[Record], pattern: str) -> dict[str, Any]:

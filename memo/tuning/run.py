@@ -87,8 +87,10 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
     with StopSignals() as signals:
         for fold, seed in product(job.folds, job.seeds):
             _run_fold(job, ranks, fold, seed, signals)
-    if ranks.first:
-        _sum_up(job)
+    ranks.does("summing up")
+    with ranks.together():
+        if ranks.first:
+            _sum_up(job)
 
 
 def _open_checked(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Job:

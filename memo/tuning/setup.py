@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_checkpoint
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.idle import check_settings
 from memo.tuning.model import TaskModel, build_task_model
 from memo.tuning.task import Labelled, LabelledCorpus, TaskSettings, load_single_task, open_task
 from memo.tuning.wording import Prompts, read_prompts
@@ -108,7 +108,7 @@ def set_up(config: FinetuneConfig) -> Setup:
     parse_mode(config.mode)
     assert config.task is not None, "a sequence is opened elsewhere"
     task = load_single_task(config.task)
-    check_single(config)
+    check_settings(config)
     backbone = open_backbone(config)
     data = open_corpus(task, config, backbone)
     prompts = None
@@ -120,19 +120,6 @@ def set_up(config: FinetuneConfig) -> Setup:
     setup = Setup(inputs, data)
     build_model(inputs, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
     return setup
-
-
-def check_single(config: FinetuneConfig) -> None:
-    """Refuse settings of systems of several tasks, which a single one does not heed.
-
-    Raises:
-        UserError: names one.
-    """
-    default = FinetuneConfig(task="any", pretrained=Path())
-    for name in ("backbone", "members", "kept_gib", "words", "sog", "asp_mtl", "trimodal"):
-        if getattr(config, name) != getattr(default, name):
-            value = f"={config.backbone}" if name == "backbone" else ""
-            raise UserError(f"{name}{value} is for systems of several tasks, as sog or asp_mtl")
 
 
 def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) -> LabelledCorpus:

@@ -5,7 +5,7 @@ Labels are read once, and everything that does not fit is refused before anythin
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -68,11 +68,17 @@ class TaskSettings(Settings):
     classes: tuple[str, ...] = Field(min_length=2)
     merge: Mapping[str, str] = {}
     ignore: tuple[str, ...] = ()
-    modalities: tuple[Modality, ...] = ("text", "face", "speech")
+    modalities: tuple[Modality, ...] = Field(("text", "face", "speech"), min_length=1)
     folds: FoldSettings
     seeds: Numbers = (1, 2, 3)
     language: str = "en"
     wording: Mapping[str, Wording] = {}
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: {', '.join(self.classes)}: each can stand there once")
+        return self
 
     @model_validator(mode="after")
     def _two_answers(self) -> Self:
@@ -91,6 +97,7 @@ class Labelled:
         classes: their names.
         modalities: those that the clips have.
         language: of clips that do not say theirs.
+        own: bool (n, C), the classes among which each clip is answered; None: all of them.
     """
 
     samples: Samples
@@ -98,6 +105,20 @@ class Labelled:
     classes: tuple[str, ...]
     modalities: tuple[Modality, ...]
     language: str
+    own: NDArray[np.bool_] | None = field(default=None, kw_only=True)
+
+    def answers(
+        self, samples: NDArray[np.int64], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.int64]:
+        """The most probable class of clips among those that theirs can be, int64 (m,).
+
+        Args:
+            samples: int64 (m,), their numbers.
+            probabilities: (m, C).
+        """
+        if self.own is not None:
+            probabilities = np.where(self.own[samples], probabilities, -1)
+        return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs, read_results, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
+from memo.evaluation.page import run_names
 from memo.evaluation.transfer import transfer
 from tests.memo.evaluation.test_compare_tuned import write_run
 
@@ -103,3 +104,15 @@ def test_across_corpora_the_first_stage_counts(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").read_text().count("<figure>") == 1
     with pytest.raises(UserError, match="give a run that begins with each of a, b"):
         compare_corpora(runs[:1], results[:1])
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
+    runs = [write_sequence(tmp_path / at / "full", FIRST, FIRST) for at in ("x", "y")]
+    runs.append(write_sequence(tmp_path / "x" / "ewc", FIRST, FIRST, kept=300))
+    compare_runs(runs, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [one["run"] for one in found] == ["x/full", "y/full", "x/ewc"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('alt="Confusion on a in the end, y/full"') == 1
+    assert run_names([runs[0], runs[2]]) == ["full", "ewc"]
+    assert run_names([runs[0], runs[0]]) == ["full", "full"]

@@ -11,6 +11,7 @@ from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs
 from memo.evaluation.compare_tuned import read_answers
 from memo.evaluation.scores import SCORES, score
+from memo.evaluation.tuning_report import write_tuning_report
 
 CLASSES = ["calm", "glad", "sad"]
 
@@ -80,5 +81,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare_runs([first, tmp_path], None)
     with pytest.raises(UserError, match="is of task other"):
         compare_runs([first, write_run(tmp_path / "o", 0.4, task="other")], None)
+    for content in ('{"task":', "[1]", '{"steps": 3}'):
+        (tmp_path / "results.json").write_text(content)
+        with pytest.raises(UserError, match=r"results\.json (cannot be read|is none of a tuning)"):
+            compare_runs([first, tmp_path], None)
+        with pytest.raises(UserError, match=r"results\.json (cannot be read|is none of a tuning)"):
+            write_tuning_report(tmp_path)
     with pytest.raises(UserError, match="has other folds, seeds or test clips"):
         compare_runs([first, write_run(tmp_path / "less", 0.4, clips=54)], None)

@@ -134,3 +134,22 @@ def test_equal_texts_stay_together_and_a_share_of_them_validates() -> None:
         parts = [of(part, texts) for part in (fold.train, fold.valid, fold.test)]
         assert sum(map(len, parts)) == 90 == len(set.union(*parts))
         assert len(parts[1]) == round(0.25 * 90 * 4 / 5)
+
+
+NAMED = (NamedFold(valid=("s00",), test=("s02",)),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (FoldSettings(by="speaker", named=NAMED, count=3), "count: folds named"),
+        (FoldSettings(by="session", named=NAMED, valid_groups=2), "valid_groups: folds named"),
+        (FoldSettings(by="session", valid_share=0.2), "valid_share: folds by session"),
+        (FoldSettings(by="text", valid_groups=2), "valid_groups: folds by text"),
+        (FoldSettings(by="official", count=3), "count: folds by official"),
+        (FoldSettings(by="official", named=NAMED), "named: folds by official"),
+    ],
+)
+def test_what_folds_do_not_heed_is_refused(settings: FoldSettings, message: str) -> None:
+    with pytest.raises(UserError, match=f"^folds.{message} do not heed it; leave it out$"):
+        make_folds(settings, corpus(8))

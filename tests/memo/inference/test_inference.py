@@ -1,6 +1,7 @@
 """Exported models answer as the tuned ones did; videos are predicted utterance by utterance."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from memo.inference import EmotionModel, load
 from memo.inference import predict as prediction
 from memo.inference.encoders import Given, GivenEncoders, load_extractor
 from memo.inference.export import export_model
-from memo.inference.predict import run_prediction
+from memo.inference.predict import Said, run_prediction
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
 from memo.tuning.task import load_task
-from tests.data_pipeline.features.media import make_sound, make_video
+from tests.data_pipeline.features.media import damage, make_sound, make_video
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 MODES = {
@@ -105,6 +106,34 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
         load(exported).predict([Clip("a", speech=np.zeros((2, 3), np.float16))])
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model_sha256", None, "model_sha256 is not set"),
+        ("model_sha256", "0" * 64, "was altered: its sha256"),
+        ("spec", {"hidden": "x"}, "spec.hidden='x': Input should be a valid integer"),
+        ("features", 3, "features=3: Input should be a valid dictionary"),
+        ("task", {}, "task.name is not set"),
+        ("seed", 1, "unknown key 'seed'"),
+    ],
+)
+def test_a_record_that_somebody_has_altered_is_refused_in_a_line(
+    exported: Path, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "model")
+    record = json.loads((folder / "config.json").read_text())
+    changed = {**record, key: value}
+    if value is None:
+        changed.pop(key)
+    (folder / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=message):
+        load(folder)
+    fewer = {**record, "task": {**record["task"], "classes": ["angry", "sad"]}}
+    (folder / "config.json").write_text(json.dumps(fewer))
+    with pytest.raises(UserError, match=r"^[^\n]*model.safetensors does not fit [^\n]*$"):
+        load(folder)
+
+
 class Encoders:
     """Stand-ins that make rows of the demo's sizes of whatever they see and hear."""
 
@@ -148,7 +177,7 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
     only_sound.write_bytes(make_sound(sound))
     model = load(exported)
     json_out, html_out = tmp_path / "out.jsonl", tmp_path / "out.html"
-    run_prediction(model, [video, only_sound], GivenEncoders(), None, None, json_out, html_out)
+    run_prediction(model, [video, only_sound], GivenEncoders(), Said(), json_out, html_out)
     rows = [json.loads(line) for line in json_out.read_text().splitlines()]
     assert [Path(one["file"]).name for one in rows] == ["a.mp4", "a.mp4", "b.wav", "b.wav"]
     assert [tuple(one["missing"]) for one in rows] == [("text",)] * 2 + [("text", "face")] * 2
@@ -165,20 +194,47 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
 def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
-    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\n[/i]wow\n")
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:02,000\n[music] wow\n"
+        "2\n00:00:02,000 --> 00:00:03,000\ngross\n3\n00:00:03,000 --> 00:00:04,000\n♪ la ♪\n"
+    )
     model = load(exported)
-    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), None, None)
-    assert (found.begin_s, found.end_s, found.text, found.missing) == (1.0, 2.0, "[/i]wow", ())
-    run_prediction(model, [video], GivenEncoders(), None, None, None, None)
-    (whole,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
-    assert (whole.begin_s, whole.text) == (0.0, "tears")
+    found = list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
+    assert [(one.begin_s, one.end_s, one.text, one.missing) for one in found] == [
+        (1.0, 2.0, "wow", ()),
+        (2.0, 3.0, "gross", ()),
+    ]
+    said = Said("[/i]tears")
+    (whole,) = prediction.predict_videos(model, [video], GivenEncoders(), said)
+    assert (whole.begin_s, whole.text) == (0.0, "[/i]tears")
+    run_prediction(model, [video], GivenEncoders(), said, None, None)
     with pytest.raises(UserError, match="belong to one video"):
-        list(prediction.predict_videos(model, [video, video], GivenEncoders(), "tears", None))
+        list(prediction.predict_videos(model, [video, video], GivenEncoders(), said))
     with pytest.raises(UserError, match="there is no"):
-        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), None, None))
+        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), Said()))
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
-        list(prediction.predict_videos(model, [video], GivenEncoders(), None, None))
+        list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_damage_takes_only_the_utterances_that_it_lies_in(exported: Path, tmp_path: Path) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 160_000).astype(np.float32)
+    media = make_video(range(0, 10_000, 40), [90] * 250, sound)
+    lines = "00:01,0 --> 00:02,0\nwow\n00:04,9 --> 00:05,2\ngross\n00:07,0 --> 00:08,0\ntears\n"
+    (tmp_path / "a.srt").write_text(lines)
+    video, html_out = tmp_path / "a.mp4", tmp_path / "a.html"
+    model, said = load(exported), Said()
+    for stream, message in (("audio", "the sound cannot be"), ("video", "the video cannot be")):
+        video.write_bytes(damage(media, stream, 5.0, 5.4))
+        found = list(prediction.predict_videos(model, [video], GivenEncoders(), said))
+        assert [bool(one.emotion) for one in found] == [True, False, True]
+        assert [one.flaw.startswith(message) for one in found] == [False, True, False]
+        assert (found[1].used, found[1].missing, found[1].end_s) == ((), (), 5.2)
+        run_prediction(model, [video], GivenEncoders(), said, None, html_out)
+        assert html_out.read_text().count(message) == 1
+    with pytest.raises(UserError, match=r"a\.mp4: the video cannot be decoded from"):
+        list(prediction.predict_videos(model, [video], GivenEncoders(), Said("tears")))
 
 
 def test_parts_of_a_video_are_those_of_the_whole() -> None:
@@ -299,6 +355,37 @@ def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, loud((0, 4), length_s=4)))
     model = load(exported)
     model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
-    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), "tears", None)
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said("tears"))
     assert (found.used, found.missing) == (("text",), ())
     assert found.end_s == pytest.approx(4, abs=0.1)
+    (blank,) = prediction.predict_videos(model, [video], GivenEncoders(), Said(" \n"))
+    assert (blank.used, blank.missing, blank.emotion) == ((), ("text",), None)
+
+
+def test_of_a_silent_video_read_by_its_text_no_length_is_known(
+    exported: Path, tmp_path: Path
+) -> None:
+    video, html_out = tmp_path / "a.mp4", tmp_path / "a.html"
+    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, None))
+    model = load(exported)
+    model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
+    run_prediction(model, [video], GivenEncoders(), Said("tears"), None, html_out)
+    assert "left: 0.000%; width: 0.000%" in html_out.read_text()
+    (tmp_path / "a.srt").write_text("00:01,0 --> 00:02,5\nwow\n")
+    (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said())
+    assert (found.begin_s, found.end_s, found.used) == (1.0, 2.5, ("text",))
+
+
+def test_what_cannot_be_asked_or_written_is_refused_before_anything_is_decoded(
+    exported: Path, tmp_path: Path
+) -> None:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"no video")
+    model, out = load(exported), tmp_path / "none" / "out"
+    both = Said("tears", tmp_path / "a.srt")
+    with pytest.raises(UserError, match="--subtitles: with --text the file is one utterance"):
+        run_prediction(model, [video], GivenEncoders(), both, None, None)
+    with pytest.raises(UserError, match=r"--json: there is no folder .*none"):
+        run_prediction(model, [video], GivenEncoders(), Said(), out, None)
+    with pytest.raises(UserError, match=r"--html: there is no folder .*none"):
+        run_prediction(model, [video], GivenEncoders(), Said(), None, out)

@@ -1,76 +1,87 @@
+"""Utterances are those that a build would make of the same file."""
+
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
-from memo.inference.utterances import LONGEST_S, RATE, Utterance, find_utterances, read_subtitles
+from data_pipeline.transcripts import UTF_8
+from memo.inference.utterances import Utterance, find_utterances, read_subtitles
 
+RATE = 16_000
 SRT = """1
 00:00:01,000 --> 00:00:02,500
 <i>Hello</i>
 there.
-
 2
 00:00:02,000 --> 00:00:04,000
-{\\an8}Again
+{\\an8}[sighs] Again
 
 3
 00:00:03,000 --> 00:00:03,500
 inside the one before
 
 4
-01:00:05.25 --> 01:00:06.5
+00:00:04,500-->00:00:05
+♪ la la ♪
+
+5
+01:00:05 --> 01:00:06.5
+Well
 
 """
-VTT = "WEBVTT\n\nNOTE a comment\n\n00:01.000 --> 00:02.000 align:start\nWell\n"
 
 
-def test_subtitles_are_utterances_in_order_without_overlap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_subtitles_are_utterances_in_order_without_overlap(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "a.srt"
-    path.write_text(SRT)
-    assert read_subtitles(path) == [
+    text = SRT.replace("Well", "Très bien").replace("\n", "\r\n")
+    if encoding == "cp1252":  # it has no notes
+        text = text.replace("♪ la la ♪", "(laughs)")
+    path.write_bytes(text.encode(encoding))
+    assert read_subtitles(path, encoding if encoding == "cp1252" else UTF_8) == [
         Utterance(1.0, 2.5, "Hello there."),
         Utterance(2.5, 4.0, "Again"),
-        Utterance(3605.25, 3606.5, None),
+        Utterance(3605.0, 3606.5, "Très bien"),
     ]
-    path.write_bytes(b"\xef\xbb\xbf" + SRT.replace("\n", "\r\n").encode())
-    assert len(read_subtitles(path)) == 3
-    path.write_text(VTT)
-    assert read_subtitles(path) == [Utterance(1.0, 2.0, "Well")]
 
 
-@pytest.mark.parametrize("content", [b"", b"no subtitles", b"\xff\xfe\x00"])
-def test_what_is_no_subtitle_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.srt"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.srt"):
-        read_subtitles(path)
+def test_transcripts_of_other_forms_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000 align:start\nI &amp; you\n")
+    (tmp_path / "a.json").write_text('{"segments": [{"start": -1, "end": 2, "text": "So"}]}')
+    assert read_subtitles(tmp_path / "a.vtt", UTF_8) == [Utterance(1.0, 2.0, "I & you")]
+    assert read_subtitles(tmp_path / "a.json", UTF_8) == [Utterance(0.0, 2.0, "So")]
 
 
-def sound(*spans: tuple[float, float], length_s: float) -> "np.ndarray":
-    rng = np.random.default_rng(0)
-    signal = rng.normal(0, 1e-4, round(length_s * RATE))
-    for begin_s, end_s in spans:
-        part = slice(round(begin_s * RATE), round(end_s * RATE))
-        signal[part] += rng.normal(0, 0.1, part.stop - part.start)
-    return signal.astype(np.float32)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.srt", b"", "nothing is said in these subtitles"),
+        ("a.srt", b"no subtitles", "line 1: no line has two times"),
+        ("a.srt", b"1\n00:01,0 --> 00:02,0\na\n\n2\n00:03 -> 00:04\nb\n", "line 6: '00:03 -> 00:"),
+        ("a.srt", b"1\n00:01,0 --> 00:02,0\n\xe9\n", "line 3 is not in utf-8; say with --encoding"),
+        ("a.txt", b"so", "no subtitles; give a file in .srt, .vtt, .json, .tsv"),
+        ("a.srt", None, "no subtitles can be read .No such file"),
+    ],
+)
+def test_what_is_no_subtitle_file_is_refused(
+    tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: {message}"):
+        read_subtitles(tmp_path / name, UTF_8)
 
 
 def test_pauses_part_utterances_and_clicks_are_none() -> None:
-    heard = sound((1.0, 2.0), (2.3, 3.0), (4.0, 4.1), (5.0, 7.0), length_s=8)
-    found = find_utterances(heard)
-    times = [(one.begin_s, one.end_s) for one in found]
-    np.testing.assert_allclose(times, [(1.0, 3.0), (5.0, 7.0)], atol=0.03)
-
-
-def test_long_speech_is_cut_into_equal_pieces() -> None:
-    found = find_utterances(sound((1.0, 26.0), length_s=30))
-    assert len(found) == 3
-    lengths = [one.end_s - one.begin_s for one in found]
-    np.testing.assert_allclose(lengths, 25 / 3, atol=0.05)
-    assert max(lengths) <= LONGEST_S
-    assert [one.end_s for one in found[:-1]] == [one.begin_s for one in found[1:]]
+    rng = np.random.default_rng(0)
+    heard = rng.normal(0, 1e-4, 8 * RATE)
+    for begin_s, end_s in ((1.0, 2.0), (2.2, 3.0), (4.0, 4.1), (5.0, 7.0)):
+        part = slice(round(begin_s * RATE), round(end_s * RATE))
+        heard[part] += rng.normal(0, 0.1, part.stop - part.start)
+    times = [(one.begin_s, one.end_s) for one in find_utterances(heard.astype(np.float32))]
+    np.testing.assert_allclose(times, [(1.0, 3.0), (5.0, 7.0)], atol=0.1)
 
 
 @pytest.mark.parametrize("samples", [0, 100, RATE])

@@ -77,7 +77,7 @@ def tuning_config(
             "threads=1",
             "training.epochs=2",
             "batch.global_batch=16",
-            "adapter.size=4",
+            *(["adapter.size=4"] if "adapter" in mode else []),
             "optimizer.lr=3e-3",
             "optimizer.warmup_steps=2",
             *changes,

@@ -3,24 +3,34 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from data_pipeline.errors import UserError
+from data_pipeline.quarantine import Quarantine
 from memo.evaluation.transfer import transfer
 from memo.heads.base import LABEL
 from memo.settings import load_config
+from memo.training.distributed import Ranks
+from memo.training.signals import StopSignals
+from memo.tuning import continual
+from memo.tuning import fold as tuning_fold
 from memo.tuning.artifact import open_tuned
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.continual import TaskSequence, open_sequence
+from memo.tuning.course import Course, Keeping
 from memo.tuning.ewc import ElasticPenalty, Memory, diagonal_fisher
+from memo.tuning.fold import FoldRun, Predictions
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import build_model, set_up
+from memo.tuning.transform import Pattern
 from tests.distributed import run_ranks
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
 from tests.memo.tuning.test_model import batch_of
@@ -85,7 +95,8 @@ def test_fisher_is_the_expected_squared_gradient(
     setup = set_up(tuning_config(task, backbone, tmp_path / "run", "linear"))
     model = build_model(setup.inputs, 1, torch.ones(7))
     batches = [batch_of(setup, range(at, at + 1)) for at in range(3)]
-    found = diagonal_fisher(model, batches)
+    found, clips = diagonal_fisher(model, batches)
+    assert clips == 3
     assert set(found) == {name for name, one in model.named_parameters() if one.requires_grad}
     model.eval()
     expected = torch.zeros(7)
@@ -94,7 +105,52 @@ def test_fisher_is_the_expected_squared_gradient(
             chances = model.logits(batch).softmax(1)[0]
             for chosen in range(7):
                 expected += chances[chosen] * (F.one_hot(torch.tensor(chosen), 7) - chances) ** 2
-    torch.testing.assert_close(found["head.output.bias"], expected / 3, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found["head.output.bias"], expected, atol=1e-6, rtol=1e-4)
+
+
+class Counted(Ranks):
+    """Keeps what it is to sum up, or gives what has been summed up before."""
+
+    kept: ClassVar[list[torch.Tensor]] = []
+    given: ClassVar[list[torch.Tensor]] = []
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        self.kept.append(values.double())
+        return self.given.pop(0) if self.given else values.double()
+
+
+def test_fisher_is_the_mean_over_all_clips_that_can_be_used_whatever_the_ranks(
+    tasks: list[Path], backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the three clips of the first rank are bad."""
+    config = sequence_config(tasks, backbone, tmp_path / "x", "ewc", "continual.fisher_clips=6")
+    sequence, keeping = open_sequence(config), Keeping(tmp_path / "kept", StopSignals())
+    seen: list[int] = []
+
+    def without_bad(plain: TaskSequence, run: FoldRun, clips: NDArray[np.int64]) -> Any:  # noqa: ANN401
+        seen.extend(clips.tolist())
+        return one_by_one(plain, run, np.array([at for at in clips.tolist() if at not in bad]))
+
+    def fisher(rank: int, ranks: int) -> dict[str, torch.Tensor]:
+        place = Counted(rank, ranks, torch.device("cpu"))
+        quarantine = Quarantine(tmp_path / "q.jsonl", 0)
+        run = FoldRun(sequence.inputs, sequence.parts(0)[0], 1, place, "", quarantine, keeping)
+        return continual._fisher(sequence, run, {})
+
+    one_by_one, bad = continual._one_by_one, list[int]()
+    monkeypatch.setattr(continual, "_one_by_one", without_bad)
+    fisher(0, 2)
+    bad = seen[:2]
+    Counted.kept.clear()
+    fisher(0, 2), fisher(1, 2)
+    half = len(Counted.kept) // 2
+    sums = [a + b for a, b in zip(Counted.kept[:half], Counted.kept[half:], strict=True)]
+    expected = fisher(0, 1)
+    Counted.given.extend(sums)
+    found = fisher(0, 2)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+    Counted.kept.clear()
 
 
 def test_the_penalty_is_that_of_every_earlier_task(
@@ -119,6 +175,19 @@ def test_the_penalty_is_that_of_every_earlier_task(
     plain = model(batch)[LABEL].sum
     model.penalty = ElasticPenalty(memories, strength=3.0)
     torch.testing.assert_close(model(batch)[LABEL].sum, plain + 4 * penalty)
+
+
+def test_in_bf16_a_weight_that_stays_is_not_pulled() -> None:
+    weights = {"weight": torch.randn(4, 3), "bias": torch.randn(4)}
+    memory = Memory({name: torch.ones_like(one) for name, one in weights.items()}, weights)
+    model = torch.nn.Linear(3, 4)
+    model.load_state_dict(weights)
+    model.to(torch.bfloat16)
+    penalty = ElasticPenalty([memory], strength=2.0)
+    assert float(penalty(model)) == 0
+    with torch.no_grad():
+        model.bias.add_(1)
+    assert float(penalty(model)) == pytest.approx(4, rel=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +267,35 @@ def test_ewc_on_two_ranks_at_zero_3_is_that_of_one(tasks: list[Path], tmp_path: 
     assert record(two.folder)["R"] == record(one.folder)["R"]
 
 
+def test_an_epoch_is_judged_among_the_classes_of_its_task(
+    tasks: list[Path], backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task's class is the most probable one of every clip, and the right one the next."""
+    config = sequence_config(tasks, backbone, tmp_path / "run", "full", "training.epochs=1")
+    sequence, judged = open_sequence(config), list[float]()
+    data = sequence.inputs.data
+    of_others = [int(np.setdiff1d(np.arange(7), own)[0]) for own in sequence.own]
+
+    def sure(model: object, run: FoldRun, part: NDArray[np.int64], pattern: Pattern) -> Predictions:
+        del model, run, pattern
+        chances = np.zeros((len(part), 7), np.float32)
+        chances[np.arange(len(part)), data.labels[part]] = 0.4
+        task = (part >= sequence.offsets[1]).astype(int)
+        chances[np.arange(len(part)), np.array(of_others)[task]] = 0.6
+        return Predictions(part, chances)
+
+    monkeypatch.setattr(tuning_fold, "predict", sure)
+    judge = Course.judge
+
+    def note(course: Course, reached: float, about: Mapping[str, Any]) -> None:
+        judged.append(reached)
+        judge(course, reached, about)
+
+    monkeypatch.setattr(Course, "judge", note)
+    finetune(config)
+    assert judged == [1, 1]
+
+
 def replace_settings(config: FinetuneConfig, **changes: Any) -> FinetuneConfig:  # noqa: ANN401
     return FinetuneConfig.model_validate(config.model_dump() | changes)
 
@@ -260,7 +358,8 @@ def test_a_task_stands_in_a_sequence_once(
 
 
 def test_one_task_or_several(task: Path, backbone: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give --task, or --tasks with two or more"):
-        load_config(FinetuneConfig, None, [f"pretrained={backbone}"])
+    for given in ([], ["tasks=[a]"], ["task=a", "tasks=[b]"], ["task=a", "tasks=[b,c]"]):
+        with pytest.raises(UserError, match="give --task, or --tasks with two or more"):
+            load_config(FinetuneConfig, None, [f"pretrained={backbone}", *given])
     with pytest.raises(UserError, match="--mode ewc learns several tasks: give --tasks A,B"):
         set_up(tuning_config(task, backbone, tmp_path / "run", "ewc"))

@@ -106,6 +106,19 @@ def test_what_each_mode_trains(task: Path, backbone: Path, tmp_path: Path) -> No
     assert heads
 
 
+@pytest.mark.parametrize("mode", ["adapter", "prompt+adapter"])
+def test_low_rank_updates_leave_all_else_as_it_is(
+    task: Path, backbone: Path, tmp_path: Path, mode: str
+) -> None:
+    model = model_of(setup_of(task, backbone, tmp_path, mode, "adapter.kind=lora"))
+    found = {name for name in trained(model) if not name.startswith("head.")}
+    assert found == {
+        f"backbone.encoder.layers.0.attention.{place}.adapter.{side}.weight"
+        for place in ("qkv", "output")
+        for side in ("down", "up")
+    }
+
+
 def test_the_lowest_layers_can_stay_as_they_are(task: Path, backbone: Path, tmp_path: Path) -> None:
     model = model_of(setup_of(task, backbone, tmp_path, "full", "frozen_layers=1"))
     everything = {name for name, _ in model.named_parameters()}

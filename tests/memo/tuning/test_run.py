@@ -10,24 +10,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.quarantine import Quarantine
-from memo.evaluation.scores import score
+from memo.evaluation.scores import rows_scores, score
 from memo.settings import load_config
 from memo.training.distributed import Ranks
 from memo.training.signals import StopSignals
 from memo.tuning import fold as tuning_fold
 from memo.tuning import results as tuning_results
 from memo.tuning.artifact import open_tuned
+from memo.tuning.baselines import baselines
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
-from memo.tuning.fold import FoldRun, predict
+from memo.tuning.fold import FoldRun, predict, training_part
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import Setup, build_model, open_backbone, set_up
-from memo.tuning.task import load_task
+from memo.tuning.task import LabelledCorpus, load_task
 from tests.distributed import run_ranks
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_task
 
@@ -134,6 +136,12 @@ def test_a_damaged_artifact_is_refused(done: Path, tmp_path: Path) -> None:
         file.write(b"\x01\x02\x03\x04")
     with pytest.raises(UserError, match="was altered"):
         open_tuned(folder)
+    record = json.loads((folder / "tuned.json").read_text())
+    for name in ("tensors_sha256", "seed", "task"):
+        less = {key: value for key, value in record.items() if key != name}
+        (folder / "tuned.json").write_text(json.dumps(less))
+        with pytest.raises(UserError, match=rf"tuned\.json: {name} is not set"):
+            open_tuned(folder)
     (folder / "tuned.json").write_text('{"format": "memo-tuned/9"}')
     with pytest.raises(UserError, match="is not of the format memo-tuned/1"):
         open_tuned(folder)
@@ -236,7 +244,8 @@ def two_ranks(settings: str) -> None:
 def test_two_ranks_give_what_one_gives(
     task: Path, backbone: Path, tmp_path: Path, mode: str, stage: int
 ) -> None:
-    quiet = ["folds=[0]", "head.dropout=0", "prompt.soft=2", "distribution.precision=fp32"]
+    quiet = ["folds=[0]", "head.dropout=0", "distribution.precision=fp32"]
+    quiet += ["prompt.soft=2"] if "prompt" in mode else []
     plain = write_backbone_without_dropout(task, tmp_path)
     one = tuning_config(task, plain, tmp_path / "one", mode, *quiet)
     finetune(one)
@@ -288,10 +297,16 @@ def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
         ({"label": "mood"}, "has a label 'mood'"),
         ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
         ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
+        ({"classes": [*EMOTIONS, "sad"]}, "classes: .*, sad: each can stand there once"),
+        ({"modalities": []}, "modalities=.*: Tuple should have at least 1 item"),
         ({"dataset": "nowhere"}, "there is no dataset in nowhere"),
         ({"seeds": []}, "seeds="),
         ({"seeds": [1, 1]}, "each number can stand there once"),
         ({"clases": ["a"]}, "unknown key 'clases'; did you mean 'classes'"),
+        (
+            {"folds": {"by": "speaker", "count": 3, "valid_share": 0.2}},
+            "folds.valid_share: folds by speaker do not heed it",
+        ),
         ({"folds": {"by": "session"}}, "have no session"),
         ({"folds": {"by": "speaker", "counts": 3}}, "unknown key 'folds.counts'; did you mean"),
     ],
@@ -321,6 +336,53 @@ def test_some_of_the_modalities_can_be_taken_alone(
     config = tuning_config(less, backbone, tmp_path / "x", "linear", "modalities=[face]")
     with pytest.raises(UserError, match="task less has no face, only text"):
         set_up(config)
+
+
+def test_results_that_cannot_be_written_are_told_of_in_a_line(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    config = tuning_config(
+        task, backbone, tmp_path / "run", "linear", "folds=[0]", "training.epochs=1"
+    )
+    (tmp_path / "run" / "results.json").mkdir(parents=True)
+    with pytest.raises(AgreedError, match=r"Is a directory: .*results\.json"):
+        finetune(config)
+    (tmp_path / "run" / "results.json").rmdir()
+    finetune(config)
+    assert results(tmp_path / "run")["runs"] == 1
+
+
+def test_of_blank_texts_there_is_no_text_baseline(
+    task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = set_up(tuning_config(task, backbone, tmp_path / "run", "linear")).data
+    monkeypatch.setattr(type(data.split), "read_text", lambda *_: " \n")
+    assert "majority" in (found := baselines(data, data.folds[:1]))
+    assert "tf-idf of the text" not in found
+
+
+def mean_speech(data: LabelledCorpus, sample: int) -> NDArray[np.float32]:
+    rows = data.samples.read(sample).speech
+    assert rows is not None
+    return np.asarray(rows.mean(axis=0, dtype=np.float32))
+
+
+def test_baselines_have_the_fraction_that_the_model_has(
+    task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    changes = ["folds=[0]", "seeds=[1,2]", "training.fraction=0.2", "training.epochs=1"]
+    config = tuning_config(task, backbone, tmp_path / "run", "linear", *changes)
+    finetune(config)
+    data = set_up(config).data
+    fold, scores = data.folds[0], []
+    for seed in (1, 2):
+        part = training_part(fold.train, data.labels, 0.2, seed)
+        assert np.isin(part, fold.train).all()
+        assert record(config.folder, 0, seed)["clips"]["train"] == len(part) < len(fold.train) / 4
+        train, test = (np.array([mean_speech(data, at) for at in one]) for one in (part, fold.test))
+        scores.append(rows_scores(train, data.labels[part], test, data.labels[fold.test], 7).uar)
+    found = results(config.folder)["baselines"]["mean of the speech rows"]["uar"]
+    assert found == pytest.approx(np.mean(scores))
 
 
 def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Settings that a run of one task, or of a sequence, would not heed: nobody shall set them in vain.
+
+Those that a system would not heed are in `memo/multitask/idle.py`.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+from data_pipeline.errors import UserError
+from memo.tuning.config import FinetuneConfig
+
+
+def check_settings(config: FinetuneConfig) -> None:
+    """Refuse settings that the run does not heed, if somebody has set them.
+
+    Raises:
+        UserError: names one, and what it is for.
+    """
+    default = FinetuneConfig(task="any", pretrained=Path())
+    for name, reason in _idle(config):
+        if _setting(config, name) not in (_setting(default, name), None):
+            raise UserError(f"{name} is for {reason}: this run does not heed it")
+
+
+def _idle(config: FinetuneConfig) -> Iterator[tuple[str, str]]:
+    """Every setting that has no effect in this run, or group of them, and what it is for.
+
+    `head` may be set with any mode: runs that differ in the mode alone are compared, as in
+    docs/results.md.
+    """
+    modes, several = config.mode.split("+"), bool(config.tasks)
+    table = (
+        (True, "systems of several tasks, as sog or asp_mtl", _SYSTEMS),
+        (several, "a single task", ("training.fraction", "prompt")),
+        (not several, "a sequence of tasks", ("continual",)),
+        (config.mode != "ewc", "--mode ewc", ("continual.strength", "continual.fisher_clips")),
+        (config.mode != "replay", "--mode replay", ("continual.replay_clips",)),
+        ("prompt" not in modes, "--mode prompt and prompt+adapter", ("prompt",)),
+        ("adapter" not in modes, "--mode adapter and prompt+adapter", ("adapter",)),
+        (config.adapter.kind != "lora", "adapter.kind=lora", ("adapter.scale",)),
+    )
+    for applies, reason, names in table:
+        yield from ((name, reason) for name in names if applies)
+
+
+_SYSTEMS = ("backbone", "members", "kept_gib", "words", "sog", "asp_mtl", "trimodal")
+
+
+def _setting(config: FinetuneConfig, name: str) -> object:
+    """The value of a setting, e.g. of `training.fraction`."""
+    value: object = reduce(getattr, name.split("."), config)
+    return value

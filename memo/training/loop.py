@@ -69,6 +69,7 @@ class Run:
         transform: makes examples.
         makers: make this rank's micro-batches.
         progress: where the run stands.
+        begins_at: checkpoint that it goes on from; None if it is new.
         peak_flops: what this rank's device can do in a second.
     """
 
@@ -83,6 +84,7 @@ class Run:
     transform: PretrainTransform
     makers: Makers
     progress: Progress
+    begins_at: Path | None
     peak_flops: float
 
 

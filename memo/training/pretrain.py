@@ -22,7 +22,7 @@ from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
-from memo.training.saving import refuse_unwritable
+from memo.training.saving import is_own, point_latest, refuse_unwritable
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -73,6 +73,7 @@ def _pretrain(run: Run) -> int:
         with ranks.together():
             if ranks.first:
                 _write_config(run.folder, run.config)
+                _begin_at(run)
         stopped_by = _train(run, display)
         if stopped_by is None:
             if ranks.first:
@@ -145,6 +146,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         transform=transform,
         makers=makers,
         progress=progress,
+        begins_at=checkpoint.folder if checkpoint else None,
         peak_flops=_peak_flops(ranks.device, precision),
     )
 
@@ -173,6 +175,13 @@ def _peak_flops(device: torch.device, precision: str) -> float:
         return measure_matmul_peak(device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return measure_matmul_peak(device, dtype, size=8192)
+
+
+def _begin_at(run: Run) -> None:
+    """Let `latest` name the run's own checkpoint that it goes back to, as the log is cut back."""
+    root = run.folder / "checkpoints"
+    if run.begins_at is not None and is_own(root, run.begins_at):
+        point_latest(root, run.begins_at.name)
 
 
 def _write_config(folder: Path, config: PretrainConfig) -> None:

@@ -27,7 +27,8 @@ from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from memo.training.checkpoint import Checkpoint, open_checkpoint
+from memo.training.checkpoint import LATEST, Checkpoint, find_checkpoint, open_checkpoint
+from memo.training.saving import is_own
 
 DEMO = Path("datasets/demo")
 DEMO_PIECES = 200
@@ -294,19 +295,27 @@ def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | No
     Args:
         config: of the run.
         resume: `auto` takes the run's latest if there is one; `never` wants a new run; anything
-            else is a path.
+            else is a path: of another run, to begin with, or of this one, to go back to.
 
     Raises:
-        UserError: `never`, but the run's folder has a run in it; or the checkpoint is unusable.
+        UserError: `never`, or another run's, but the run's folder has a run in it; or the
+            checkpoint is unusable.
     """
     folder = run_folder(config)
+    saved = (folder / "checkpoints" / LATEST).is_file()
+    if resume == "auto":
+        return open_checkpoint(folder) if saved else None
     if resume == "never":
         if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists():
             raise UserError(f"--resume never: {folder} has a run in it; remove it or set run_dir")
         return None
-    if resume != "auto":
-        return open_checkpoint(Path(resume))
-    return open_checkpoint(folder) if (folder / "checkpoints" / "latest").is_file() else None
+    place = find_checkpoint(Path(resume))
+    if saved and not is_own(folder / "checkpoints", place):
+        raise UserError(
+            f"--resume {resume}: {folder} has a run in it; go on with it without --resume, or set "
+            "run_dir"
+        )
+    return open_checkpoint(place)
 
 
 def check_resumable(

@@ -244,6 +244,25 @@ def test_where_a_run_begins(dataset: Path, tmp_path: Path) -> None:
         checkpoint_to_resume(config, "never")
 
 
+def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = small_config(dataset, tmp_path / "run")
+    for run, step in (("run", "step-00000001"), ("other", "step-00000002")):
+        place = tmp_path / run / "checkpoints"
+        (place / step).mkdir(parents=True)
+        (place / step / "manifest.json").write_text("{}")
+        (place / "latest").write_text(f"{step}\n")
+    with pytest.raises(UserError, match=r"--resume .*other: .*run has a run in it; go on with it"):
+        checkpoint_to_resume(config, str(tmp_path / "other"))
+    for own in ("run", "run/checkpoints/step-00000001"):
+        with pytest.raises(UserError, match="step-00000001 is no whole checkpoint"):
+            checkpoint_to_resume(config, str(tmp_path / own))
+    (tmp_path / "run" / "checkpoints" / "latest").unlink()
+    with pytest.raises(UserError, match="step-00000002 is no whole checkpoint"):
+        checkpoint_to_resume(config, str(tmp_path / "other"))
+
+
 def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "write_demo", partial(write_demo, train=12, valid=4))
     monkeypatch.setattr(setup, "DEMO", tmp_path / "demo")

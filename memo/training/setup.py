@@ -1,5 +1,6 @@
 """From settings to everything that a run needs; whatever does not fit together is refused here."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from memo.training.checkpoint import LATEST, Checkpoint, find_checkpoint, open_checkpoint
 from memo.training.saving import is_own
+from memo.training.signals import is_requeued
 
 DEMO = Path("datasets/demo")
 DEMO_PIECES = 200
@@ -292,6 +294,9 @@ def run_folder(config: PretrainConfig) -> Path:
 def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | None:
     """The checkpoint to go on from, if any.
 
+    A job that Slurm has begun again has the arguments of its first start. It goes on with what it
+    has saved since, whatever it was to begin with.
+
     Args:
         config: of the run.
         resume: `auto` takes the run's latest if there is one; `never` wants a new run; anything
@@ -303,10 +308,12 @@ def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | No
     """
     folder = run_folder(config)
     saved = (folder / "checkpoints" / LATEST).is_file()
-    if resume == "auto":
+    again = is_requeued(os.environ)
+    if resume == "auto" or (again and saved):
         return open_checkpoint(folder) if saved else None
     if resume == "never":
-        if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists():
+        before = (folder / "metrics.jsonl", folder / "checkpoints")
+        if not again and any(one.exists() for one in before):
             raise UserError(f"--resume never: {folder} has a run in it; remove it or set run_dir")
         return None
     place = find_checkpoint(Path(resume))

@@ -263,6 +263,26 @@ def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
         checkpoint_to_resume(config, str(tmp_path / "other"))
 
 
+@pytest.mark.parametrize("resume", ["auto", "never", "other"])
+def test_a_job_that_is_begun_again_goes_on_with_what_it_has_saved(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    """Its arguments are those of its first start."""
+    config, place = small_config(dataset, tmp_path / "run"), tmp_path / "run" / "checkpoints"
+    (place / "step-00000001").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    if resume == "other":
+        with pytest.raises(UserError, match="there is no checkpoint in other"):
+            checkpoint_to_resume(config, resume)
+    else:
+        assert checkpoint_to_resume(config, resume) is None
+    (place / "step-00000001" / "manifest.json").write_text("{}")
+    (place / "latest").write_text("step-00000001\n")
+    with pytest.raises(UserError, match="run/checkpoints/step-00000001 is no whole checkpoint"):
+        checkpoint_to_resume(config, resume)
+
+
 def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "write_demo", partial(write_demo, train=12, valid=4))
     monkeypatch.setattr(setup, "DEMO", tmp_path / "demo")

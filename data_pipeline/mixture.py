@@ -129,6 +129,9 @@ def _block(seed: int, block: int, shares: bytes) -> _Block:
 class Mixture(Joined):
     """Several splits as one, visited in given shares.
 
+    Shards of two datasets may have the same name, and their samples the same key: messages name the
+    dataset as well.
+
     Args:
         parts: the splits, at least one.
         names: of their datasets.
@@ -150,6 +153,18 @@ class Mixture(Joined):
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self._places = shares
         self._sizes = np.array([len(part) for part in parts], dtype=np.int64)
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the dataset and the shard of a sample."""
+        return f"{self._dataset_of(sample)}/{super().shard_of(sample)}"
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the dataset and the shard, and key of a sample, for messages."""
+        shard, key = super().location(sample)
+        return f"{self._dataset_of(sample)}/{shard}", key
+
+    def _dataset_of(self, sample: int) -> str:
+        return self.names[int(np.searchsorted(self._ends, sample, side="right"))]
 
     def order(self, seed: int) -> MixedOrder:
         """The order of a seed; each dataset's own is drawn from the seed and its number."""

@@ -276,9 +276,17 @@ def batch_makers(
 
     of_parts = [lengths(part) for part in data.parts]
     joined = JoinedLengths(of_parts, [len(part) for part in data.parts])
-    valid = {name: maker(split, lengths(split)) for name, split in data.valid.items()}
+    valid = {
+        name: maker(_named(split, name) if config.data.mixture else split, lengths(split))
+        for name, split in data.valid.items()
+    }
     train = replace(maker(data.train, joined), workers=config.data.workers)
     return Makers(train, valid)
+
+
+def _named(split: Split, dataset: str) -> Mixture:
+    """A split whose samples are named with their dataset, as those of a mixture are."""
+    return Mixture([split], [dataset], shares_of([1.0]), split.name)
 
 
 def step_size(config: PretrainConfig) -> StepSize:

@@ -111,6 +111,18 @@ def test_another_share_is_another_mixture(splits: list[Split]) -> None:
     assert mixture(splits).fingerprint != mixture(splits[::-1]).fingerprint
 
 
+def test_samples_of_one_name_are_told_apart(splits: list[Split]) -> None:
+    both = mixture(splits)
+    assert splits[0].location(2) == splits[1].location(2) == ("valid-000000.tar", "k2")
+    assert both.location(2) == ("large/valid-000000.tar", "k2")
+    assert both.location(10) == ("large/valid-000002.tar", "k10")
+    assert both.location(11 + 2) == ("small/valid-000000.tar", "k2")
+    assert [both.shard_of(at) for at in (10, 11)] == [
+        "large/valid-000002.tar",
+        "small/valid-000000.tar",
+    ]
+
+
 def test_progress_says_what_was_seen(splits: list[Split]) -> None:
     both = mixture(splits)
     samples = both.order(5).visits(np.arange(40)).samples

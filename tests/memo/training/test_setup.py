@@ -13,6 +13,7 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.mixture import Mixture
 from data_pipeline.shards.reader import open_dataset
+from data_pipeline.stream import Placement
 from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
@@ -20,7 +21,9 @@ from memo.training import setup
 from memo.training.checkpoint import Checkpoint, Progress
 from memo.training.setup import (
     Data,
+    batch_makers,
     build_model,
+    build_transform,
     check_resumable,
     checkpoint_to_resume,
     first_state,
@@ -104,6 +107,27 @@ def test_a_mixture_is_trained_on_and_validated_dataset_by_dataset(
     assert by_size.features.speech is not None
     assert alone is not None
     assert by_size.features.speech.std == pytest.approx(alone.std)
+
+
+def test_samples_of_a_mixture_are_named_with_their_dataset(
+    dataset: Path, second: Path, tmp_path: Path
+) -> None:
+    """They have the same shards and keys, and are quarantined apart."""
+
+    def shards(config: PretrainConfig) -> list[str]:
+        data = open_data(config)
+        spec = model_spec(config, data)
+        transform = build_transform(config, build_model(config, spec, data), data.tokenizer)
+        makers = batch_makers(config, data, transform, spec, Placement())
+        last = len(makers.train.split) - 1
+        (valid,) = makers.valid.values()
+        train = [makers.train.split.location(at)[0] for at in (0, last)]
+        return [*train, valid.split.location(0)[0]]
+
+    mixed = mixed_config(tmp_path, f"{{dataset: {dataset}}}", f"{{dataset: {second}}}")
+    train, valid = "train-000000.tar", "valid-000000.tar"
+    assert shards(mixed) == [f"demo/{train}", f"second/{train}", f"demo/{valid}"]
+    assert shards(small_config(dataset, tmp_path)) == [train, train, valid]
 
 
 def test_datasets_of_one_name_are_no_mixture(dataset: Path, tmp_path: Path) -> None:

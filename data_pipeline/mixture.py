@@ -8,6 +8,7 @@ length is its steps). So any position is found without looking at the ones befor
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -25,6 +26,9 @@ from data_pipeline.subset import Joined
 BLOCK = 65_536
 """Positions in which every dataset has its share; shares are multiples of 1 / BLOCK."""
 
+_LARGEST = 700.0
+"""Natural logarithm of a weight; float64 ends at 709.8, and weights are summed up."""
+
 RowSchemaT = TypeVar("RowSchemaT", bound=RowSchema)
 
 
@@ -33,7 +37,15 @@ def weights_of_sizes(sizes: Sequence[int], temperature: float) -> list[float]:
 
     At T = 1 every sample is as frequent as any other; the higher T, the more alike are the
     datasets' shares (Devlin et al., multilingual BERT; Conneau et al., ACL 2020, section 3.1).
+
+    Raises:
+        UserError: T is so small that the power is beyond all numbers.
     """
+    if math.log(max(sizes)) / temperature > _LARGEST:
+        raise UserError(
+            f"data.temperature={temperature:g} is too small for {max(sizes):,} samples: the "
+            "largest dataset would have all of the shares; 1 takes the sizes as they are"
+        )
     return [float(size) ** (1 / temperature) for size in sizes]
 
 

@@ -58,6 +58,11 @@ def test_the_temperature_brings_shares_together(temperature: float, expected: li
     np.testing.assert_allclose(shares, expected, atol=1e-4)
 
 
+def test_a_temperature_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"temperature=0\.01 is too small for 100,000 samples"):
+        weights_of_sizes([3, 100_000], 0.01)
+
+
 def test_each_dataset_comes_in_its_own_order_as_often_as_its_share() -> None:
     order, parts = mixed(3)
     found = order.visits(np.arange(2 * BLOCK))

@@ -93,9 +93,12 @@ def _owes_report(folder: Path) -> bool:
 
 def _train(run: Run, display: Display) -> int | None:
     """Take the steps that are left; see `train`."""
-    if not run.ranks.first:
-        return train(run, None, display)
-    with Monitor(run.folder, run.progress.step, run.progress.roll_backs) as monitor:
+    with ExitStack() as log:
+        monitor = None
+        with run.ranks.together():
+            if run.ranks.first:
+                begun = Monitor(run.folder, run.progress.step, run.progress.roll_backs)
+                monitor = log.enter_context(begun)
         return train(run, monitor, display)
 
 

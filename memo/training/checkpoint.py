@@ -131,7 +131,7 @@ def find_checkpoint(place: Path) -> Path:
         return place
     for root in (place, place / "checkpoints"):
         if (root / LATEST).is_file():
-            name = (root / LATEST).read_text("utf8").strip()
+            name = (root / LATEST).read_text("utf8", errors="replace").strip()
             if not (root / name / MANIFEST).is_file() or not name:
                 raise UserError(f"{root / LATEST} names {name!r}, which is no checkpoint there")
             return root / name

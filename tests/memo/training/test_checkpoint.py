@@ -61,6 +61,15 @@ def test_a_run_its_checkpoints_and_one_of_them_mean_the_latest(
         find_checkpoint(tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"step-00000009\n", b"\xff\xfe", b"\0" * 14])
+def test_a_latest_that_names_nothing_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest").write_bytes(content)
+    with pytest.raises(UserError, match=r"latest names '.*', which is no checkpoint there") as said:
+        find_checkpoint(tmp_path)
+    assert str(said.value).isprintable()
+
+
 def test_the_newest_are_kept_and_leftovers_go(
     tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
 ) -> None:

@@ -164,6 +164,22 @@ def test_the_position_tables_are_as_long_as_the_limits(dataset: Path, tmp_path: 
     assert (short.max_positions, short.max_face, short.max_speech) == (512, 64, 128)
 
 
+def test_the_model_is_what_the_settings_say(dataset: Path, tmp_path: Path) -> None:
+    changes = ("model.size=base", "model.ffn=96", "model.dropout=0.3", "model.init_std=0.5")
+    more = ("model.attention_dropout=0.4", "distribution.activation_checkpointing=true")
+    config = small_config(dataset, tmp_path / "run", *changes, *more)
+    data = open_data(config)
+    spec = model_spec(config, data)
+    assert (spec.hidden, spec.layers, spec.heads, spec.ffn) == (32, 1, 2, 96)
+    assert (spec.dropout, spec.attention_dropout, spec.init_std) == (0.3, 0.4, 0.5)
+    model = build_model(config, spec, data)
+    assert model.backbone.encoder.recompute
+    assert model.backbone.text.word.weight.std().item() == pytest.approx(0.5, rel=0.1)
+    sizes = [f"model.{name}=null" for name in ("hidden", "layers", "heads", "ffn")]
+    spec = model_spec(small_config(dataset, tmp_path / "run", "model.size=base", *sizes), data)
+    assert (spec.hidden, spec.layers, spec.heads, spec.ffn) == (768, 12, 12, 3072)
+
+
 def test_a_text_longer_than_berts_positions_is_refused(dataset: Path, tmp_path: Path) -> None:
     data = open_data(small_config(dataset, tmp_path))
     folder = bert(tmp_path / "bert", data)

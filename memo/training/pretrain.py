@@ -36,7 +36,7 @@ from memo.training.setup import (
     run_folder,
     step_size,
 )
-from memo.training.signals import status_after
+from memo.training.signals import StopSignals, status_after
 
 
 def pretrain(config: PretrainConfig, resume: str) -> int:
@@ -79,7 +79,10 @@ def _pretrain(run: Run) -> int:
             if ranks.first:
                 display.say(f"wrote {write_report(run.folder)}")
             return 0
-    ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
+    # A launcher ends all when the first process leaves: every log is closed by now. And a scheduler
+    # may ask again while this rank waits for a slow one.
+    with StopSignals():
+        ranks.max(0)
     return status_after(stopped_by)
 
 

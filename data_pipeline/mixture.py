@@ -228,7 +228,8 @@ def _mixed(
     weights = np.array([share for share, _ in present])[:, None]
     weights /= weights.sum()
     means = np.array([one.mean for _, one in present])  # (D, dim)
-    squares = np.array([one.std for _, one in present]) ** 2 + means**2
+    stds = np.array([one.std for _, one in present])
     mean = (weights * means).sum(axis=0)
-    std = np.sqrt(np.maximum((weights * squares).sum(axis=0) - mean**2, 0))
+    std = np.sqrt(np.maximum((weights * (stds**2 + means**2)).sum(axis=0) - mean**2, 0))
+    std[(stds == 0).all(axis=0) & (means == means[0]).all(axis=0)] = 0  # and no rounding of it
     return common.model_copy(update={"mean": tuple(mean.tolist()), "std": tuple(std.tolist())})

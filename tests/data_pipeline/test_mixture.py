@@ -211,6 +211,27 @@ def test_the_statistics_are_those_of_rows_in_these_shares() -> None:
     np.testing.assert_allclose(found.face.std, face.std(axis=0))
 
 
+def test_a_feature_that_never_varies_has_no_deviation() -> None:
+    """To the bit: rows are divided by it unless it is 0."""
+    constants = np.array([0.1, -0.3, 23.7])
+    infos = [info(str(rows), None, np.tile(constants, (rows, 1))) for rows in (5, 9)]
+    parts = [one.features.speech for one in infos if one.features.speech is not None]
+    exact = {"mean": tuple(constants), "std": (0.0,) * 3}
+    infos = [
+        one.model_copy(update={"features": FeatureSchema(speech=part.model_copy(update=exact))})
+        for one, part in zip(infos, parts, strict=True)
+    ]
+    mixed = mixed_features(infos, np.array([0.3, 0.7])).speech
+    assert mixed is not None
+    assert mixed.std == (0.0,) * 3
+    assert mixed.mean == pytest.approx(constants)
+    other = parts[1].model_copy(update={"mean": tuple(constants + 1), "std": (0.0,) * 3})
+    infos[1] = infos[1].model_copy(update={"features": FeatureSchema(speech=other)})
+    apart = mixed_features(infos, np.array([0.3, 0.7])).speech
+    assert apart is not None
+    assert apart.std == pytest.approx((0.21**0.5,) * 3)
+
+
 def test_rows_of_other_encoders_are_refused() -> None:
     rows = np.ones((2, 3))
     one, other = info("a", None, rows), info("b", None, rows)

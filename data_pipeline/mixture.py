@@ -8,6 +8,7 @@ length is its steps). So any position is found without looking at the ones befor
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
@@ -25,6 +26,9 @@ from data_pipeline.subset import Joined
 BLOCK = 65_536
 """Positions in which every dataset has its share; shares are multiples of 1 / BLOCK."""
 
+_LARGEST = 700.0
+"""Natural logarithm of a weight; float64 ends at 709.8, and weights are summed up."""
+
 RowSchemaT = TypeVar("RowSchemaT", bound=RowSchema)
 
 
@@ -33,7 +37,15 @@ def weights_of_sizes(sizes: Sequence[int], temperature: float) -> list[float]:
 
     At T = 1 every sample is as frequent as any other; the higher T, the more alike are the
     datasets' shares (Devlin et al., multilingual BERT; Conneau et al., ACL 2020, section 3.1).
+
+    Raises:
+        UserError: T is so small that the power is beyond all numbers.
     """
+    if math.log(max(sizes)) / temperature > _LARGEST:
+        raise UserError(
+            f"data.temperature={temperature:g} is too small for {max(sizes):,} samples: the "
+            "largest dataset would have all of the shares; 1 takes the sizes as they are"
+        )
     return [float(size) ** (1 / temperature) for size in sizes]
 
 
@@ -129,6 +141,9 @@ def _block(seed: int, block: int, shares: bytes) -> _Block:
 class Mixture(Joined):
     """Several splits as one, visited in given shares.
 
+    Shards of two datasets may have the same name, and their samples the same key: messages name the
+    dataset as well.
+
     Args:
         parts: the splits, at least one.
         names: of their datasets.
@@ -150,6 +165,18 @@ class Mixture(Joined):
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self._places = shares
         self._sizes = np.array([len(part) for part in parts], dtype=np.int64)
+
+    def shard_of(self, sample: int) -> str:
+        """Name of the dataset and the shard of a sample."""
+        return f"{self._dataset_of(sample)}/{super().shard_of(sample)}"
+
+    def location(self, sample: int) -> tuple[str, str]:
+        """Name of the dataset and the shard, and key of a sample, for messages."""
+        shard, key = super().location(sample)
+        return f"{self._dataset_of(sample)}/{shard}", key
+
+    def _dataset_of(self, sample: int) -> str:
+        return self.names[int(np.searchsorted(self._ends, sample, side="right"))]
 
     def order(self, seed: int) -> MixedOrder:
         """The order of a seed; each dataset's own is drawn from the seed and its number."""
@@ -201,7 +228,8 @@ def _mixed(
     weights = np.array([share for share, _ in present])[:, None]
     weights /= weights.sum()
     means = np.array([one.mean for _, one in present])  # (D, dim)
-    squares = np.array([one.std for _, one in present]) ** 2 + means**2
+    stds = np.array([one.std for _, one in present])
     mean = (weights * means).sum(axis=0)
-    std = np.sqrt(np.maximum((weights * squares).sum(axis=0) - mean**2, 0))
+    std = np.sqrt(np.maximum((weights * (stds**2 + means**2)).sum(axis=0) - mean**2, 0))
+    std[(stds == 0).all(axis=0) & (means == means[0]).all(axis=0)] = 0  # and no rounding of it
     return common.model_copy(update={"mean": tuple(mean.tolist()), "std": tuple(std.tolist())})

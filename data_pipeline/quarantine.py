@@ -49,22 +49,34 @@ class Quarantine:
             return len(_named(file))
 
     def add(self, shard: str, key: str, member: str, reason: str) -> None:
-        """Name a bad sample, once; once there are too many, no more are named."""
+        """Name a bad sample, once; once there are too many, no more are named.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if self.excess is not None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+", encoding="utf8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-            named = _named(file)
-            if (shard, key) not in named:
-                named.add((shard, key))
-                line = {"shard": shard, "key": key, "member": member, "reason": reason}
-                file.write("\n" * _torn(file) + json.dumps(line, ensure_ascii=False) + "\n")
-        if len(named) > self._cap:
+        try:
+            named = self._append(BadSample(shard, key, member, reason))
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be written: {error.strerror}") from None
+        if named > self._cap:
             self.excess = (
                 f"more than {self._cap} bad samples; the last is {key} of {shard or 'the source'}: "
                 f"{reason}; all are named in {self._path}"
             )
+
+    def _append(self, sample: BadSample) -> int:
+        """Write its line if there is none; how many samples are named then."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a+", encoding="utf8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+            named = _named(file)
+            if (sample.shard, sample.key) in named:
+                return len(named)
+            line = json.dumps(sample._asdict(), ensure_ascii=False)
+            file.write("\n" * _torn(file) + line + "\n")
+            return len(named) + 1
 
     def lines(self, keys: Sequence[str]) -> str:
         """The lines that name these samples, in this order, whatever that of the file is."""

@@ -2,7 +2,8 @@
 
 They are forked, so they know all that this process knows when they begin; memory that it writes to
 later, as a CPU's weights, is there twice from then on. What they make comes back without passing
-through a pipe: tensors are laid into shared memory, of which the pipe carries the descriptor.
+through a pipe: it is laid into shared memory, of which the pipe carries the descriptor. So no
+answer fills a pipe: a process would wait for room there, and this one for room for its next task.
 """
 
 import ctypes
@@ -116,11 +117,12 @@ class Workers(Generic[Task, Made]):
     def _receive(self, number: int) -> Made:
         try:
             answer: _Answer = self._pipes[number].recv()
-            handle = recv_handle(self._pipes[number]) if answer.size else None
+            handle = recv_handle(self._pipes[number]) if answer.error is None else None
         except (EOFError, OSError):
             raise self._lost(number) from None
         if answer.error is not None:
             raise answer.error
+        assert handle is not None, "it comes with what was made"
         made: Made = _unpacked(answer, handle)
         return made
 
@@ -137,15 +139,16 @@ class _Answer(NamedTuple):
     """What a process sends.
 
     Attributes:
-        error: that was raised at the work; None if there was none.
-        content: a pickle of what was made, with numbers for its tensors.
-        tensors: dtype, shape and first byte of each.
-        size: bytes of the shared memory that they lie in; 0: there is none.
+        error: that was raised at the work, so that nothing was made; None if there was none.
+        tensors: dtype, shape and first byte of each in the shared memory.
+        content: first byte there of a pickle of what was made, with numbers for its tensors; it
+            goes on to the end.
+        size: bytes of the shared memory.
     """
 
     error: Exception | None = None
-    content: bytes = b""
     tensors: tuple[tuple[torch.dtype, torch.Size, int], ...] = ()
+    content: int = 0
     size: int = 0
 
 
@@ -173,9 +176,7 @@ def _serve(
             return
         handle = None
         try:
-            answer, tensors = _packed(work(task, number))
-            if answer.size:
-                handle = _share(answer, tensors)
+            answer, handle = _packed(work(task, number))
         except Exception as error:
             answer = _Answer(_portable(error))
         try:
@@ -218,25 +219,28 @@ class _Unpickler(pickle.Unpickler):
         return self._tensors[pid]
 
 
-def _packed(made: object) -> tuple[_Answer, list[Tensor]]:
-    """The answer, and the tensors that are to lie in shared memory."""
+def _packed(made: object) -> tuple[_Answer, int]:
+    """The answer, and the descriptor of the shared memory that it is about."""
     file = io.BytesIO()
     pickler = _Pickler(file)
     pickler.dump(made)
-    places, size = [], 0
+    content = file.getvalue()
+    places, begin = [], 0
     for one in pickler.tensors:
-        places.append((one.dtype, one.shape, size))
-        size += -(-one.nbytes // ALIGNED) * ALIGNED
-    return _Answer(None, file.getvalue(), tuple(places), size), pickler.tensors
+        places.append((one.dtype, one.shape, begin))
+        begin += -(-one.nbytes // ALIGNED) * ALIGNED
+    answer = _Answer(None, tuple(places), begin, begin + len(content))
+    return answer, _share(answer, pickler.tensors, content)
 
 
-def _share(answer: _Answer, tensors: list[Tensor]) -> int:
-    """Lay tensors into shared memory; its descriptor."""
+def _share(answer: _Answer, tensors: list[Tensor], content: bytes) -> int:
+    """Lay tensors and their pickle into shared memory; its descriptor."""
     handle = os.memfd_create("memo-batch")
     os.ftruncate(handle, answer.size)
     with mmap.mmap(handle, answer.size) as memory:
         for one, (_, _, begin) in zip(tensors, answer.tensors, strict=True):
             memory[begin : begin + one.nbytes] = _bytes_of(one)
+        memory[answer.content :] = content
     return handle
 
 
@@ -252,18 +256,14 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _unpacked(answer: _Answer, handle: int | None) -> Any:  # noqa: ANN401
+def _unpacked(answer: _Answer, handle: int) -> Any:  # noqa: ANN401
     """What was made; its tensors keep the shared memory as long as they are there."""
-    tensors: list[Tensor] = []
-    if handle is not None:
-        # Unlike Python's mmap this keeps no descriptor, of which a process may have few.
-        name, size = f"/proc/self/fd/{handle}", answer.size
-        memory = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
-        os.close(handle)
-        tensors = [_view(memory, *place) for place in answer.tensors]
-    else:
-        tensors = [torch.empty(shape, dtype=dtype) for dtype, shape, _ in answer.tensors]
-    return _Unpickler(answer.content, tensors).load()
+    # Unlike Python's mmap this keeps no descriptor, of which a process may have few.
+    name, size = f"/proc/self/fd/{handle}", answer.size
+    memory = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
+    os.close(handle)
+    tensors = [_view(memory, *place) for place in answer.tensors]
+    return _Unpickler(memory[answer.content :].numpy().tobytes(), tensors).load()
 
 
 def _view(memory: Tensor, dtype: torch.dtype, shape: torch.Size, begin: int) -> Tensor:

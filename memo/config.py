@@ -346,7 +346,7 @@ class PretrainConfig(Settings):
 
     name: str = "pretrain"
     run_dir: Path | None = None
-    seed: int = Field(1234, ge=0)
+    seed: int = Field(1234, ge=0, lt=2**64)
     steps: int = Field(40_000, ge=1)
     log_every: int = Field(10, ge=1)
     valid_every: int = Field(1000, ge=1)

@@ -36,6 +36,17 @@ class Sizes(TypedDict):
 
 _OFFSET_FAMILIES = frozenset({"roberta", "xlm-roberta", "camembert"})
 _FAMILIES = _OFFSET_FAMILIES | {"bert"}
+_COUNTS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "vocab_size",
+    "max_position_embeddings",
+    "pad_token_id",
+)
+"""Numbers of `config.json`."""
+
 _PREFIXES = ("bert.", "roberta.")
 _HEADS = (
     (
@@ -54,7 +65,8 @@ def spec_from_hf(folder: Path) -> Sizes:
     RoBERTa's first position is the padding id + 1, the table's rows before it are unused.
 
     Raises:
-        UserError: no config, another architecture, another activation than erf GELU.
+        UserError: no config, a size that is none, another architecture, another activation than erf
+            GELU.
     """
     config = _read_config(folder)
     offset = config["pad_token_id"] + 1 if config["model_type"] in _OFFSET_FAMILIES else 0
@@ -110,6 +122,9 @@ def load_mlm_head(folder: Path) -> dict[str, Tensor]:
     return {}
 
 
+_OTHER = "which config.json does not go with"
+
+
 class _Source:
     """Looks weights up by their Hugging Face name and copies them.
 
@@ -122,29 +137,41 @@ class _Source:
         self.folder = folder
         self.weights = weights
 
-    def get(self, name: str) -> Tensor:
-        """One weight."""
+    def get(self, name: str, columns: tuple[int, ...]) -> Tensor:
+        """One weight; all but its first dimension is known."""
         if name not in self.weights:
             message = f"{self.folder}: the checkpoint has no weight {name!r}; is it a whole BERT?"
             raise UserError(message)
-        return self.weights[name]
+        weight = self.weights[name]
+        if not weight.ndim or weight.shape[1:] != columns:
+            raise UserError(f"{self.folder}: {name} has the shape {tuple(weight.shape)}, {_OTHER}")
+        return weight
+
+    def fill(self, target: Tensor, *names: str) -> None:
+        """Fill a parameter with one weight or several stacked along its first dimension."""
+        parts = [self.get(name, target.shape[1:]) for name in names]
+        rows = [len(part) for part in parts]
+        if rows != [len(target) // len(names)] * len(names):
+            raise UserError(f"{self.folder}: {', '.join(names)} have {rows} rows, {_OTHER}")
+        target.copy_(torch.cat(parts))
 
     def linear(self, target: nn.Linear, *names: str) -> None:
         """Fill a linear layer with one or several stacked along its outputs."""
-        target.weight.copy_(torch.cat([self.get(f"{name}.weight") for name in names]))
-        target.bias.copy_(torch.cat([self.get(f"{name}.bias") for name in names]))
+        self.fill(target.weight, *(f"{name}.weight" for name in names))
+        self.fill(target.bias, *(f"{name}.bias" for name in names))
 
     def norm(self, target: nn.LayerNorm, name: str) -> None:
         """Fill a LayerNorm."""
-        target.weight.copy_(self.get(f"{name}.weight"))
-        target.bias.copy_(self.get(f"{name}.bias"))
+        self.fill(target.weight, f"{name}.weight")
+        self.fill(target.bias, f"{name}.bias")
 
 
 def _load_text(model: MemoBert, source: _Source) -> None:
     """Embeddings: words, positions, types, LayerNorm."""
-    model.text.word.weight.copy_(source.get("embeddings.word_embeddings.weight"))
-    model.text.position.weight.copy_(source.get("embeddings.position_embeddings.weight"))
-    types = source.get("embeddings.token_type_embeddings.weight")  # (1 or 2, D)
+    source.fill(model.text.word.weight, "embeddings.word_embeddings.weight")
+    source.fill(model.text.position.weight, "embeddings.position_embeddings.weight")
+    columns = model.text.token_type.shape[1:]
+    types = source.get("embeddings.token_type_embeddings.weight", columns)  # (1 or 2, D)
     model.text.token_type.copy_(types[:1])
     if len(types) > 1:
         model.face.token_type.copy_(types[1:2])
@@ -167,11 +194,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """`config.json`, with what the older ones leave out."""
     path = folder / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         message = f"{path}: not a Hugging Face checkpoint's config ({error})"
         raise UserError(message) from error
-    config = {"layer_norm_eps": 1e-12, "pad_token_id": 0, "hidden_act": "gelu"} | config
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: not a Hugging Face checkpoint's config, but {found!r:.50}")
+    padding = int(str(found.get("model_type")) in _OFFSET_FAMILIES)
+    config: dict[str, Any] = {"layer_norm_eps": 1e-12, "pad_token_id": padding}
+    config |= {"hidden_act": "gelu", **found}
     expected: dict[str, list[str | None]] = {
         "model_type": [*sorted(_FAMILIES)],
         "hidden_act": ["gelu"],
@@ -181,6 +212,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         if config.get(key) not in known:
             message = f"{path}: {key} is {config.get(key)!r}; memo loads {known}"
             raise UserError(message)
+    for key in _COUNTS:
+        if type(config.get(key)) is not int or config[key] < 0:
+            raise UserError(f"{path}: {key} is {config.get(key)!r:.50}, and should be a number")
     return config
 
 
@@ -211,7 +245,10 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         message = f"{path}: cannot be read ({str(error).splitlines()[0]})"
         raise UserError(message) from error
-    return {_plain_name(name): weight for name, weight in weights.items()}
+    if not isinstance(weights, dict):
+        raise UserError(f"{path}: cannot be read (it holds no weights by name)")
+    tensors = {name: one for name, one in weights.items() if isinstance(one, Tensor)}
+    return {_plain_name(name): weight for name, weight in tensors.items()}
 
 
 def _plain_name(name: str) -> str:

@@ -38,8 +38,14 @@ def build_objectives(settings: Mapping[str, ObjectiveSettings], spec: ModelSpec)
     for name in settings:
         if name not in known:
             raise UserError(_unknown(name, known))
-    if not any(one.ratio > 0 for one in settings.values()):
+    hidden = {known[name].modality for name, one in settings.items() if one.ratio > 0}
+    if not hidden:
         raise UserError("objectives: none has a ratio above 0, so there is nothing to train")
+    if not any(one.weight > 0 and known[name].modality in hidden for name, one in settings.items()):
+        raise UserError(
+            f"objectives: none of {' and '.join(sorted(hidden))}, which alone are hidden (ratio), "
+            "has a weight above 0, so there is nothing to train"
+        )
     objectives = nn.ModuleDict({name: known[name](spec) for name in settings})
     initialise(objectives, spec.init_std)
     return objectives

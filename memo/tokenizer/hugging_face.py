@@ -101,7 +101,8 @@ def json_tokenizer(content: bytes) -> HuggingFaceTokenizer:
             missing.
     """
     description = json.loads(content)
-    model = description.get("model", {}).get("type") if isinstance(description, dict) else None
+    model = description.get("model") if isinstance(description, dict) else None
+    model = str(model.get("type")) if isinstance(model, dict) else None
     if model not in _KNOWN_MODELS:
         raise ValueError(f"its model is {model}; {' and '.join(_KNOWN_MODELS)} can be used")
     try:

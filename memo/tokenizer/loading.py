@@ -37,7 +37,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     file = _find(path)
     try:
         return _read(file)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file} is no usable tokenizer: {reason}") from error
 

@@ -131,7 +131,7 @@ def find_checkpoint(place: Path) -> Path:
         return place
     for root in (place, place / "checkpoints"):
         if (root / LATEST).is_file():
-            name = (root / LATEST).read_text("utf8").strip()
+            name = (root / LATEST).read_text("utf8", errors="replace").strip()
             if not (root / name / MANIFEST).is_file() or not name:
                 raise UserError(f"{root / LATEST} names {name!r}, which is no checkpoint there")
             return root / name
@@ -145,10 +145,23 @@ def open_checkpoint(place: Path) -> Checkpoint:
         place: see `find_checkpoint`.
 
     Raises:
-        UserError: there is none, or a file is missing, cut short or altered (names the file).
+        UserError: there is none, a file is missing, cut short or altered (names the file), or its
+            record is not of this version.
     """
     folder = find_checkpoint(place)
     verify_files(folder)
+    try:
+        return _read(folder)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{folder / STATE} cannot be used ({type(error).__name__}: {reason:.200}); it may be "
+            "of another version of memo"
+        ) from None
+
+
+def _read(folder: Path) -> Checkpoint:
+    """The record of a checkpoint whose files are as they were written."""
     record = json.loads((folder / STATE).read_text("utf8"))
     if record.get("format") != FORMAT:
         raise UserError(f"{folder} has the format {record.get('format')!r}, not {FORMAT}")

@@ -1,7 +1,7 @@
 """`--dry-run`: what a run would be, without taking a step or writing anything."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,11 +11,13 @@ from rich.table import Table
 
 from data_pipeline.mixture import Mixture
 from data_pipeline.plan import divide
+from data_pipeline.quarantine import Notes
 from data_pipeline.shards.reader import Split
 from data_pipeline.stream import BatchMaker, Placement, TrainStream
 from memo.config import AUTO, ModelSpec, PretrainConfig
 from memo.model.flops import training_flops
 from memo.objectives.transform import PretrainTransform
+from memo.training.engine import check_stage
 from memo.training.footprint import SPARE, Footprint, kept_bytes, most_useful, passing_bytes
 from memo.training.loop import head_widths
 from memo.training.memory import GIB
@@ -42,6 +44,7 @@ def dry_run(config: PretrainConfig) -> int:
     Raises:
         UserError: whatever would stop the run at its start.
     """
+    check_stage(config.distribution)
     console = Console()
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
     data = open_data(config)
@@ -52,6 +55,7 @@ def dry_run(config: PretrainConfig) -> int:
     if budget == AUTO:  # more would never be used
         budget = most_useful(config, ranks=1)
     maker = batch_makers(config, data, transform, spec, Placement()).within(budget).train
+    maker = replace(maker, quarantine=Notes())  # which is of a run, and written
     state = first_state(config, data)
     with TrainStream(maker, state, step_size(config)) as stream:
         step = next(stream)
@@ -63,7 +67,7 @@ def dry_run(config: PretrainConfig) -> int:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     lines = [
         ("parameters", f"{parameters:,}"),
-        ("training FLOPs per token", f"{flops / tokens:.3g}"),
+        ("training FLOPs per token", f"{flops / max(tokens, 1):.3g}"),
         ("samples", f"{len(data.train):,} to train, {valid:,} to validate"),
         ("samples per step", f"{size:,}"),
         ("steps per epoch", f"{len(data.train) / size:.1f}"),

@@ -345,10 +345,10 @@ def choose_precision(distribution: Distribution, device: torch.device) -> str:
     Raises:
         UserError: bf16 or offloading is asked for where it is not supported.
     """
-    if distribution.offload and (device.type == "cpu" or distribution.zero_stage == 0):
+    check_stage(distribution)
+    if distribution.offload and device.type == "cpu":
         raise UserError(
-            "distribution.offload needs a GPU and distribution.zero_stage=1 or more; on a "
-            f"{device.type} at stage {distribution.zero_stage} there is nothing to take elsewhere"
+            "distribution.offload needs a GPU; on a cpu there is nothing to take elsewhere"
         )
     supported = supports_bf16()
     if distribution.precision is None:
@@ -357,12 +357,27 @@ def choose_precision(distribution: Distribution, device: torch.device) -> str:
         raise UserError(
             f"distribution.precision=bf16 is not supported on this {device.type}; take fp32"
         )
-    if distribution.precision == "bf16" and distribution.zero_stage == 0:
+    return distribution.precision
+
+
+def check_stage(distribution: Distribution) -> None:
+    """Refuse what no machine does at a ZeRO stage.
+
+    Raises:
+        UserError: bf16 or offloading at stage 0.
+    """
+    if distribution.zero_stage:
+        return
+    if distribution.offload:
+        raise UserError(
+            "distribution.offload needs distribution.zero_stage=1 or more; at stage 0 there is "
+            "nothing to take elsewhere"
+        )
+    if distribution.precision == "bf16":
         raise UserError(
             "distribution.precision=bf16 needs distribution.zero_stage=1 or more, which keeps "
             "fp32 master weights"
         )
-    return distribution.precision
 
 
 def deepspeed_config(

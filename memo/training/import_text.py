@@ -1,5 +1,6 @@
 """A text model of others as a checkpoint: what tasks of text alone are tuned from."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -36,12 +37,18 @@ def import_text(source: Path, out: Path) -> Path:
         The checkpoint's folder.
 
     Raises:
-        UserError: `out` exists, or there is no such checkpoint in `source`.
+        UserError: `out` exists, there is no such checkpoint in `source`, its tokenizer does not fit
+            it, or the disk is full; nothing is left.
     """
     if out.exists():
         raise UserError(f"{out} exists already; give a new folder or remove it")
     sizes = spec_from_hf(source)
     tokenizer = load_tokenizer(source)
+    if tokenizer.vocab_size != sizes["vocab_size"]:
+        raise UserError(
+            f"{source}: its tokenizer has {tokenizer.vocab_size} pieces, its model "
+            f"{sizes['vocab_size']}"
+        )
     spec = ModelSpec(
         **{
             "face_dim": 1,
@@ -60,12 +67,11 @@ def import_text(source: Path, out: Path) -> Path:
     load_hf_weights(model.backbone, source)
     if head := load_mlm_head(source):
         model.objectives["wwmlm"].load_state_dict(head)
-    return write_checkpoint(
-        out / "checkpoints",
-        TrainingState(model.state_dict(), {}, 0),
-        Progress(0, 0, StreamState.start(config.seed, "")),
-        config,
-        spec,
-        FeatureSchema(face=None, speech=None),
-        tokenizer,
-    )
+    state = TrainingState(model.state_dict(), {}, 0)
+    progress = Progress(0, 0, StreamState.start(config.seed, ""))
+    about = (progress, config, spec, FeatureSchema(face=None, speech=None), tokenizer)
+    try:
+        return write_checkpoint(out / "checkpoints", state, *about)
+    except UserError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise

@@ -43,6 +43,7 @@ from memo.training.saving import (
     folder_of,
     folders_by_step,
     go_back_to,
+    is_own,
     write_checkpoint,
 )
 from memo.training.setup import Makers, step_size
@@ -69,6 +70,7 @@ class Run:
         transform: makes examples.
         makers: make this rank's micro-batches.
         progress: where the run stands.
+        begins_at: checkpoint that it goes on from; None if it is new.
         peak_flops: what this rank's device can do in a second.
     """
 
@@ -83,6 +85,7 @@ class Run:
     transform: PretrainTransform
     makers: Makers
     progress: Progress
+    begins_at: Path | None
     peak_flops: float
 
 
@@ -295,12 +298,13 @@ class _Training:
 def owes_validation(run: Run) -> bool:
     """Whether a signal came in the validation of the step that the run goes on from.
 
-    All ranks call it together.
+    That of another run owes nothing. All ranks call it together.
     """
-    step = run.progress.step
-    if not step or not _is_validated(run.config, step):
+    step, root = run.progress.step, run.folder / "checkpoints"
+    if not step or run.begins_at is None or not _is_validated(run.config, step):
         return False
-    return bool(run.ranks.max(int(run.ranks.first and lacks_validation(run.folder, step))))
+    first = run.ranks.first and is_own(root, run.begins_at)
+    return bool(run.ranks.max(int(first and lacks_validation(run.folder, step))))
 
 
 def _is_validated(config: PretrainConfig, step: int) -> bool:

@@ -211,10 +211,10 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def lacks_validation(run: Path, step: int) -> bool:
-    """Whether a run has a log, but no validation of this step in it."""
+    """Whether a run has no validation of this step in its log."""
     path = run / "metrics.jsonl"
     rows = [row for _, row in _whole_rows(path)] if path.exists() else []
-    return bool(rows) and not any(row["step"] == step and "valid/loss" in row for row in rows)
+    return not any(row["step"] == step and "valid/loss" in row for row in rows)
 
 
 def _whole_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

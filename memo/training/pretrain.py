@@ -22,7 +22,7 @@ from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
-from memo.training.saving import refuse_unwritable
+from memo.training.saving import is_own, point_latest, refuse_unwritable
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -36,7 +36,7 @@ from memo.training.setup import (
     run_folder,
     step_size,
 )
-from memo.training.signals import status_after
+from memo.training.signals import StopSignals, status_after
 
 
 def pretrain(config: PretrainConfig, resume: str) -> int:
@@ -73,12 +73,16 @@ def _pretrain(run: Run) -> int:
         with ranks.together():
             if ranks.first:
                 _write_config(run.folder, run.config)
+                _begin_at(run)
         stopped_by = _train(run, display)
         if stopped_by is None:
             if ranks.first:
                 display.say(f"wrote {write_report(run.folder)}")
             return 0
-    ranks.max(0)  # a launcher ends all when the first process leaves: every log is closed by now
+    # A launcher ends all when the first process leaves: every log is closed by now. And a scheduler
+    # may ask again while this rank waits for a slow one.
+    with StopSignals():
+        ranks.max(0)
     return status_after(stopped_by)
 
 
@@ -92,9 +96,12 @@ def _owes_report(folder: Path) -> bool:
 
 def _train(run: Run, display: Display) -> int | None:
     """Take the steps that are left; see `train`."""
-    if not run.ranks.first:
-        return train(run, None, display)
-    with Monitor(run.folder, run.progress.step, run.progress.roll_backs) as monitor:
+    with ExitStack() as log:
+        monitor = None
+        with run.ranks.together():
+            if run.ranks.first:
+                begun = Monitor(run.folder, run.progress.step, run.progress.roll_backs)
+                monitor = log.enter_context(begun)
         return train(run, monitor, display)
 
 
@@ -145,6 +152,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         transform=transform,
         makers=makers,
         progress=progress,
+        begins_at=checkpoint.folder if checkpoint else None,
         peak_flops=_peak_flops(ranks.device, precision),
     )
 
@@ -173,6 +181,13 @@ def _peak_flops(device: torch.device, precision: str) -> float:
         return measure_matmul_peak(device)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return measure_matmul_peak(device, dtype, size=8192)
+
+
+def _begin_at(run: Run) -> None:
+    """Let `latest` name the run's own checkpoint that it goes back to, as the log is cut back."""
+    root = run.folder / "checkpoints"
+    if run.begins_at is not None and is_own(root, run.begins_at):
+        point_latest(root, run.begins_at.name)
 
 
 def _write_config(folder: Path, config: PretrainConfig) -> None:

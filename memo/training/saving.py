@@ -270,6 +270,11 @@ def point_latest(root: Path, name: str) -> None:
     _sync(root)
 
 
+def is_own(root: Path, folder: Path) -> bool:
+    """Whether a checkpoint is one of those in a run's `checkpoints`."""
+    return folder.resolve().parent == root.resolve()
+
+
 def go_back_to(root: Path, step: int) -> None:
     """Let `latest` name the checkpoint of a step, and remove the later ones."""
     folders = folders_by_step(root)

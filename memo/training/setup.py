@@ -1,5 +1,6 @@
 """From settings to everything that a run needs; whatever does not fit together is refused here."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from memo.training.checkpoint import Checkpoint, open_checkpoint
+from memo.training.checkpoint import LATEST, Checkpoint, find_checkpoint, open_checkpoint
+from memo.training.saving import is_own
+from memo.training.signals import is_requeued
 
 DEMO = Path("datasets/demo")
 DEMO_PIECES = 200
@@ -273,9 +276,17 @@ def batch_makers(
 
     of_parts = [lengths(part) for part in data.parts]
     joined = JoinedLengths(of_parts, [len(part) for part in data.parts])
-    valid = {name: maker(split, lengths(split)) for name, split in data.valid.items()}
+    valid = {
+        name: maker(_named(split, name) if config.data.mixture else split, lengths(split))
+        for name, split in data.valid.items()
+    }
     train = replace(maker(data.train, joined), workers=config.data.workers)
     return Makers(train, valid)
+
+
+def _named(split: Split, dataset: str) -> Mixture:
+    """A split whose samples are named with their dataset, as those of a mixture are."""
+    return Mixture([split], [dataset], shares_of([1.0]), split.name)
 
 
 def step_size(config: PretrainConfig) -> StepSize:
@@ -291,22 +302,35 @@ def run_folder(config: PretrainConfig) -> Path:
 def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | None:
     """The checkpoint to go on from, if any.
 
+    A job that Slurm has begun again has the arguments of its first start. It goes on with what it
+    has saved since, whatever it was to begin with.
+
     Args:
         config: of the run.
         resume: `auto` takes the run's latest if there is one; `never` wants a new run; anything
-            else is a path.
+            else is a path: of another run, to begin with, or of this one, to go back to.
 
     Raises:
-        UserError: `never`, but the run's folder has a run in it; or the checkpoint is unusable.
+        UserError: `never`, or another run's, but the run's folder has a run in it; or the
+            checkpoint is unusable.
     """
     folder = run_folder(config)
+    saved = (folder / "checkpoints" / LATEST).is_file()
+    again = is_requeued(os.environ)
+    if resume == "auto" or (again and saved):
+        return open_checkpoint(folder) if saved else None
     if resume == "never":
-        if (folder / "metrics.jsonl").exists() or (folder / "checkpoints").exists():
+        before = (folder / "metrics.jsonl", folder / "checkpoints")
+        if not again and any(one.exists() for one in before):
             raise UserError(f"--resume never: {folder} has a run in it; remove it or set run_dir")
         return None
-    if resume != "auto":
-        return open_checkpoint(Path(resume))
-    return open_checkpoint(folder) if (folder / "checkpoints" / "latest").is_file() else None
+    place = find_checkpoint(Path(resume))
+    if saved and not is_own(folder / "checkpoints", place):
+        raise UserError(
+            f"--resume {resume}: {folder} has a run in it; go on with it without --resume, or set "
+            "run_dir"
+        )
+    return open_checkpoint(place)
 
 
 def check_resumable(

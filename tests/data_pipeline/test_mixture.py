@@ -58,6 +58,11 @@ def test_the_temperature_brings_shares_together(temperature: float, expected: li
     np.testing.assert_allclose(shares, expected, atol=1e-4)
 
 
+def test_a_temperature_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"temperature=0\.01 is too small for 100,000 samples"):
+        weights_of_sizes([3, 100_000], 0.01)
+
+
 def test_each_dataset_comes_in_its_own_order_as_often_as_its_share() -> None:
     order, parts = mixed(3)
     found = order.visits(np.arange(2 * BLOCK))
@@ -109,6 +114,18 @@ def test_another_share_is_another_mixture(splits: list[Split]) -> None:
     assert mixture(splits).fingerprint == mixture(splits).fingerprint
     assert mixture(splits).fingerprint != mixture(splits, (1, 2)).fingerprint
     assert mixture(splits).fingerprint != mixture(splits[::-1]).fingerprint
+
+
+def test_samples_of_one_name_are_told_apart(splits: list[Split]) -> None:
+    both = mixture(splits)
+    assert splits[0].location(2) == splits[1].location(2) == ("valid-000000.tar", "k2")
+    assert both.location(2) == ("large/valid-000000.tar", "k2")
+    assert both.location(10) == ("large/valid-000002.tar", "k10")
+    assert both.location(11 + 2) == ("small/valid-000000.tar", "k2")
+    assert [both.shard_of(at) for at in (10, 11)] == [
+        "large/valid-000002.tar",
+        "small/valid-000000.tar",
+    ]
 
 
 def test_progress_says_what_was_seen(splits: list[Split]) -> None:
@@ -192,6 +209,27 @@ def test_the_statistics_are_those_of_rows_in_these_shares() -> None:
     assert found.face is not None
     np.testing.assert_allclose(found.face.mean, face.mean(axis=0))
     np.testing.assert_allclose(found.face.std, face.std(axis=0))
+
+
+def test_a_feature_that_never_varies_has_no_deviation() -> None:
+    """To the bit: rows are divided by it unless it is 0."""
+    constants = np.array([0.1, -0.3, 23.7])
+    infos = [info(str(rows), None, np.tile(constants, (rows, 1))) for rows in (5, 9)]
+    parts = [one.features.speech for one in infos if one.features.speech is not None]
+    exact = {"mean": tuple(constants), "std": (0.0,) * 3}
+    infos = [
+        one.model_copy(update={"features": FeatureSchema(speech=part.model_copy(update=exact))})
+        for one, part in zip(infos, parts, strict=True)
+    ]
+    mixed = mixed_features(infos, np.array([0.3, 0.7])).speech
+    assert mixed is not None
+    assert mixed.std == (0.0,) * 3
+    assert mixed.mean == pytest.approx(constants)
+    other = parts[1].model_copy(update={"mean": tuple(constants + 1), "std": (0.0,) * 3})
+    infos[1] = infos[1].model_copy(update={"features": FeatureSchema(speech=other)})
+    apart = mixed_features(infos, np.array([0.3, 0.7])).speech
+    assert apart is not None
+    assert apart.std == pytest.approx((0.21**0.5,) * 3)
 
 
 def test_rows_of_other_encoders_are_refused() -> None:

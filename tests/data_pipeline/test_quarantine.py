@@ -48,6 +48,14 @@ def test_above_the_cap_no_more_are_named(tmp_path: Path) -> None:
     assert quarantine.excess is not None
 
 
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    for path in (tmp_path, tmp_path / "run" / "quarantine.jsonl"):
+        with pytest.raises(UserError, match=rf"^{path} cannot be written: ") as caught:
+            Quarantine(path, 9).add("s", "a", "json", "broken")
+        assert "\n" not in str(caught.value)
+
+
 def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "run" / "quarantine.jsonl"
     Quarantine(path, 9).add("s", "a", "json", "broken")

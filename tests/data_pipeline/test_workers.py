@@ -83,6 +83,24 @@ def test_tensors_come_as_they_are(kinds: list[tuple[torch.dtype, list[int]]]) ->
         assert torch.equal(found[name], one)
 
 
+def owner_of_large_tasks() -> None:
+    """In a process of its own: what neither of two pipes has room for goes there and comes back."""
+    workers = Workers(returned, 1)
+    tasks = [bytes([number]) * 2_000_000 for number in range(5)]
+    assert list(workers.map(iter(tasks))) == tasks
+    workers.close()
+
+
+def returned(task: bytes, number: int) -> bytes:
+    del number
+    return task
+
+
+def test_large_tasks_and_answers_do_not_wait_for_each_other() -> None:
+    code = "from tests.data_pipeline.test_workers import *; owner_of_large_tasks()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=30)
+
+
 def test_large_tensors_leave_no_descriptor_open() -> None:
     def filled(task: int, number: int) -> Tensor:
         del number

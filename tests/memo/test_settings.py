@@ -57,6 +57,7 @@ def test_one_value_of_a_group_leaves_the_others_as_the_run_has_them() -> None:
         ("optimizer.betas=[0.9,1.5]", r"optimizer\.betas\.1=1\.5: .*less than 1"),
         ("optimizer.lr=.inf", r"optimizer\.lr=inf: .*finite"),
         ("model.heads=0", r"model\.heads=0"),
+        ("seed=18446744073709551616", r"seed=18446744073709551616: .*less than 1844"),
         ("steps", "write key=value"),
         ("=3", "write key=value"),
     ],

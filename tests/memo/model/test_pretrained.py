@@ -88,6 +88,16 @@ def test_xlm_roberta(tmp_path: Path) -> None:
     assert_equals_transformers(tmp_path, "XLMRobertaModel")
 
 
+def test_positions_of_robertas_that_do_not_name_their_padding(tmp_path: Path) -> None:
+    """It is 1 there, as in transformers."""
+    save_random(tmp_path, "XLMRobertaModel", pad_token_id=1, type_vocab_size=1)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["pad_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert spec_from_hf(tmp_path)["position_offset"] == 2
+    assert_equals_transformers(tmp_path, "XLMRobertaModel")
+
+
 def test_types_become_text_and_face(bert: Path) -> None:
     rows = load_file(bert / "model.safetensors")["embeddings.token_type_embeddings.weight"]
     model = load(bert)
@@ -174,6 +184,43 @@ def test_another_architecture_is_refused(bert: Path, key: str, value: str) -> No
         spec_from_hf(bert)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hidden_size": "32"}, "hidden_size is '32', and should be a number"),
+        ({"vocab_size": None}, "vocab_size is None, and should be a number"),
+        ({"pad_token_id": None}, "pad_token_id is None, and should be a number"),
+        ([1], r"not a Hugging Face checkpoint's config, but \[1\]"),
+    ],
+)
+def test_a_config_of_another_form_is_refused(bert: Path, config: object, message: str) -> None:
+    path = bert / "config.json"
+    known = json.loads(path.read_text())
+    path.write_text(json.dumps(known | config if isinstance(config, dict) else config))
+    with pytest.raises(UserError, match=rf"config\.json: {message}"):
+        spec_from_hf(bert)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "message"),
+    [
+        ("embeddings.word_embeddings.weight", (slice(50),), r"word_.* have \[50\] rows"),
+        ("encoder.layer.1.attention.self.key.bias", (slice(9),), r"key.* have \[32, 9, 32\] rows"),
+        ("encoder.layer.0.output.dense.weight", (slice(None), slice(4)), r"the shape \(32, 4\)"),
+        ("embeddings.token_type_embeddings.weight", (0,), r"the shape \(32,\)"),
+        ("embeddings.LayerNorm.bias", (0,), r"the shape \(\)"),
+    ],
+)
+def test_weights_that_the_config_does_not_go_with_are_refused(
+    bert: Path, name: str, kept: tuple[int | slice, ...], message: str
+) -> None:
+    weights, model = load_file(bert / "model.safetensors"), load(bert)
+    weights[name] = weights[name][kept].clone()
+    save_file(weights, bert / "model.safetensors")
+    with pytest.raises(UserError, match=rf"{message}, which config\.json does not go with"):
+        load_hf_weights(model, bert)
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
         spec_from_hf(tmp_path)
@@ -191,6 +238,17 @@ def test_a_pickle_with_code_is_refused(bert: Path) -> None:
     (bert / "model.safetensors").unlink()
     torch.save({"embeddings.word_embeddings.weight": Path("/")}, bert / "pytorch_model.bin")
     with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read"):
+        load_hf_weights(model, bert)
+
+
+def test_a_file_without_weights_is_refused(bert: Path) -> None:
+    model = load(bert)
+    (bert / "model.safetensors").unlink()
+    torch.save([1], bert / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: cannot be read \(it holds no weig"):
+        load_hf_weights(model, bert)
+    torch.save({"embeddings.word_embeddings.weight": 1}, bert / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"has no weight 'embeddings\.word_embeddings\.weight'"):
         load_hf_weights(model, bert)
 
 

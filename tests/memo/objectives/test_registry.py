@@ -24,6 +24,17 @@ def test_nothing_to_train_is_refused(spec: ModelSpec) -> None:
         build_objectives({"wwmlm": ObjectiveSettings(ratio=0)}, spec)
 
 
+def test_nothing_that_counts_is_refused(spec: ModelSpec) -> None:
+    idle = {"wwmlm": ObjectiveSettings(weight=0), "span_mafr": ObjectiveSettings(ratio=0)}
+    with pytest.raises(UserError, match=r"none of text, which alone .* has a weight above 0"):
+        build_objectives(idle, spec)
+    by_another = {
+        "span_mvfr": ObjectiveSettings(weight=0),
+        "span_mvfc_kl": ObjectiveSettings(ratio=0),
+    }
+    assert list(build_objectives(by_another, spec)) == ["span_mvfr", "span_mvfc_kl"]
+
+
 def test_weights_are_berts(spec: ModelSpec) -> None:
     torch.manual_seed(0)
     wide = spec.model_copy(update={"hidden": 128, "init_std": 0.02})

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def test_a_run_its_checkpoints_and_one_of_them_mean_the_latest(
         find_checkpoint(tmp_path / "elsewhere")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"step-00000009\n", b"\xff\xfe", b"\0" * 14])
+def test_a_latest_that_names_nothing_is_said(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest").write_bytes(content)
+    with pytest.raises(UserError, match=r"latest names '.*', which is no checkpoint there") as said:
+        find_checkpoint(tmp_path)
+    assert str(said.value).isprintable()
+
+
 def test_the_newest_are_kept_and_leftovers_go(
     tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
 ) -> None:
@@ -112,6 +122,38 @@ def test_a_damaged_file_is_named(
     else:
         path.unlink()
     with pytest.raises(UserError, match=name) as caught:
+        open_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "memo-checkpoint/2"}, "has the format 'memo-checkpoint/2', not"),
+        (
+            {"spec": {"width": 3}},
+            r"state\.json cannot be used \(ValidationError: .*another version",
+        ),
+        ({"features": None}, r"state\.json cannot be used \(ValidationError: "),
+        ({"progress": {}}, r"state\.json cannot be used \(KeyError: 'step'\)"),
+        ({"progress": 1}, r"state\.json cannot be used \((Attribute|Type)Error: "),
+        ({"config": {"pace": 1}}, "unknown key 'pace'"),
+    ],
+)
+def test_a_record_of_another_version_is_said(
+    tmp_path: Path,
+    state: TrainingState,
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    changes: dict[str, object],
+    message: str,
+) -> None:
+    folder = write(tmp_path, 1, state, spec, tokenizer)
+    record = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(record | changes))
+    (folder / "manifest.json").unlink()
+    saving._write_manifest(folder)
+    with pytest.raises(UserError, match=message) as caught:
         open_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 

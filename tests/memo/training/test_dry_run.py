@@ -80,6 +80,32 @@ def flops_per_token(config: PretrainConfig, data: Data, model: PretrainingModel)
     return 3 * 2 * products / tokens
 
 
-def test_what_would_stop_the_run_is_said(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"batch\.token_budget=20"):
-        dry_run(small_config(dataset, tmp_path / "run", "batch.token_budget=20"))
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("batch.token_budget=20", r"batch\.token_budget=20"),
+        ("distribution.precision=bf16", r"precision=bf16 needs distribution\.zero_stage=1 or more"),
+        ("distribution.offload=true", r"offload needs distribution\.zero_stage=1 or more"),
+    ],
+)
+def test_what_would_stop_the_run_is_said(
+    dataset: Path, tmp_path: Path, change: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        dry_run(small_config(dataset, tmp_path / "run", change))
+
+
+def test_bad_samples_are_left_for_the_run_to_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if the first step has no other."""
+    dataset = write_small_dataset(tmp_path / "dataset")
+    for index in dataset.glob("train-*.idx"):
+        tar = index.with_suffix(".tar")
+        content = bytearray(tar.read_bytes())
+        for faces in (at.end() for at in re.finditer(rb"\.face\.npy\0", content)):
+            content[faces + 1000] ^= 1  # in the rows, behind the headers of the tar and of the file
+        tar.write_bytes(content)
+    assert dry_run(small_config(dataset, tmp_path / "run")) == 0
+    assert re.search(r"training FLOPs per token +0\n", capsys.readouterr().out)
+    assert not (tmp_path / "run").exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from memo.config import ModelSpec
 from memo.tokenizer import Tokenizer
 from memo.training import loop as loop_module
@@ -122,6 +122,21 @@ def test_a_file_where_checkpoints_belong_is_one_line_and_status_2(
     assert line.startswith(f"pretrain: {run}/checkpoints: no checkpoint can be written there")
     assert [path.name for path in run.iterdir()] == ["checkpoints"]
     assert (run / "checkpoints").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard"])
+def test_a_log_that_cannot_be_begun_is_one_line(dataset: Path, tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    if name == "tensorboard":
+        (run / name).write_text("mine")
+    else:
+        (run / name).mkdir()
+    with pytest.raises(AgreedError, match=f": {run}/{name}") as caught:
+        pretrain(small_config(dataset, run), "auto")
+    assert "\n" not in str(caught.value)
+    assert not (run / "checkpoints").exists()
 
 
 @pytest.mark.slow

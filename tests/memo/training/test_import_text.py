@@ -1,6 +1,7 @@
 """Text models of others as checkpoints: their states, what is refused, and tuning on them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from data_pipeline.errors import UserError
 from memo.model.memobert import MemoBert
+from memo.training import saving
 from memo.training.checkpoint import open_checkpoint
 from memo.training.import_text import import_text
 from memo.tuning.run import finetune
@@ -56,6 +58,24 @@ def test_a_system_is_tuned_on_it(imported: Path, tmp_path: Path) -> None:
     changes = ["backbone=memo", f"pretrained={imported}", "training.epochs=1"]
     assert finetune(system_config(task, tmp_path / "run", *changes)) == 0
     assert json.loads((tmp_path / "run" / "results.json").read_text())["backbone"] == "memo"
+
+
+def test_a_tokenizer_that_does_not_fit_and_a_full_disk_leave_nothing(
+    text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(text_model, other)
+    (other / "vocab.txt").write_text("\n".join([*PIECES, "more"]) + "\n")
+    with pytest.raises(UserError, match=f"has {len(PIECES) + 1} pieces, its model {len(PIECES)}"):
+        import_text(other, tmp_path / "new")
+
+    def full_disk(folder: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(saving, "_write_manifest", full_disk)
+    with pytest.raises(UserError, match="no space left"):
+        import_text(text_model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_it_has_not_learned_is_refused(imported: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from tests.memo.training.small_run import (
     write_small_dataset,
 )
 
+WEIGHTS = {"wwmlm": 2.0, "span_mvfr": 0.25, "span_mvfc_kl": 1.0, "span_mafr": 0.5}
+
 
 def clock() -> Iterator[float]:
     """Step n takes 2^n s, with a pause before it."""
@@ -42,7 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MEMO_CACHE", str(place / "cache"))
         patch.setattr(loop_module, "perf_counter", lambda: next(times))
         patch.setattr(TrainStream, "wait_s", 1.0)
-        changes = ("data.dataset=null", sources, "log_every=2", "valid_every=5")
+        weights = [f"objectives.{name}.weight={weight}" for name, weight in WEIGHTS.items()]
+        changes = ("data.dataset=null", sources, "log_every=2", "valid_every=5", *weights)
         assert pretrain(small_config(demo, place / "run", *changes), "never") == 0
     return place / "run"
 
@@ -58,6 +61,14 @@ def test_a_row_tells_of_all_steps_since_the_one_before(run: Path) -> None:
     for row, time, before in zip(rows, seconds, tokens, strict=False):
         assert row["tokens_per_s"] == pytest.approx((row["tokens"] - before) / time)
         assert row["mfu"] > 0
+
+
+def test_the_loss_is_the_weighted_sum_of_the_objectives(run: Path) -> None:
+    for row in logged(run):
+        of = "valid/" if "valid/loss" in row else ""
+        there = {name: row.get(f"{of}loss/{name}", 0.0) for name in WEIGHTS}
+        expected = sum(WEIGHTS[name] * loss for name, loss in there.items())
+        assert row[f"{of}loss"] == pytest.approx(expected)
 
 
 def test_a_mixture_is_logged_dataset_by_dataset(run: Path) -> None:

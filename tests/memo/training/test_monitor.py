@@ -88,8 +88,8 @@ def test_what_is_synced_is_all_that_was_written(
 @pytest.mark.parametrize(
     ("log", "lacks"),
     [
-        (None, False),
-        ("", False),
+        (None, True),
+        ("", True),
         ('{"step": 2, "loss": 1}\n', True),
         ('{"step": 1, "valid/loss": 1}\n{"step": 2, "loss": 1}\n{"step": 2, "valid/lo', True),
         ('{"step": 2, "loss": 1}\n{"step": 2, "valid/loss": 1}\n{"step": 3}\n', False),

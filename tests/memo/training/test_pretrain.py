@@ -24,6 +24,7 @@ from memo.tokenizer import train_sentencepiece
 from memo.training import loop as loop_module
 from memo.training import pretrain as pretrain_module
 from memo.training.checkpoint import Progress
+from memo.training.distributed import Ranks
 from memo.training.engine import StepResult
 from memo.training.loop import Run, train
 from memo.training.monitor import Monitor
@@ -192,6 +193,26 @@ def test_a_signal_saves_the_step_and_asks_to_be_run_again(
     monkeypatch.setattr(pretrain_module, "train", interrupted)
     assert pretrain(config(folder, "signalled"), "auto") == REQUEUE
     assert (folder / "signalled" / "checkpoints" / "latest").read_text() == "step-00000002\n"
+
+
+@pytest.mark.slow
+def test_a_second_request_does_not_end_a_rank_that_waits_for_the_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest, heard = Ranks.max, list[bool]()
+
+    def last(ranks: Ranks, number: int) -> int:
+        heard.append(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)
+        return largest(ranks, number)
+
+    def stopped(run: Run, monitor: Monitor | None, display: Display) -> int | None:
+        monkeypatch.setattr(Ranks, "max", last)
+        return signal.SIGTERM
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setattr(pretrain_module, "train", stopped)
+    assert pretrain(config(folder, "asked-twice"), "auto") == REQUEUE
+    assert heard == [True]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.mixture import Mixture
 from data_pipeline.shards.reader import open_dataset
+from data_pipeline.stream import Placement
 from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.tokenizer import train_sentencepiece
@@ -20,7 +21,9 @@ from memo.training import setup
 from memo.training.checkpoint import Checkpoint, Progress
 from memo.training.setup import (
     Data,
+    batch_makers,
     build_model,
+    build_transform,
     check_resumable,
     checkpoint_to_resume,
     first_state,
@@ -106,6 +109,27 @@ def test_a_mixture_is_trained_on_and_validated_dataset_by_dataset(
     assert by_size.features.speech.std == pytest.approx(alone.std)
 
 
+def test_samples_of_a_mixture_are_named_with_their_dataset(
+    dataset: Path, second: Path, tmp_path: Path
+) -> None:
+    """They have the same shards and keys, and are quarantined apart."""
+
+    def shards(config: PretrainConfig) -> list[str]:
+        data = open_data(config)
+        spec = model_spec(config, data)
+        transform = build_transform(config, build_model(config, spec, data), data.tokenizer)
+        makers = batch_makers(config, data, transform, spec, Placement())
+        last = len(makers.train.split) - 1
+        (valid,) = makers.valid.values()
+        train = [makers.train.split.location(at)[0] for at in (0, last)]
+        return [*train, valid.split.location(0)[0]]
+
+    mixed = mixed_config(tmp_path, f"{{dataset: {dataset}}}", f"{{dataset: {second}}}")
+    train, valid = "train-000000.tar", "valid-000000.tar"
+    assert shards(mixed) == [f"demo/{train}", f"second/{train}", f"demo/{valid}"]
+    assert shards(small_config(dataset, tmp_path)) == [train, train, valid]
+
+
 def test_datasets_of_one_name_are_no_mixture(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="are both called 'demo'"):
         open_data(mixed_config(tmp_path, *[f"{{dataset: {dataset}}}"] * 2))
@@ -138,6 +162,22 @@ def test_the_position_tables_are_as_long_as_the_limits(dataset: Path, tmp_path: 
     assert (spec.max_positions, spec.max_face, spec.max_speech) == (513, 65, 300)
     short = model_spec(small_config(dataset, tmp_path), open_data(config))
     assert (short.max_positions, short.max_face, short.max_speech) == (512, 64, 128)
+
+
+def test_the_model_is_what_the_settings_say(dataset: Path, tmp_path: Path) -> None:
+    changes = ("model.size=base", "model.ffn=96", "model.dropout=0.3", "model.init_std=0.5")
+    more = ("model.attention_dropout=0.4", "distribution.activation_checkpointing=true")
+    config = small_config(dataset, tmp_path / "run", *changes, *more)
+    data = open_data(config)
+    spec = model_spec(config, data)
+    assert (spec.hidden, spec.layers, spec.heads, spec.ffn) == (32, 1, 2, 96)
+    assert (spec.dropout, spec.attention_dropout, spec.init_std) == (0.3, 0.4, 0.5)
+    model = build_model(config, spec, data)
+    assert model.backbone.encoder.recompute
+    assert model.backbone.text.word.weight.std().item() == pytest.approx(0.5, rel=0.1)
+    sizes = [f"model.{name}=null" for name in ("hidden", "layers", "heads", "ffn")]
+    spec = model_spec(small_config(dataset, tmp_path / "run", "model.size=base", *sizes), data)
+    assert (spec.hidden, spec.layers, spec.heads, spec.ffn) == (768, 12, 12, 3072)
 
 
 def test_a_text_longer_than_berts_positions_is_refused(dataset: Path, tmp_path: Path) -> None:
@@ -242,6 +282,45 @@ def test_where_a_run_begins(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match=r"--resume never: .*run has a run in it"):
         checkpoint_to_resume(config, "never")
+
+
+def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = small_config(dataset, tmp_path / "run")
+    for run, step in (("run", "step-00000001"), ("other", "step-00000002")):
+        place = tmp_path / run / "checkpoints"
+        (place / step).mkdir(parents=True)
+        (place / step / "manifest.json").write_text("{}")
+        (place / "latest").write_text(f"{step}\n")
+    with pytest.raises(UserError, match=r"--resume .*other: .*run has a run in it; go on with it"):
+        checkpoint_to_resume(config, str(tmp_path / "other"))
+    for own in ("run", "run/checkpoints/step-00000001"):
+        with pytest.raises(UserError, match="step-00000001 is no whole checkpoint"):
+            checkpoint_to_resume(config, str(tmp_path / own))
+    (tmp_path / "run" / "checkpoints" / "latest").unlink()
+    with pytest.raises(UserError, match="step-00000002 is no whole checkpoint"):
+        checkpoint_to_resume(config, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("resume", ["auto", "never", "other"])
+def test_a_job_that_is_begun_again_goes_on_with_what_it_has_saved(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    """Its arguments are those of its first start."""
+    config, place = small_config(dataset, tmp_path / "run"), tmp_path / "run" / "checkpoints"
+    (place / "step-00000001").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    if resume == "other":
+        with pytest.raises(UserError, match="there is no checkpoint in other"):
+            checkpoint_to_resume(config, resume)
+    else:
+        assert checkpoint_to_resume(config, resume) is None
+    (place / "step-00000001" / "manifest.json").write_text("{}")
+    (place / "latest").write_text("step-00000001\n")
+    with pytest.raises(UserError, match="run/checkpoints/step-00000001 is no whole checkpoint"):
+        checkpoint_to_resume(config, resume)
 
 
 def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

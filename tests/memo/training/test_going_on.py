@@ -1,0 +1,68 @@
+"""A run that goes on from a checkpoint: where it is told to, with what is owed."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memo.evaluation.validate import validate
+from memo.objectives.base import LossSum
+from memo.training import loop as loop_module
+from memo.training.engine import Batch, Engine, StepResult
+from memo.training.pretrain import pretrain
+from memo.training.signals import REQUEUE
+from tests.memo.training.small_run import (
+    STEPS,
+    checkpoint,
+    logged,
+    small_config,
+    write_small_dataset,
+)
+
+
+@pytest.mark.slow
+def test_a_run_that_went_back_and_died_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(write_small_dataset(tmp_path / "dataset"), tmp_path / "run")
+    assert pretrain(config, "auto") == 0
+    log = logged(tmp_path / "run")
+
+    def dies(self: Engine, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
+        raise RuntimeError(f"dies in {self} of {len(batches)} at {number} with {lr}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", dies)
+        with pytest.raises(RuntimeError, match="dies"):
+            pretrain(config, str(checkpoint(tmp_path / "run", 2)))
+    assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2]
+    assert checkpoint(tmp_path / "run", STEPS).exists()
+    assert pretrain(config, "auto") == 0
+    assert logged(tmp_path / "run") == log
+
+
+@pytest.mark.slow
+def test_a_validation_is_owed_before_the_first_row_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = ("steps=2", "valid_every=1", "log_every=2")
+    dataset = write_small_dataset(tmp_path / "dataset")
+    config = small_config(dataset, tmp_path / "run", *changes)
+
+    def asked_to_stop(*arguments: Any, **named: Any) -> dict[str, LossSum]:  # noqa: ANN401
+        os.kill(os.getpid(), signal.SIGTERM)
+        return validate(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "validate", asked_to_stop)
+        assert pretrain(config, "auto") == REQUEUE
+    assert pretrain(config, "auto") == 0
+    rows = logged(tmp_path / "run")
+    assert [row["step"] for row in rows if "valid/loss" in row] == [1, 2]
+    begun = small_config(dataset, tmp_path / "other", *changes)
+    assert pretrain(begun, str(checkpoint(tmp_path / "run", 1))) == 0
+    rows = logged(tmp_path / "other")
+    assert [row["step"] for row in rows if "valid/loss" in row] == [2]

@@ -6,7 +6,7 @@ the encoder take their weights from it; what BERT lacks (face, speech) keeps its
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -85,22 +85,27 @@ def spec_from_hf(folder: Path) -> Sizes:
 def load_hf_weights(model: MemoBert, folder: Path) -> None:
     """Copy a checkpoint's weights into the text embedder and the encoder.
 
-    Type row 0 becomes the text's type, row 1 (if there is one) the face's.
+    Type row 0 becomes the text's type, row 1 (if there is one) the face's. Of words the model may
+    have fewer: what a table has behind the last piece of its tokenizer was to round it up.
 
     Raises:
         UserError: sizes that differ from the model's (both are named), missing weights, a file
             that cannot be read.
     """
-    _check_sizes(model.spec, folder)
+    sizes = _check_sizes(model.spec, folder)
     source = _Source(folder, _read_weights(folder))
     with torch.no_grad():
-        _load_text(model, source)
+        _load_text(model, source, sizes["vocab_size"])
         for number, layer in enumerate(model.encoder.layers):
             _load_layer(cast(Layer, layer), f"encoder.layer.{number}.", source)
 
 
-def load_mlm_head(folder: Path) -> dict[str, Tensor]:
+def load_mlm_head(folder: Path, pieces: int) -> dict[str, Tensor]:
     """The masked-word head of a checkpoint, if it has one.
+
+    Args:
+        folder: of the checkpoint.
+        pieces: V, of the model; no more than the checkpoint has.
 
     Returns:
         The state of a `WholeWordMLM`: `transform.0.*` of the linear layer, `transform.2.*` of the
@@ -118,7 +123,8 @@ def load_mlm_head(folder: Path) -> dict[str, Tensor]:
                 f"transform.2.{part}": f"{norm}.{part}",
             }
         if all(name in weights for name in names.values()):
-            return {ours: weights[theirs].float() for ours, theirs in names.items()}
+            head = {ours: weights[theirs].float() for ours, theirs in names.items()}
+            return {**head, "bias": head["bias"][:pieces]}
     return {}
 
 
@@ -150,10 +156,19 @@ class _Source:
     def fill(self, target: Tensor, *names: str) -> None:
         """Fill a parameter with one weight or several stacked along its first dimension."""
         parts = [self.get(name, target.shape[1:]) for name in names]
-        rows = [len(part) for part in parts]
-        if rows != [len(target) // len(names)] * len(names):
-            raise UserError(f"{self.folder}: {', '.join(names)} have {rows} rows, {_OTHER}")
+        self._check_rows(parts, names, len(target) // len(names))
         target.copy_(torch.cat(parts))
+
+    def first(self, target: Tensor, name: str, rows: int) -> None:
+        """Fill a parameter with the first rows of a weight that has so many."""
+        weight = self.get(name, target.shape[1:])
+        self._check_rows([weight], [name], rows)
+        target.copy_(weight[: len(target)])
+
+    def _check_rows(self, parts: Sequence[Tensor], names: Sequence[str], wanted: int) -> None:
+        rows = [len(part) for part in parts]
+        if rows != [wanted] * len(names):
+            raise UserError(f"{self.folder}: {', '.join(names)} have {rows} rows, {_OTHER}")
 
     def linear(self, target: nn.Linear, *names: str) -> None:
         """Fill a linear layer with one or several stacked along its outputs."""
@@ -166,9 +181,9 @@ class _Source:
         self.fill(target.bias, f"{name}.bias")
 
 
-def _load_text(model: MemoBert, source: _Source) -> None:
+def _load_text(model: MemoBert, source: _Source, words: int) -> None:
     """Embeddings: words, positions, types, LayerNorm."""
-    source.fill(model.text.word.weight, "embeddings.word_embeddings.weight")
+    source.first(model.text.word.weight, "embeddings.word_embeddings.weight", words)
     source.fill(model.text.position.weight, "embeddings.position_embeddings.weight")
     columns = model.text.token_type.shape[1:]
     types = source.get("embeddings.token_type_embeddings.weight", columns)  # (1 or 2, D)
@@ -218,16 +233,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_sizes(spec: ModelSpec, folder: Path) -> None:
-    """Compare the model's sizes with the checkpoint's."""
-    for name, theirs in spec_from_hf(folder).items():
+def _check_sizes(spec: ModelSpec, folder: Path) -> Sizes:
+    """Compare the model's sizes with the checkpoint's, which are returned."""
+    sizes = spec_from_hf(folder)
+    for name, theirs in sizes.items():
         ours = getattr(spec, name)
-        if ours != theirs:
+        if ours != theirs and not (name == "vocab_size" and ours < theirs):
             hint = " (the tokenizer must be the checkpoint's own)" if name == "vocab_size" else ""
             message = (
                 f"{folder}: {name} is {theirs} in the checkpoint and {ours} in the model{hint}"
             )
             raise UserError(message)
+    return sizes
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

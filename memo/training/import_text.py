@@ -44,7 +44,7 @@ def import_text(source: Path, out: Path) -> Path:
         raise UserError(f"{out} exists already; give a new folder or remove it")
     sizes = spec_from_hf(source)
     tokenizer = load_tokenizer(source)
-    if tokenizer.vocab_size != sizes["vocab_size"]:
+    if tokenizer.vocab_size > sizes["vocab_size"]:
         raise UserError(
             f"{source}: its tokenizer has {tokenizer.vocab_size} pieces, its model "
             f"{sizes['vocab_size']}"
@@ -57,6 +57,7 @@ def import_text(source: Path, out: Path) -> Path:
             "max_face": FACE_POSITIONS,
             "max_speech": SPEECH_POSITIONS,
             **sizes,
+            "vocab_size": tokenizer.vocab_size,  # some tables are rounded up
         }
     )
     absent = [f"objectives.{name}=null" for name in OTHERS]
@@ -65,7 +66,7 @@ def import_text(source: Path, out: Path) -> Path:
     torch.manual_seed(config.seed)
     model = PretrainingModel(MemoBert(spec), build_objectives(config.objectives, spec))
     load_hf_weights(model.backbone, source)
-    if head := load_mlm_head(source):
+    if head := load_mlm_head(source, spec.vocab_size):
         model.objectives["wwmlm"].load_state_dict(head)
     state = TrainingState(model.state_dict(), {}, 0)
     progress = Progress(0, 0, StreamState.start(config.seed, ""))

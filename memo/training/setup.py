@@ -152,11 +152,7 @@ def model_spec(config: PretrainConfig, data: Data) -> ModelSpec:
     sizes: dict[str, Any] = {**SIZES[model.size]}
     if model.init_from is not None:
         sizes = {**spec_from_hf(model.init_from)}
-        if sizes["vocab_size"] != data.tokenizer.vocab_size:
-            raise UserError(
-                f"the tokenizer has {data.tokenizer.vocab_size} pieces, the checkpoint "
-                f"{model.init_from} {sizes['vocab_size']}; set data.tokenizer={model.init_from}"
-            )
+        sizes["vocab_size"] = _pieces(model.init_from, sizes["vocab_size"], data.tokenizer)
     asked = {name: getattr(model, name) for name in ("hidden", "layers", "heads", "ffn")}
     sizes |= {name: value for name, value in asked.items() if value is not None}
     spec = ModelSpec(
@@ -193,6 +189,28 @@ def _check_limits(config: PretrainConfig, spec: ModelSpec) -> None:
         check_budget(config.limits.longest, config.batch.token_budget)
 
 
+def _pieces(checkpoint: Path, words: int, tokenizer: Tokenizer) -> int:
+    """How many words of a checkpoint's table are pieces of the tokenizer: all, or of its own fewer.
+
+    Raises:
+        UserError: the tokenizer is another one.
+    """
+    pieces = tokenizer.vocab_size
+    if pieces != words and not (pieces < words and _is_of(tokenizer, checkpoint)):
+        raise UserError(
+            f"the tokenizer has {pieces} pieces, the checkpoint {checkpoint} {words}; set "
+            f"data.tokenizer={checkpoint}"
+        )
+    return pieces
+
+
+def _is_of(tokenizer: Tokenizer, checkpoint: Path) -> bool:
+    try:
+        return load_tokenizer(checkpoint).fingerprint == tokenizer.fingerprint
+    except UserError:
+        return False  # it has none
+
+
 def build_model(config: PretrainConfig, spec: ModelSpec, data: Data) -> PretrainingModel:
     """The model with its initial weights: same seed, same bits, on every rank.
 
@@ -211,7 +229,7 @@ def build_model(config: PretrainConfig, spec: ModelSpec, data: Data) -> Pretrain
         embedder.set_statistics(torch.tensor(schema.mean), torch.tensor(schema.std))
     if config.model.init_from is not None:
         load_hf_weights(backbone, config.model.init_from)
-        head = load_mlm_head(config.model.init_from)
+        head = load_mlm_head(config.model.init_from, spec.vocab_size)
         if head and "wwmlm" in model.objectives:
             model.objectives["wwmlm"].load_state_dict(head)
     return model

@@ -240,7 +240,7 @@ def pretrained_parts(
         source = before.model.init_from
         if source is not None:
             load_hf_weights(body, source)
-            head = load_mlm_head(source)
+            head = load_mlm_head(source, backbone.spec.vocab_size)
             if head and mlm is not None:
                 mlm.load_state_dict(head)
     else:

@@ -126,7 +126,7 @@ def test_masked_word_head_gives_transformers_logits(name: str, tmp_path: Path) -
     save_random(tmp_path, name)
     model = load(tmp_path)
     head = WholeWordMLM(model.spec)
-    head.load_state_dict(load_mlm_head(tmp_path))
+    head.load_state_dict(load_mlm_head(tmp_path, SIZES["vocab_size"]))
     theirs = transformers_class(name).from_pretrained(tmp_path).eval()  # type: ignore[attr-defined]
     batch = random_batch(model.spec, [(12, 0, 0)])
     ids = batch.text_ids.clamp_(min=3)
@@ -138,7 +138,7 @@ def test_masked_word_head_gives_transformers_logits(name: str, tmp_path: Path) -
 
 
 def test_a_checkpoint_without_a_head_has_none(bert: Path) -> None:
-    assert load_mlm_head(bert) == {}
+    assert load_mlm_head(bert, SIZES["vocab_size"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,18 @@ def test_other_sizes_are_refused_with_both(
     spec = load(bert).spec.model_copy(update=change)
     with pytest.raises(UserError, match=message):
         load_hf_weights(MemoBert(spec), bert)
+
+
+def test_words_behind_those_of_the_model_are_left_out(tmp_path: Path) -> None:
+    """A table that is longer than its tokenizer: only the pieces are compared."""
+    save_random(tmp_path, "BertForMaskedLM")
+    whole = load(tmp_path)
+    fewer = MemoBert(whole.spec.model_copy(update={"vocab_size": 53}))
+    load_hf_weights(fewer, tmp_path)
+    assert torch.equal(fewer.text.word.weight, whole.text.word.weight[:53])
+    biases = [load_mlm_head(tmp_path, pieces)["bias"] for pieces in (53, 60)]
+    assert torch.equal(biases[0], biases[1][:53])
+    WholeWordMLM(fewer.spec).load_state_dict(load_mlm_head(tmp_path, 53))
 
 
 def test_a_missing_weight_is_named(bert: Path) -> None:

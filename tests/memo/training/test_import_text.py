@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from data_pipeline.errors import UserError
 from memo.model.memobert import MemoBert
@@ -51,6 +52,17 @@ def test_the_states_are_those_of_transformers(text_model: Path, imported: Path) 
     with torch.no_grad():
         wanted = theirs(batch.text_ids[None]).last_hidden_state[0]
         torch.testing.assert_close(model(batch), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_table_of_more_words_than_the_tokenizer_has_is_cut(tmp_path: Path) -> None:
+    """As that of multilingual-e5-small, which was rounded up."""
+    save_random(tmp_path / "bert", "BertForMaskedLM", vocab_size=len(PIECES) + 7)
+    (tmp_path / "bert" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    checkpoint = open_checkpoint(import_text(tmp_path / "bert", tmp_path / "run"))
+    assert checkpoint.spec.vocab_size == len(PIECES)
+    theirs = load_file(tmp_path / "bert" / "model.safetensors")
+    words = checkpoint.weights()["backbone.text.word.weight"]
+    assert torch.equal(words, theirs["bert.embeddings.word_embeddings.weight"][: len(PIECES)])
 
 
 def test_a_system_is_tuned_on_it(imported: Path, tmp_path: Path) -> None:

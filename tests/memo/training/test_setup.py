@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from data_pipeline.shards.reader import open_dataset
 from data_pipeline.stream import Placement
 from memo.config import PretrainConfig
 from memo.settings import load_config
-from memo.tokenizer import train_sentencepiece
+from memo.tokenizer import load_tokenizer, train_sentencepiece
 from memo.training import setup
 from memo.training.checkpoint import Checkpoint, Progress
 from memo.training.setup import (
@@ -225,6 +226,27 @@ def test_a_bert_of_another_vocabulary_is_refused(dataset: Path, tmp_path: Path) 
     config = small_config(dataset, tmp_path, f"model.init_from={folder}")
     with pytest.raises(UserError, match=f"pieces, the checkpoint {folder} 61; set data.tokenizer"):
         model_spec(config, data)
+
+
+def test_of_a_table_that_is_rounded_up_the_words_of_its_own_tokenizer_are_taken(
+    dataset: Path, other_tokenizer: Path, tmp_path: Path
+) -> None:
+    own = load_tokenizer(other_tokenizer)
+    save_random(tmp_path / "bert", "BertForMaskedLM", vocab_size=own.vocab_size + 9)
+    own.save(tmp_path / "bert")
+    config = PretrainConfig.model_validate(
+        {
+            "data": {"dataset": dataset, "tokenizer": other_tokenizer},
+            "model": {"init_from": tmp_path / "bert"},
+        }
+    )
+    data = open_data(config)
+    spec = model_spec(config, data)
+    assert spec.vocab_size == own.vocab_size
+    assert len(build_model(config, spec, data).backbone.text.word.weight) == own.vocab_size
+    another = open_data(small_config(dataset, tmp_path)).tokenizer
+    with pytest.raises(UserError, match=r"pieces, the checkpoint .* set data\.tokenizer"):
+        model_spec(config, replace(data, tokenizer=another))
 
 
 def saved(config: PretrainConfig, data: Data, folder: Path) -> Checkpoint:

@@ -41,6 +41,7 @@ from data_pipeline.filters import (
     count_words,
     filtered_lines,
 )
+from data_pipeline.held_out import hold_out
 from data_pipeline.kept import (
     AT_WORK,
     CLIPS,
@@ -87,6 +88,7 @@ class BuildSettings:
         filters: which clips are left out.
         part: of the recordings; None is all of them.
         transcribe: the recogniser and the aligner, if any; weights that are None are looked for.
+        valid_share: of the training part validates; None leaves the corpus's splits as they are.
     """
 
     corpus: str
@@ -101,6 +103,7 @@ class BuildSettings:
     filters: Filters = field(default_factory=Filters)
     part: BuildPart | None = None
     transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
+    valid_share: float | None = None
 
 
 class BuildPlan(NamedTuple):
@@ -205,6 +208,8 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     except OSError as error:
         raise UserError(f"--source: {settings.source} cannot be read ({error})") from None
     _check_recordings(recordings)
+    if settings.valid_share is not None:
+        recordings = hold_out(recordings, settings.valid_share)
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)

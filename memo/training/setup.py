@@ -101,10 +101,21 @@ def _mix(config: PretrainConfig, infos: Sequence[DatasetInfo], parts: Sequence[S
 
 
 def _valid_splits(config: PretrainConfig, datasets: Sequence[Dataset]) -> dict[str, Split]:
-    """By the dataset's name; of a mixture those that have one."""
+    """By the dataset's name; of a mixture those that have one.
+
+    Raises:
+        UserError: none has one.
+    """
     name = config.data.valid_split
     having = [dataset for dataset in datasets if name in dataset.info.splits]
-    return {dataset.info.name: dataset.split(name) for dataset in having or datasets}
+    if not having:
+        splits = sorted({one for dataset in datasets for one in dataset.info.splits})
+        raise UserError(
+            f"{' and '.join(str(one.place) for one in datasets)} has no split {name!r} to validate "
+            f"on, only {', '.join(splits)}: build it with --valid-share 0.05, or name another with "
+            "data.valid_split"
+        )
+    return {dataset.info.name: dataset.split(name) for dataset in having}
 
 
 def _open_tokenizer(named: Path | None, dataset: Dataset) -> Tokenizer:

@@ -57,7 +57,10 @@ def bert(folder: Path, data: Data, **changes: object) -> Path:
         (["data.speech_dim=768"], r"data\.speech_dim=768, but the rows of .* have 64"),
         (["data.tokenizer=absent"], "no tokenizer at absent"),
         (["data.dataset=absent"], "absent"),
-        (["data.valid_split=test"], "no samples in split 'test'; its splits are: train, valid"),
+        (
+            ["data.valid_split=test"],
+            "no split 'test' to validate on, only train, valid: build it with --valid-share",
+        ),
         (["model.heads=3"], "hidden=32 is no multiple of heads=3"),
         (["batch.token_budget=131"], r"token_budget=131 is less than the longest sequence, 132"),
         (["objectives.wwmml.ratio=1"], "wwmml"),

@@ -276,17 +276,17 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
         UserError: a key or a split that no clip can have, or two recordings with one key; names
             the files.
     """
-    media: dict[str, str | None] = {}
+    of: dict[str, str] = {}
     for recording in recordings:
         if not is_key(recording.key):
             raise UserError(
-                f"{recording.media}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
+                f"{_whose(recording)}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
                 f"longer than {LONGEST_KEY} characters, has a dot or slash, or cannot be shown; "
-                "rename the file"
+                "rename it"
             )
-        if recording.key in media:
+        if recording.key in of:
             raise UserError(
-                f"{media[recording.key]} and {recording.media} would both be clip "
+                f"{of[recording.key]} and {_whose(recording)} would both be clip "
                 f"{recording.key!r}; rename one"
             )
         if not re.fullmatch(NAME, recording.split):
@@ -294,7 +294,12 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
                 f"{recording.key}: {recording.split!r} cannot be a split; its name has letters, "
                 "digits, - and _ only"
             )
-        media[recording.key] = recording.media
+        of[recording.key] = _whose(recording)
+
+
+def _whose(recording: Recording) -> str:
+    """Whose key it is, for messages."""
+    return recording.media or recording.image or "a text"
 
 
 def feature_schema(extractor: Extractor) -> FeatureSchema:

@@ -43,10 +43,7 @@ class Table(Corpus):
         """One recording a line, in its order."""
         name = _table(source)
         rows = read_table(source, name, "table", ())
-        if not rows or not any(column in rows[0] for column in CONTENT):
-            raise UserError(
-                f"table: {name} needs lines and one of the columns {', '.join(CONTENT)}"
-            )
+        _check_columns(rows, name)
         check_times(rows[0], f"table: {name}")
         labels = [column for column in rows[0] if column not in KNOWN]
         recordings = [
@@ -59,13 +56,24 @@ class Table(Corpus):
 
 
 def _table(source: Source) -> str:
-    found = [name for name in source.names() if name.endswith((".csv", ".tsv"))]
+    found = [name for name in source.names() if name.lower().endswith((".csv", ".tsv"))]
     if len(found) != 1:
+        which = f" ({', '.join(found[:3])})" if found else ""
         raise UserError(
-            f"table: the source has {len(found)} .csv and .tsv files ({', '.join(found[:3])}); one "
-            "says what the clips are"
+            f"table: the source has {len(found)} .csv and .tsv files{which}; one says what the "
+            "clips are"
         )
     return found[0]
+
+
+def _check_columns(rows: Sequence[Mapping[str, str]], name: str) -> None:
+    if not rows:
+        raise UserError(f"table: {name} has no line below the names of its columns")
+    if not any(column in rows[0] for column in CONTENT):
+        raise UserError(
+            f"table: {name} needs one of the columns {', '.join(CONTENT)}; it has "
+            f"{', '.join(map(repr, rows[0]))} (.csv: with commas between them, .tsv: with tabs)"
+        )
 
 
 def check_times(columns: Iterable[str], where: str) -> None:

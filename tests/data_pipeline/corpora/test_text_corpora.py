@@ -156,13 +156,29 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     assert (first.key, first.split, first.labels) == ("a", "train", {"mood": "glad"})
     assert (second.key, second.split, second.labels) == ("clip-000002", "test", {})
     assert first.media is None
-    path.write_text("mood\nglad\n")
-    with pytest.raises(UserError, match="one of the columns text, media, image"):
+    path.write_text("text;mood\nhello;glad\n")
+    message = "one of the columns text, media, image; it has 'text;mood' (.csv: with commas"
+    with pytest.raises(UserError, match=re.escape(message)):
         read("table", path)
-    with pytest.raises(UserError, match=r"the source has 0 \.csv and \.tsv files"):
+    path.write_text("text,mood\n")
+    with pytest.raises(UserError, match=r"mine\.csv has no line below the names of its columns"):
+        read("table", path)
+    with pytest.raises(UserError, match=r"the source has 0 \.csv and \.tsv files; one says"):
         read("table", write(tmp_path / "empty", {"a.txt": ""}))
-    with pytest.raises(UserError, match=r"table: no file a\.mp4 \(1 are missing\)"):
-        read("table", write(tmp_path / "named", {"t.csv": "media\na.mp4\n"}))
+    (clip,) = read("table", write(tmp_path / "loud", {"T.CSV": "text\nhello\n"}))
+    assert clip.text == "hello"
+
+
+def test_files_of_a_table_lie_beside_it_in_the_source(tmp_path: Path) -> None:
+    files = {"t.csv": "media\na.mp4\n", "a.mp4": b""}
+    source = write(tmp_path, files)
+    assert [one.media for one in read("table", source)] == ["a.mp4"]
+    message = r"table: no file a\.mp4 \(1 are missing\); --source is the folder or archive that"
+    with pytest.raises(UserError, match=message):
+        read("table", source / "t.csv")
+    write(tmp_path, {"t.csv": f"media\n{tmp_path}/a.mp4\n"})
+    with pytest.raises(UserError, match=r"a\.mp4 \(1 are missing\); --source is the folder or"):
+        read("table", source)
 
 
 def test_words_of_a_table_have_times_in_its_clips(tmp_path: Path) -> None:

@@ -161,6 +161,30 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
     assert "https://" not in page
 
 
+def test_where_nothing_can_be_written_nothing_is_predicted(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(prediction, "predict_videos")
+    for json_out, html_out, message in (
+        (
+            tmp_path / "absent" / "out.jsonl",
+            None,
+            r"^--json: .*out\.jsonl; give a file in a folder",
+        ),
+        (None, tmp_path, r"^--html: .*; give a file in a folder that there is$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_prediction(
+                load(exported),
+                [tmp_path / "a.mp4"],
+                GivenEncoders(),
+                None,
+                None,
+                json_out,
+                html_out,
+            )
+
+
 @pytest.mark.usefixtures("stand_ins")
 def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
@@ -174,8 +198,9 @@ def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: 
     assert (whole.begin_s, whole.text) == (0.0, "tears")
     with pytest.raises(UserError, match="belong to one video"):
         list(prediction.predict_videos(model, [video, video], GivenEncoders(), "tears", None))
-    with pytest.raises(UserError, match="there is no"):
-        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), None, None))
+    for path, message in ((tmp_path / "x.mp4", r"x\.mp4 is not there; give"), (tmp_path, "folder")):
+        with pytest.raises(UserError, match=message):
+            list(prediction.predict_videos(model, [path], GivenEncoders(), None, None))
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
         list(prediction.predict_videos(model, [video], GivenEncoders(), None, None))

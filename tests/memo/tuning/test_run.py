@@ -285,7 +285,7 @@ def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "mood"}, "has a label 'mood'"),
+        ({"label": "mood"}, "has a label 'mood'; they have emotion"),
         ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
         ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
         ({"dataset": "nowhere"}, "there is no dataset in nowhere"),
@@ -326,6 +326,8 @@ def test_some_of_the_modalities_can_be_taken_alone(
 def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no task 'iemocap'; known are: .*iemocap4"):
         set_up(tuning_config(Path("iemocap"), backbone, tmp_path / "run", "full"))
+    with pytest.raises(UserError, match=r"^there is no task file absent\.yaml$"):
+        set_up(tuning_config(Path("absent.yaml"), backbone, tmp_path / "run", "full"))
 
 
 def test_a_corpus_of_another_encoder_is_refused(task: Path, backbone: Path, tmp_path: Path) -> None:

@@ -138,7 +138,10 @@ def _check_features(config: PretrainConfig, features: FeatureSchema, where: str)
     """The data must have the features of the model, in the dimensions asked for."""
     if features.face is None or features.speech is None:
         missing = "face" if features.face is None else "speech"
-        raise UserError(f"{where} has no {missing} features; pretraining needs both")
+        raise UserError(
+            f"{where} has no {missing} features; pretraining needs face and speech, if need be of "
+            "another dataset of data.mixture"
+        )
     for name, asked, found in (
         ("face_dim", config.data.face_dim, features.face.dim),
         ("speech_dim", config.data.speech_dim, features.speech.dim),

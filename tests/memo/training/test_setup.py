@@ -109,6 +109,18 @@ def test_a_mixture_is_trained_on_and_validated_dataset_by_dataset(
     assert by_size.features.speech.std == pytest.approx(alone.std)
 
 
+def test_what_has_no_faces_is_pretrained_on_beside_what_has(dataset: Path, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    shutil.copytree(dataset, heard)
+    record = json.loads((heard / "dataset.json").read_text()) | {"name": "heard"}
+    record["features"]["face"] = None
+    (heard / "dataset.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"heard has no face features; .* dataset of data\.mixture"):
+        open_data(small_config(heard, tmp_path / "run"))
+    both = mixed_config(tmp_path / "run", f"{{dataset: {dataset}}}", f"{{dataset: {heard}}}")
+    assert open_data(both).features.face is not None
+
+
 def test_datasets_of_one_name_are_no_mixture(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="are both called 'demo'"):
         open_data(mixed_config(tmp_path, *[f"{{dataset: {dataset}}}"] * 2))

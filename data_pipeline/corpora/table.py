@@ -7,7 +7,7 @@ longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `imag
 empty cell says nothing.
 
 Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
-is refused: taken for a label, it would make each clip all of its media.
+is refused: taken for a label, it would make each clip all of its media. So is `Text` or ` speaker`.
 
 Speakers, sessions and splits: as the table says; without its column the split is train.
 """
@@ -43,8 +43,8 @@ class Table(Corpus):
         """One recording a line, in its order."""
         name = _table(source)
         rows = read_table(source, name, "table", ())
-        _check_columns(rows, name)
-        check_times(rows[0], f"table: {name}")
+        _check_content(rows, name)
+        check_columns(rows[0], f"table: {name}")
         labels = [column for column in rows[0] if column not in KNOWN]
         recordings = [
             row_recording(row, f"clip-{number:06}", f"table: line {number + 1}", labels)
@@ -66,7 +66,7 @@ def _table(source: Source) -> str:
     return found[0]
 
 
-def _check_columns(rows: Sequence[Mapping[str, str]], name: str) -> None:
+def _check_content(rows: Sequence[Mapping[str, str]], name: str) -> None:
     if not rows:
         raise UserError(f"table: {name} has no line below the names of its columns")
     if not any(column in rows[0] for column in CONTENT):
@@ -76,17 +76,23 @@ def _check_columns(rows: Sequence[Mapping[str, str]], name: str) -> None:
         )
 
 
-def check_times(columns: Iterable[str], where: str) -> None:
-    """No column may be meant for `begin_s` or `end_s` and have another name.
+def check_columns(columns: Iterable[str], where: str) -> None:
+    """No column may be meant for one of `KNOWN` and be taken for a label.
 
     Args:
         columns: their names.
         where: they stand, for messages.
 
     Raises:
-        UserError: one is, by its name; says how it should be called.
+        UserError: one is a time by its name, or differs in case or blanks alone; says how it
+            should be called.
     """
     for column in columns:
+        name = column.strip().lower()
+        if name in KNOWN and column != name and name not in SPAN:
+            raise UserError(
+                f"{where}: column {column!r} is no label by its name; call it {name}, or otherwise"
+            )
         letters = "".join(filter(str.isalpha, column.lower()))
         match = TIME_NAME.fullmatch(letters)
         if match and column not in SPAN:

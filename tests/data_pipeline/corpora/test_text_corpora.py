@@ -229,6 +229,19 @@ def test_a_column_of_times_is_not_taken_for_a_label(
         read("table", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("columns", "column", "name"),
+    [("text,Media", "Media", "media"), ("text, speaker", " speaker", "speaker")],
+)
+def test_a_column_that_differs_in_case_or_blanks_is_not_taken_for_a_label(
+    tmp_path: Path, columns: str, column: str, name: str
+) -> None:
+    write(tmp_path, {"t.csv": f"{columns}\nhello,a.mp4\n", "a.mp4": b""})
+    message = f"table: t.csv: column {column!r} is no label by its name; call it {name}, or"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read("table", tmp_path)
+
+
 def test_other_columns_are_labels_whatever_letters_they_have(tmp_path: Path) -> None:
     names = ["tension", "gender", "trend", "started_crying", "stopword", "ending", "time", "bend"]
     values = ["x"] * len(names)

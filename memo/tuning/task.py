@@ -276,8 +276,9 @@ def _classes(task: TaskSettings, found: list[str | None]) -> NDArray[np.int64]:
         if name not in task.classes and label not in task.ignore
     ]
     if unknown:
+        into = f", merged into {merged[unknown[0]]!r}" if unknown[0] in task.merge else ""
         raise UserError(
-            f"task {task.name}: clips are labelled {unknown[0]!r}, which is none of "
+            f"task {task.name}: clips are labelled {unknown[0]!r}{into}, which is none of "
             f"{', '.join(task.classes)}; put it into classes, merge or ignore"
         )
     for name in task.classes:

@@ -287,6 +287,9 @@ def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
     [
         ({"label": "mood"}, "has a label 'mood'; they have emotion"),
         ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
+        ({"merge": {"sad": "grim"}}, "labelled 'sad', merged into 'grim', which is none of angry"),
+        ({"classes": [1, 2]}, "classes.0=1: give a text; numbers, yes and no need quotes"),
+        ({"ignore": "sad"}, r"ignore='sad': give a list, as \[a, b\]"),
         ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
         ({"dataset": "nowhere"}, "there is no dataset in nowhere"),
         ({"seeds": []}, "seeds="),

@@ -91,13 +91,13 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="exists already"):
         export_model(place / "run-full", None, exported)
-    with pytest.raises(UserError, match="there is no tuned model in"):
+    with pytest.raises(UserError, match="there is no tuned model in .*; give a run of one"):
         export_model(place / "demo", None, tmp_path / "x")
     other = write_backbone(place / "demo", tmp_path / "other", "seed=7")
     with pytest.raises(UserError, match="was trained on the backbone with sha256"):
         export_model(place / "run-full", other, tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    with pytest.raises(UserError, match="holds no exported model"):
+    with pytest.raises(UserError, match=r"holds no exported model .*; 'memo export' makes one"):
         load(place / "demo")
     with pytest.raises(UserError, match="the model uses text, face, speech"):
         load(exported).predict([Clip("a", text="b")], ["speach"])  # type: ignore[list-item]

@@ -39,9 +39,9 @@ def test_who_validates_does_not_train_and_somebody_does_each(
 def test_what_is_not_known_by_speaker_is_divided_by_session_file_or_line(
     share: float, count: int
 ) -> None:
-    for known in ("session", "media", "key"):
-        plain = [Recording(f"k{at}", "train", None) for at in range(100)]
-        whole = [replace(one, **{known: one.key}) for one in plain]
+    lines = [Recording(f"k{at}", "train", None) for at in range(100)]
+    files = [replace(one, media=one.key) for one in lines]
+    for whole in (lines, files, [replace(one, session=one.key) for one in lines]):
         twice = [*whole, *(replace(one, text="more") for one in whole)]
         valid = [one.key for one in hold_out(twice, share) if one.split == "valid"]
         assert len(set(valid)) == count

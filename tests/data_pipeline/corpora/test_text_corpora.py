@@ -170,8 +170,7 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_files_of_a_table_lie_beside_it_in_the_source(tmp_path: Path) -> None:
-    files = {"t.csv": "media\na.mp4\n", "a.mp4": b""}
-    source = write(tmp_path, files)
+    source = write(tmp_path, {"t.csv": "media\na.mp4\n", "a.mp4": b""})
     assert [one.media for one in read("table", source)] == ["a.mp4"]
     message = r"table: no file a\.mp4 \(1 are missing\); --source is the folder or archive that"
     with pytest.raises(UserError, match=message):

@@ -91,7 +91,7 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="exists already"):
         export_model(place / "run-full", None, exported)
-    with pytest.raises(UserError, match="there is no tuned model in .*; give a run of one"):
+    with pytest.raises(UserError, match=r"there is no tuned model in .*; give a run of one"):
         export_model(place / "demo", None, tmp_path / "x")
     other = write_backbone(place / "demo", tmp_path / "other", "seed=7")
     with pytest.raises(UserError, match="was trained on the backbone with sha256"):

@@ -41,6 +41,7 @@ from data_pipeline.filters import (
     count_words,
     filtered_lines,
 )
+from data_pipeline.held_out import hold_out
 from data_pipeline.kept import (
     AT_WORK,
     CLIPS,
@@ -87,6 +88,7 @@ class BuildSettings:
         filters: which clips are left out.
         part: of the recordings; None is all of them.
         transcribe: the recogniser and the aligner, if any; weights that are None are looked for.
+        valid_share: of the training part validates; None leaves the corpus's splits as they are.
     """
 
     corpus: str
@@ -101,6 +103,7 @@ class BuildSettings:
     filters: Filters = field(default_factory=Filters)
     part: BuildPart | None = None
     transcribe: TranscribeSettings = field(default_factory=TranscribeSettings)
+    valid_share: float | None = None
 
 
 class BuildPlan(NamedTuple):
@@ -206,6 +209,8 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     except OSError as error:
         raise UserError(f"--source: {settings.source} cannot be read ({error})") from None
     _check_recordings(recordings)
+    if settings.valid_share is not None:
+        recordings = hold_out(recordings, settings.valid_share)
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
@@ -272,17 +277,17 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
         UserError: a key or a split that no clip can have, or two recordings with one key; names
             the files.
     """
-    media: dict[str, str | None] = {}
+    of: dict[str, str] = {}
     for recording in recordings:
         if not is_key(recording.key):
             raise UserError(
-                f"{recording.media}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
+                f"{_whose(recording)}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
                 f"longer than {LONGEST_KEY} characters, has a dot or slash, or cannot be shown; "
-                "rename the file"
+                "rename it"
             )
-        if recording.key in media:
+        if recording.key in of:
             raise UserError(
-                f"{media[recording.key]} and {recording.media} would both be clip "
+                f"{of[recording.key]} and {_whose(recording)} would both be clip "
                 f"{recording.key!r}; rename one"
             )
         if not re.fullmatch(NAME, recording.split):
@@ -290,7 +295,12 @@ def _check_recordings(recordings: Sequence[Recording]) -> None:
                 f"{recording.key}: {recording.split!r} cannot be a split; its name has letters, "
                 "digits, - and _ only"
             )
-        media[recording.key] = recording.media
+        of[recording.key] = _whose(recording)
+
+
+def _whose(recording: Recording) -> str:
+    """Whose key it is, for messages."""
+    return recording.media or recording.image or "a text"
 
 
 def feature_schema(extractor: Extractor) -> FeatureSchema:

@@ -169,16 +169,21 @@ OF_SEVERAL: dict[str, Callable[[Experiment], None]] = {
 
 def main() -> None:
     """Run one kind of experiment."""
-    parser = argparse.ArgumentParser(description="Run and compare.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=(*OF_ONE, *OF_SEVERAL))
     tasks = parser.add_mutually_exclusive_group(required=True)
-    tasks.add_argument("--task", dest="tasks", type=lambda name: (name,))
-    tasks.add_argument("--tasks", type=lambda names: tuple(names.split(",")))
+    one = "name of a task in configs/tasks, or a YAML file"
+    tasks.add_argument("--task", dest="tasks", metavar="A", type=lambda name: (name,), help=one)
+    tasks.add_argument("--tasks", metavar="A,B", type=lambda names: tuple(names.split(",")))
     parser.add_argument("--pretrained", help="run, or for objectives a YAML file")
     parser.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="of grid")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="of tuning runs")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="of tuning runs, as finetune.py has them"
+    )
     arguments = parser.parse_intermixed_args()
     if (len(arguments.tasks) > 1) != (arguments.kind in OF_SEVERAL):
         parser.error(f"{arguments.kind} needs --task{'s A,B' * (arguments.kind in OF_SEVERAL)}")

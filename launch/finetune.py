@@ -36,7 +36,12 @@ def parse_arguments() -> argparse.Namespace:
         help="a run for each value, or each combination of values, in a folder of its own",
     )
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="replace a setting of memo/tuning/config.py, e.g. training.epochs=5",
+    )
     return parser.parse_intermixed_args()
 
 

@@ -19,13 +19,23 @@ DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Pretrain the cross-modal transformer.")
-    parser.add_argument("--config", type=Path, default=DEMO_CONFIG, help="YAML file of settings")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEMO_CONFIG,
+        help="YAML file of settings; the demo's if not given",
+    )
     parser.add_argument(
         "--resume", default="auto", help="auto (default), never, or a checkpoint's or run's folder"
     )
     parser.add_argument("--dry-run", action="store_true", help="plan the run, write nothing")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="replace a setting")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="replace a setting of memo/config.py, e.g. optimizer.lr=1e-4",
+    )
     return parser.parse_intermixed_args()
 
 

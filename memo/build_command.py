@@ -48,6 +48,7 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
         part=part,
         transcribe=TranscribeSettings(_asked(given, "recognise"), _asked(given, "align")),
+        valid_share=given["valid_share"],
     )
 
 

@@ -370,4 +370,7 @@ class PretrainConfig(Settings):
     def _drop_null(cls, objectives: object) -> object:
         if not isinstance(objectives, dict):
             return objectives
+        for name, one in objectives.items():
+            if one is None and name not in OBJECTIVES:
+                raise ValueError(f"there is no {name!r} to leave out, but {', '.join(OBJECTIVES)}")
         return {name: one for name, one in objectives.items() if one is not None}

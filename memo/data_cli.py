@@ -103,6 +103,10 @@ def build(
         float | None,
         typer.Option(help="Drop clips of video in which nobody's lips go with the speech: 1 to 3."),
     ] = None,
+    valid_share: Annotated[
+        float | None,
+        typer.Option(help="Make a split valid of this share of the speakers who train, e.g. 0.05."),
+    ] = None,
     part: Annotated[
         str | None,
         typer.Option(help="Build share i/n alone, into OUT.parts/i-of-n; then 'memo data merge'."),

@@ -112,6 +112,13 @@ def _parse_override(override: str) -> DictConfig:
         raise UserError(f"{override!r}: {' '.join(str(error).split())}") from None
 
 
+_MEANT = {
+    "tuple_type": "give a list, as [a, b]",
+    "string_type": "give a text; numbers, yes and no need quotes to be one",
+}
+"""By pydantic's type of error: what to do where its message speaks of Python."""
+
+
 def _first_problem(kind: type[Settings], error: pydantic.ValidationError) -> str:
     """The first problem in one line."""
     first = error.errors()[0]
@@ -119,10 +126,14 @@ def _first_problem(kind: type[Settings], error: pydantic.ValidationError) -> str
     name = ".".join(place)
     if first["type"] == "missing":
         return f"{name} is not set, and has no default"
+    said = _MEANT.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     if not place:  # settings that do not go together; all of them would be shown
-        return str(first["msg"]).removeprefix("Value error, ")
+        return said
+    if first["type"] == "model_type":
+        said = f"name which of its settings: {', '.join(_known_keys(kind, place))}"
     if first["type"] != "extra_forbidden":
-        return f"{name}={first['input']!r}: {first['msg']}"
+        group = isinstance(first["input"], Mapping)
+        return f"{name}: {said}" if group else f"{name}={first['input']!r}: {said}"
     known = _known_keys(kind, place[:-1])
     nearest = difflib.get_close_matches(place[-1], known, n=1)
     meant = f"; did you mean {nearest[0]!r}?" if nearest else ""

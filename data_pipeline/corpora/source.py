@@ -122,7 +122,7 @@ def read_text(source: Source, name: str, corpus: str) -> str:
     except KeyError:
         raise UserError(f"{corpus}: the source has no {name}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason})") from None
+        raise UserError(f"{corpus}: {name} is not UTF-8 ({error.reason}); save it so") from None
 
 
 def decode_western(content: bytes) -> str:
@@ -166,7 +166,10 @@ def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
     present = set(source.names())
     missing = [name for name in files if name not in present]
     if missing:
-        raise UserError(f"{corpus}: no file {missing[0]} ({len(missing)} are missing)")
+        raise UserError(
+            f"{corpus}: no file {missing[0]} ({len(missing)} are missing); --source is the folder "
+            "or archive that names count from, with / between folders"
+        )
 
 
 def open_source(path: Path, option: str = "--source") -> Source:
@@ -183,7 +186,7 @@ def open_source(path: Path, option: str = "--source") -> Source:
         return _Folder(path)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
-    if path.suffix in (".csv", ".tsv"):
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _File(path)
     try:
         if zipfile.is_zipfile(path):
@@ -226,7 +229,7 @@ def unpacked(path: Path, folder: Path) -> Path:
 
 def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
     """What decompresses a file; None of a folder, and of what is not compressed."""
-    if path.is_dir() or path.suffix in (".csv", ".tsv"):
+    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv"):
         return None
     with path.open("rb") as file:
         magic = file.read(6)

@@ -7,7 +7,7 @@ longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `imag
 empty cell says nothing.
 
 Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
-is refused: taken for a label, it would make each clip all of its media.
+is refused: taken for a label, it would make each clip all of its media. So is `Text` or ` speaker`.
 
 Speakers, sessions and splits: as the table says; without its column the split is train.
 """
@@ -43,11 +43,8 @@ class Table(Corpus):
         """One recording a line, in its order."""
         name = _table(source)
         rows = read_table(source, name, "table", ())
-        if not rows or not any(column in rows[0] for column in CONTENT):
-            raise UserError(
-                f"table: {name} needs lines and one of the columns {', '.join(CONTENT)}"
-            )
-        check_times(rows[0], f"table: {name}")
+        _check_content(rows, name)
+        check_columns(rows[0], f"table: {name}")
         labels = [column for column in rows[0] if column not in KNOWN]
         recordings = [
             row_recording(row, f"clip-{number:06}", f"table: line {number + 1}", labels)
@@ -59,26 +56,43 @@ class Table(Corpus):
 
 
 def _table(source: Source) -> str:
-    found = [name for name in source.names() if name.endswith((".csv", ".tsv"))]
+    found = [name for name in source.names() if name.lower().endswith((".csv", ".tsv"))]
     if len(found) != 1:
+        which = f" ({', '.join(found[:3])})" if found else ""
         raise UserError(
-            f"table: the source has {len(found)} .csv and .tsv files ({', '.join(found[:3])}); one "
-            "says what the clips are"
+            f"table: the source has {len(found)} .csv and .tsv files{which}; one says what the "
+            "clips are"
         )
     return found[0]
 
 
-def check_times(columns: Iterable[str], where: str) -> None:
-    """No column may be meant for `begin_s` or `end_s` and have another name.
+def _check_content(rows: Sequence[Mapping[str, str]], name: str) -> None:
+    if not rows:
+        raise UserError(f"table: {name} has no line below the names of its columns")
+    if not any(column in rows[0] for column in CONTENT):
+        raise UserError(
+            f"table: {name} needs one of the columns {', '.join(CONTENT)}; it has "
+            f"{', '.join(map(repr, rows[0]))} (.csv: with commas between them, .tsv: with tabs)"
+        )
+
+
+def check_columns(columns: Iterable[str], where: str) -> None:
+    """No column may be meant for one of `KNOWN` and be taken for a label.
 
     Args:
         columns: their names.
         where: they stand, for messages.
 
     Raises:
-        UserError: one is, by its name; says how it should be called.
+        UserError: one is a time by its name, or differs in case or blanks alone; says how it
+            should be called.
     """
     for column in columns:
+        name = column.strip().lower()
+        if name in KNOWN and column != name and name not in SPAN:
+            raise UserError(
+                f"{where}: column {column!r} is no label by its name; call it {name}, or otherwise"
+            )
         letters = "".join(filter(str.isalpha, column.lower()))
         match = TIME_NAME.fullmatch(letters)
         if match and column not in SPAN:

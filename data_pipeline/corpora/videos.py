@@ -39,7 +39,7 @@ from typing import Literal, NamedTuple
 
 from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, check_times, row_recording, words_inside
+from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
@@ -341,7 +341,7 @@ def _of_table(source: Source, path: Path, finder: _Finder, encoding: str) -> Sai
     """
     lines: dict[str, list[tuple[Recording, str, dict[str, str]]]] = {}
     for where, row in _rows(path, encoding):
-        check_times(row, path.name)
+        check_columns(row, path.name)
         media = _named(where, row.get("media") or row.get("file") or "", finder)
         lines.setdefault(media.media or "", []).append((media, where, row))
     if not lines:

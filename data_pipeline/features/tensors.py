@@ -32,7 +32,7 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
         else:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGED as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0] or "it ends too early"
         raise UserError(f"{file} cannot be read as weights ({reason})") from None
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and torch.is_tensor(value) for name, value in content.items()

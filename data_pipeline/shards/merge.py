@@ -83,7 +83,10 @@ def refuse_same_names(datasets: Sequence[Dataset]) -> None:
     for dataset in datasets:
         name = dataset.info.name
         if name in names:
-            raise UserError(f"{names[name]} and {dataset.place} are both called {name!r}")
+            raise UserError(
+                f"{names[name]} and {dataset.place} are both called {name!r}; give one another "
+                "name, with 'memo data build --name' or in its dataset.json"
+            )
         names[name] = dataset.place
 
 

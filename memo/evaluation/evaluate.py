@@ -241,8 +241,8 @@ def run_evaluation(checkpoint: Path, dataset: Place, split: str, json_out: Path 
     Raises:
         UserError: a checkpoint or dataset that cannot be used, or that do not fit each other.
     """
-    if json_out is not None and not json_out.parent.is_dir():
-        raise UserError(f"--json: there is no folder {json_out.parent}")
+    if json_out is not None and (json_out.is_dir() or not json_out.parent.is_dir()):
+        raise UserError(f"--json: {json_out}; give a file in a folder that there is")
     found, opened = open_checkpoint(checkpoint), open_dataset(dataset)
     check_encoders(found, opened.info.features, dataset, ("face", "speech"))
     model, tokenizer = load_model(found)

@@ -74,7 +74,7 @@ def find_tuned(place: Path) -> Path:
         return place
     found = sorted(path.parent for path in place.glob(f"**/{RECORD}"))
     if not found:
-        raise UserError(f"there is no tuned model in {place}")
+        raise UserError(f"there is no tuned model in {place}; give a run of one task that is done")
     if len(found) > 1:
         raise UserError(f"{place} has {len(found)} tuned models; name one, e.g. {found[0]}")
     return found[0]

@@ -145,7 +145,9 @@ def load(folder: Path | str) -> EmotionModel:
         record = json.loads((folder / CONFIG).read_text("utf8"))
         weights = load_file(folder / MODEL)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no exported model ({error})") from None
+        raise UserError(
+            f"{folder} holds no exported model ({error}); 'memo export' makes one"
+        ) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG} is not of the format {FORMAT}")
     read = parse_config(_Record, record, str(folder / CONFIG))

@@ -91,7 +91,8 @@ def predict_videos(
         raise UserError("--subtitles: with --text the file is one utterance; leave one of them out")
     for video in videos:
         if not video.is_file():
-            raise UserError(f"there is no {video}")
+            what = "is a folder" if video.is_dir() else "is not there"
+            raise UserError(f"{video} {what}; give video or sound files")
     extractor = load_extractor(model, encoders, videos[0])
     for video in videos:
         media = video.read_bytes()
@@ -204,11 +205,11 @@ def run_prediction(
     """The `memo predict` command: a table, and JSON lines and a timeline where asked for.
 
     Raises:
-        UserError: see `predict_videos`; or what is asked for cannot be written.
+        UserError: see `predict_videos`; or nothing can be written where it is asked for.
     """
-    for option, path in (("json", json_out), ("html", html_out)):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"--{option}: there is no folder {path.parent}")
+    for option, path in (("--json", json_out), ("--html", html_out)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(f"{option}: {path}; give a file in a folder that there is")
     model.model.to("cuda" if torch.cuda.is_available() else "cpu")
     found = list(predict_videos(model, videos, encoders, said))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")

@@ -104,10 +104,21 @@ def _mix(config: PretrainConfig, infos: Sequence[DatasetInfo], parts: Sequence[S
 
 
 def _valid_splits(config: PretrainConfig, datasets: Sequence[Dataset]) -> dict[str, Split]:
-    """By the dataset's name; of a mixture those that have one."""
+    """By the dataset's name; of a mixture those that have one.
+
+    Raises:
+        UserError: none has one.
+    """
     name = config.data.valid_split
     having = [dataset for dataset in datasets if name in dataset.info.splits]
-    return {dataset.info.name: dataset.split(name) for dataset in having or datasets}
+    if not having:
+        splits = sorted({one for dataset in datasets for one in dataset.info.splits})
+        raise UserError(
+            f"{' and '.join(str(one.place) for one in datasets)} has no split {name!r} to validate "
+            f"on, only {', '.join(splits)}: build it with --valid-share 0.05, or name another with "
+            "data.valid_split"
+        )
+    return {dataset.info.name: dataset.split(name) for dataset in having}
 
 
 def _open_tokenizer(named: Path | None, dataset: Dataset) -> Tokenizer:
@@ -130,7 +141,10 @@ def _check_features(config: PretrainConfig, features: FeatureSchema, where: str)
     """The data must have the features of the model, in the dimensions asked for."""
     if features.face is None or features.speech is None:
         missing = "face" if features.face is None else "speech"
-        raise UserError(f"{where} has no {missing} features; pretraining needs both")
+        raise UserError(
+            f"{where} has no {missing} features; pretraining needs face and speech, if need be of "
+            "another dataset of data.mixture"
+        )
     for name, asked, found in (
         ("face_dim", config.data.face_dim, features.face.dim),
         ("speech_dim", config.data.speech_dim, features.speech.dim),

@@ -4,7 +4,7 @@ Labels are read once, and everything that does not fit is refused before anythin
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -180,6 +180,8 @@ def task_file(name: str) -> Path:
         UserError: there is none (lists those there are).
     """
     if name.endswith((".yaml", ".yml")):
+        if not Path(name).exists():
+            raise UserError(f"there is no task file {name}")
         return Path(name)
     path = TASKS / f"{name}.yaml"
     if not path.exists():
@@ -239,6 +241,7 @@ def open_task(task: TaskSettings, remote: RemoteSettings = FETCH) -> LabelledCor
     samples = dataset.whole()
     wanted = task.traits or (task.label,)
     speakers, sessions, texts, found = [], [], [], []
+    names: set[str] = set()
     for sample in range(len(samples)):
         try:
             clip = samples.read_record(sample)
@@ -252,7 +255,9 @@ def open_task(task: TaskSettings, remote: RemoteSettings = FETCH) -> LabelledCor
         texts.append(sha256((clip.text or clip.key).encode()).hexdigest())
         given = [clip.labels.get(name) for name in wanted]
         found.append([None if label is None else str(label) for label in given])
-    columns = [_classes(task, name, [row[at] for row in found]) for at, name in enumerate(wanted)]
+        names.update(clip.labels)
+    _check_names(task, wanted, names)
+    columns = [_classes(task, [row[at] for row in found]) for at in range(len(wanted))]
     traits = np.stack(columns, axis=1)  # (n, K)
     labels = columns[0]
     if task.traits:
@@ -272,11 +277,19 @@ def open_task(task: TaskSettings, remote: RemoteSettings = FETCH) -> LabelledCor
     )
 
 
-def _classes(task: TaskSettings, wanted: str, found: list[str | None]) -> NDArray[np.int64]:
+def _check_names(task: TaskSettings, wanted: Sequence[str], names: Collection[str]) -> None:
+    """The labels that are asked for must be among those of the clips."""
+    for name in wanted:
+        if name not in names:
+            known = f"they have {', '.join(sorted(names))}" if names else "they have none"
+            raise UserError(
+                f"task {task.name}: no clip of {task.dataset} has a label {name!r}; {known}"
+            )
+
+
+def _classes(task: TaskSettings, found: list[str | None]) -> NDArray[np.int64]:
     """The class of every clip's label of some name; -1 of none and of those that are left out."""
     counts = Counter(label for label in found if label is not None)
-    if not counts:
-        raise UserError(f"task {task.name}: no clip of {task.dataset} has a label {wanted!r}")
     merged = {label: task.merge.get(label, label) for label in counts}
     unknown = [
         label
@@ -284,8 +297,9 @@ def _classes(task: TaskSettings, wanted: str, found: list[str | None]) -> NDArra
         if name not in task.classes and label not in task.ignore
     ]
     if unknown:
+        into = f", merged into {merged[unknown[0]]!r}" if unknown[0] in task.merge else ""
         raise UserError(
-            f"task {task.name}: clips are labelled {unknown[0]!r}, which is none of "
+            f"task {task.name}: clips are labelled {unknown[0]!r}{into}, which is none of "
             f"{', '.join(task.classes)}; put it into classes, merge or ignore"
         )
     for name in task.classes:

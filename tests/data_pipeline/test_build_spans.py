@@ -379,5 +379,7 @@ def test_keys_and_splits_that_cannot_be_are_refused(give: Give) -> None:
         Recording("long", "train", "long.mkv", cut=True),
         Recording("long-0001", "train", None),
     ]
-    with pytest.raises(UserError, match=r"would both be clip 'long-0001'"):
+    with pytest.raises(UserError, match=r"^long\.mkv and a text would both be clip 'long-0001'"):
         build_dataset(give(twice))
+    with pytest.raises(UserError, match=r"^a text: 'a\.b' cannot be a clip's key: .*; rename it$"):
+        build_dataset(give([Recording("a.b", "train", None)]))

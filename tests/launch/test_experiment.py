@@ -32,6 +32,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     experiment.main()
 
 
+def test_help_says_what_each_kind_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--help")
+    told = capsys.readouterr().out
+    for kind in (*experiment.OF_ONE, *experiment.OF_SEVERAL):
+        assert f"- `{kind}`: " in told
+
+
 def test_baselines_are_direct_and_every_mode(
     started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,10 +123,11 @@ def test_build_hands_its_options_on(
         corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949")
         assert run(monkeypatch, *command, *corpus_options) == 0
         assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
-        assert run(monkeypatch, *command, "--part", "2/8") == 0
+        assert run(monkeypatch, *command, "--part", "2/8", "--valid-share", "0.1") == 0
     options = {"transcripts": Path("all.tsv"), "encoding": "cp949"}
     assert [one.options for one in given] == [{}, options, {}, {}]
     assert given[2].filters == Filters(2, min_speech_dbfs=-50)
+    assert [one.valid_share for one in given] == [None, None, None, 0.1]
     assert [one.out for one in given[2:]] == [Path("out"), Path("out.parts/2-of-8")]
     (tmp_path / "in").mkdir()
     for corpus, message in (

@@ -147,12 +147,13 @@ def test_a_damaged_file_of_a_zip_leaves_the_others(tmp_path: Path) -> None:
     assert source.read(second) == FILES[second]
 
 
-def test_a_table_is_a_source_of_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "mine.csv"
+@pytest.mark.parametrize("name", ["mine.csv", "MINE.TSV"])
+def test_a_table_is_a_source_of_its_own(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"text\nhello\n")
     source = open_source(path)
-    assert source.names() == ["mine.csv"]
-    assert source.read("mine.csv") == b"text\nhello\n"
+    assert source.names() == [name]
+    assert source.read(name) == b"text\nhello\n"
     assert unpacked(path, tmp_path) == path
     with pytest.raises(KeyError):
         source.read("other.csv")

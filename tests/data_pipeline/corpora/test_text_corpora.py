@@ -156,13 +156,28 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
     assert (first.key, first.split, first.labels) == ("a", "train", {"mood": "glad"})
     assert (second.key, second.split, second.labels) == ("clip-000002", "test", {})
     assert first.media is None
-    path.write_text("mood\nglad\n")
-    with pytest.raises(UserError, match="one of the columns text, media, image"):
+    path.write_text("text;mood\nhello;glad\n")
+    message = "one of the columns text, media, image; it has 'text;mood' (.csv: with commas"
+    with pytest.raises(UserError, match=re.escape(message)):
         read("table", path)
-    with pytest.raises(UserError, match=r"the source has 0 \.csv and \.tsv files"):
+    path.write_text("text,mood\n")
+    with pytest.raises(UserError, match=r"mine\.csv has no line below the names of its columns"):
+        read("table", path)
+    with pytest.raises(UserError, match=r"the source has 0 \.csv and \.tsv files; one says"):
         read("table", write(tmp_path / "empty", {"a.txt": ""}))
-    with pytest.raises(UserError, match=r"table: no file a\.mp4 \(1 are missing\)"):
-        read("table", write(tmp_path / "named", {"t.csv": "media\na.mp4\n"}))
+    (clip,) = read("table", write(tmp_path / "loud", {"T.CSV": "text\nhello\n"}))
+    assert clip.text == "hello"
+
+
+def test_files_of_a_table_lie_beside_it_in_the_source(tmp_path: Path) -> None:
+    source = write(tmp_path, {"t.csv": "media\na.mp4\n", "a.mp4": b""})
+    assert [one.media for one in read("table", source)] == ["a.mp4"]
+    message = r"table: no file a\.mp4 \(1 are missing\); --source is the folder or archive that"
+    with pytest.raises(UserError, match=message):
+        read("table", source / "t.csv")
+    write(tmp_path, {"t.csv": f"media\n{tmp_path}/a.mp4\n"})
+    with pytest.raises(UserError, match=r"a\.mp4 \(1 are missing\); --source is the folder or"):
+        read("table", source)
 
 
 def test_words_of_a_table_have_times_in_its_clips(tmp_path: Path) -> None:
@@ -209,6 +224,19 @@ def test_a_column_of_times_is_not_taken_for_a_label(
 ) -> None:
     write(tmp_path, {"t.csv": f"media,{columns}\na.mp4,1,2\n", "a.mp4": b""})
     message = f"table: t.csv: column {column!r} is a time by its name; call it {name}, in seconds"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read("table", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "name"),
+    [("text,Media", "Media", "media"), ("text, speaker", " speaker", "speaker")],
+)
+def test_a_column_that_differs_in_case_or_blanks_is_not_taken_for_a_label(
+    tmp_path: Path, columns: str, column: str, name: str
+) -> None:
+    write(tmp_path, {"t.csv": f"{columns}\nhello,a.mp4\n", "a.mp4": b""})
+    message = f"table: t.csv: column {column!r} is no label by its name; call it {name}, or"
     with pytest.raises(UserError, match=re.escape(message)):
         read("table", tmp_path)
 

@@ -50,3 +50,9 @@ def test_names_that_are_numbers_are_no_state_dict(tmp_path: Path) -> None:
     torch.save({1: torch.ones(1)}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"x\.pth holds no state dict"):
         read_tensors(tmp_path / "x.pth")
+
+
+def test_an_empty_file_has_a_reason_too(tmp_path: Path) -> None:
+    (tmp_path / "x.pth").touch()
+    with pytest.raises(UserError, match=r"x\.pth cannot be read as weights \(it ends too early\)$"):
+        read_tensors(tmp_path / "x.pth")

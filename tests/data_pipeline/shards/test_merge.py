@@ -56,7 +56,7 @@ def test_rows_of_different_encoders_are_not_mixed(tmp_path: Path) -> None:
     expected = "the speech rows of two have encoder_sha256=2, those of one 1; build both"
     with pytest.raises(UserError, match=expected):
         merge_datasets([one, two], tmp_path / "out")
-    with pytest.raises(UserError, match="are both called 'one'"):
+    with pytest.raises(UserError, match="are both called 'one'; give one another name, with"):
         merge_datasets([one, one], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

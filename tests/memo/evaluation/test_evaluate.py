@@ -254,5 +254,6 @@ def test_the_command_refuses_a_dataset_of_other_rows_and_writes_json(
     other = _write(tmp_path / "wide", [Clip(key="a", text="ab", face=faces)], wide)
     with pytest.raises(UserError, match=r"face rows have dim=7, those that .* was trained on 6"):
         run_evaluation(run, other, "valid", None)
-    with pytest.raises(UserError, match="--json: there is no folder"):
-        run_evaluation(run, data, "valid", tmp_path / "absent" / "figures.json")
+    for place in (tmp_path, tmp_path / "absent" / "figures.json"):
+        with pytest.raises(UserError, match=r"^--json: .*; give a file in a folder that there is$"):
+            run_evaluation(run, data, "valid", place)

@@ -92,13 +92,13 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
 ) -> None:
     with pytest.raises(UserError, match="exists already"):
         export_model(place / "run-full", None, exported)
-    with pytest.raises(UserError, match="there is no tuned model in"):
+    with pytest.raises(UserError, match=r"there is no tuned model in .*; give a run of one"):
         export_model(place / "demo", None, tmp_path / "x")
     other = write_backbone(place / "demo", tmp_path / "other", "seed=7")
     with pytest.raises(UserError, match="was trained on the backbone with sha256"):
         export_model(place / "run-full", other, tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    with pytest.raises(UserError, match="holds no exported model"):
+    with pytest.raises(UserError, match=r"holds no exported model .*; 'memo export' makes one"):
         load(place / "demo")
     with pytest.raises(UserError, match="the model uses text, face, speech"):
         load(exported).predict([Clip("a", text="b")], ["speach"])  # type: ignore[list-item]
@@ -190,6 +190,29 @@ def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Pa
     assert "https://" not in page
 
 
+def test_where_nothing_can_be_written_nothing_is_predicted(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(prediction, "predict_videos")
+    for json_out, html_out, message in (
+        (
+            tmp_path / "absent" / "out.jsonl",
+            None,
+            r"^--json: .*out\.jsonl; give a file in a folder",
+        ),
+        (None, tmp_path, r"^--html: .*; give a file in a folder that there is$"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_prediction(
+                load(exported),
+                [tmp_path / "a.mp4"],
+                GivenEncoders(),
+                Said(),
+                json_out,
+                html_out,
+            )
+
+
 @pytest.mark.usefixtures("stand_ins")
 def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: Path) -> None:
     video = tmp_path / "a.mp4"
@@ -210,8 +233,9 @@ def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: 
     run_prediction(model, [video], GivenEncoders(), said, None, None)
     with pytest.raises(UserError, match="belong to one video"):
         list(prediction.predict_videos(model, [video, video], GivenEncoders(), said))
-    with pytest.raises(UserError, match="there is no"):
-        list(prediction.predict_videos(model, [tmp_path / "x.mp4"], GivenEncoders(), Said()))
+    for path, message in ((tmp_path / "x.mp4", r"x\.mp4 is not there; give"), (tmp_path, "folder")):
+        with pytest.raises(UserError, match=message):
+            list(prediction.predict_videos(model, [path], GivenEncoders(), Said()))
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
         list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
@@ -376,16 +400,11 @@ def test_of_a_silent_video_read_by_its_text_no_length_is_known(
     assert (found.begin_s, found.end_s, found.used) == (1.0, 2.5, ("text",))
 
 
-def test_what_cannot_be_asked_or_written_is_refused_before_anything_is_decoded(
+def test_what_cannot_be_asked_is_refused_before_anything_is_decoded(
     exported: Path, tmp_path: Path
 ) -> None:
     video = tmp_path / "a.mp4"
     video.write_bytes(b"no video")
-    model, out = load(exported), tmp_path / "none" / "out"
     both = Said("tears", tmp_path / "a.srt")
     with pytest.raises(UserError, match="--subtitles: with --text the file is one utterance"):
-        run_prediction(model, [video], GivenEncoders(), both, None, None)
-    with pytest.raises(UserError, match=r"--json: there is no folder .*none"):
-        run_prediction(model, [video], GivenEncoders(), Said(), out, None)
-    with pytest.raises(UserError, match=r"--html: there is no folder .*none"):
-        run_prediction(model, [video], GivenEncoders(), Said(), None, out)
+        run_prediction(load(exported), [video], GivenEncoders(), both, None, None)

@@ -61,7 +61,10 @@ def bert(folder: Path, data: Data, **changes: object) -> Path:
         (["data.speech_dim=768"], r"data\.speech_dim=768, but the rows of .* have 64"),
         (["data.tokenizer=absent"], "no tokenizer at absent"),
         (["data.dataset=absent"], "absent"),
-        (["data.valid_split=test"], "no samples in split 'test'; its splits are: train, valid"),
+        (
+            ["data.valid_split=test"],
+            "no split 'test' to validate on, only train, valid: build it with --valid-share",
+        ),
         (["model.heads=3"], "hidden=32 is no multiple of heads=3"),
         (["batch.token_budget=131"], r"token_budget=131 is less than the longest sequence, 132"),
         (["objectives.wwmml.ratio=1"], "wwmml"),
@@ -129,6 +132,18 @@ def test_samples_of_a_mixture_are_named_with_their_dataset(
     train, valid = "train-000000.tar", "valid-000000.tar"
     assert shards(mixed) == [f"demo/{train}", f"second/{train}", f"demo/{valid}"]
     assert shards(small_config(dataset, tmp_path)) == [train, train, valid]
+
+
+def test_what_has_no_faces_is_pretrained_on_beside_what_has(dataset: Path, tmp_path: Path) -> None:
+    heard = tmp_path / "heard"
+    shutil.copytree(dataset, heard)
+    record = json.loads((heard / "dataset.json").read_text()) | {"name": "heard"}
+    record["features"]["face"] = None
+    (heard / "dataset.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"heard has no face features; .* dataset of data\.mixture"):
+        open_data(small_config(heard, tmp_path / "run"))
+    both = mixed_config(tmp_path / "run", f"{{dataset: {dataset}}}", f"{{dataset: {heard}}}")
+    assert open_data(both).features.face is not None
 
 
 def test_datasets_of_one_name_are_no_mixture(dataset: Path, tmp_path: Path) -> None:

@@ -294,8 +294,11 @@ def write_backbone_without_dropout(task: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label": "mood"}, "has a label 'mood'"),
+        ({"label": "mood"}, "has a label 'mood'; they have emotion"),
         ({"classes": ["angry", "happy"]}, "which is none of angry, happy; put it into"),
+        ({"merge": {"sad": "grim"}}, "labelled 'sad', merged into 'grim', which is none of angry"),
+        ({"classes": [1, 2]}, "classes.0=1: give a text; numbers, yes and no need quotes"),
+        ({"ignore": "sad"}, r"ignore='sad': give a list, as \[a, b\]"),
         ({"classes": [*EMOTIONS, "bored"]}, "is labelled 'bored'; labels are: angry"),
         ({"classes": [*EMOTIONS, "sad"]}, "classes: .*, sad: each can stand there once"),
         ({"modalities": []}, "modalities=.*: Tuple should have at least 1 item"),
@@ -388,6 +391,8 @@ def test_baselines_have_the_fraction_that_the_model_has(
 def test_an_unknown_task_lists_the_known_ones(backbone: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no task 'iemocap'; known are: .*iemocap4"):
         set_up(tuning_config(Path("iemocap"), backbone, tmp_path / "run", "full"))
+    with pytest.raises(UserError, match=r"^there is no task file absent\.yaml$"):
+        set_up(tuning_config(Path("absent.yaml"), backbone, tmp_path / "run", "full"))
 
 
 def test_a_corpus_of_another_encoder_is_refused(task: Path, backbone: Path, tmp_path: Path) -> None:

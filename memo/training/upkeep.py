@@ -107,9 +107,9 @@ def average(places: Sequence[Path], out: Path) -> Path:
     """
     if out.exists():
         raise UserError(f"{out} exists already; give a new folder or remove it")
-    if len(places) < 2:
-        raise UserError("an average needs two checkpoints or more")
     checkpoints = [open_checkpoint(place) for place in places]
+    if len({one.folder.resolve() for one in checkpoints}) < max(len(places), 2):
+        raise UserError("an average needs two checkpoints or more, each once")
     newest = max(checkpoints, key=lambda one: one.progress.step)
     for one in checkpoints:
         _refuse_other_model(one, newest)

@@ -125,12 +125,17 @@ def parse_mode(text: str) -> list[TuningMode]:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1)
             meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise UserError(f"--mode: there is no {name!r}{meant} (known: {', '.join(known)})")
+            listed = ", ".join([*known, *_pairs()])
+            raise UserError(f"--mode: there is no {name!r}{meant} (known: {listed})")
     _check_combination(text, [known[name] for name in names])
     return [known[name](alone=len(names) == 1) for name in names]
 
 
 def _check_combination(text: str, modes: Sequence[type[TuningMode]]) -> None:
     if len(modes) > 2 or (len(modes) == 2 and modes[0].partner != modes[1].name):
-        pairs = [f"{one.name}+{one.partner}" for one in known_modes().values() if one.partner]
-        raise UserError(f"--mode: {text} makes no sense together; possible is {', '.join(pairs)}")
+        pairs = ", ".join(_pairs())
+        raise UserError(f"--mode: {text} makes no sense together; possible is {pairs}")
+
+
+def _pairs() -> list[str]:
+    return [f"{one.name}+{one.partner}" for one in known_modes().values() if one.partner]

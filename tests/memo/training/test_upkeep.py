@@ -95,8 +95,9 @@ def test_checkpoints_of_other_models_have_no_average(
     wider = write(tmp_path / "wider", 1, state, spec.model_copy(update={"ffn": 32}), tokenizer)
     with pytest.raises(UserError, match="models of different sizes"):
         average([run, wider], tmp_path / "mean")
-    with pytest.raises(UserError, match="two checkpoints or more"):
-        average([run], tmp_path / "mean")
+    for once in ([run], [run, of_step(run, 8)]):
+        with pytest.raises(UserError, match="two checkpoints or more, each once"):
+            average(once, tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
 
 

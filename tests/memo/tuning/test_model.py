@@ -69,7 +69,8 @@ def test_known_modes() -> None:
     [
         (
             "ful",
-            r"there is no 'ful'; did you mean 'full'\? \(known: adapter, full, linear, prompt\)",
+            r"there is no 'ful'; did you mean 'full'\? "
+            r"\(known: adapter, full, linear, prompt, prompt\+adapter\)",
         ),
         ("full+adapter", r"makes no sense together; possible is prompt\+adapter"),
         ("prompt+adapter+linear", "makes no sense together"),

@@ -112,7 +112,7 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
         ("model_sha256", None, "model_sha256 is not set"),
         ("model_sha256", "0" * 64, "was altered: its sha256"),
         ("spec", {"hidden": "x"}, "spec.hidden='x': Input should be a valid integer"),
-        ("features", 3, "features=3: Input should be a valid dictionary"),
+        ("features", 3, "features=3: name which of its settings: face, speech"),
         ("task", {}, "task.name is not set"),
         ("seed", 1, "unknown key 'seed'"),
     ],

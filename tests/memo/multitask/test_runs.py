@@ -269,7 +269,7 @@ def test_what_asp_cannot_do_is_refused(
 
 
 def test_a_backbone_is_needed_for_one_task_alone(sog: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="backbone=original is for systems"):
+    with pytest.raises(UserError, match="backbone is for systems of several tasks"):
         finetune(system_config(sog.parent / "moods.yaml", tmp_path / "run"))
     config = system_config(sog.parent / "people.yaml", tmp_path / "run")
     with pytest.raises(UserError, match="make it a part of --task sog"):

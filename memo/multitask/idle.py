@@ -1,12 +1,11 @@
 """Settings that a run of a system would not heed: nobody shall set them in vain."""
 
 from collections.abc import Iterator
-from functools import reduce
-from pathlib import Path
 
 from data_pipeline.errors import UserError
 from memo.multitask.members import SystemSettings
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.idle import is_set
 
 MODES = ("full", "linear", "adapter")
 """How a backbone of a system can be trained."""
@@ -24,7 +23,7 @@ def check_settings(config: FinetuneConfig, system: SystemSettings) -> None:
     if config.mode not in MODES:
         raise UserError(f"--mode: a system's backbone is tuned by {', '.join(MODES)}")
     for name, reason in _idle(config, system.system):
-        if _setting(config, name) not in _unset(name):
+        if is_set(config, name):
             raise UserError(f"{name} is {reason}: {system.name} does not heed it")
     if config.backbone == "original" and config.pretrained is not None:
         raise UserError("--pretrained is for backbone=memo")
@@ -73,14 +72,3 @@ _WORDS = (
 )  # fmt: skip
 _ROWS = ("limits.face", "limits.speech")
 _ADVERSARIAL = ("asp_mtl.adversary", "asp_mtl.difference", "asp_mtl.steepness")
-
-
-def _unset(name: str) -> tuple[object, ...]:
-    """What a setting is where nobody has set it, or has set it to null."""
-    return _setting(FinetuneConfig(task="any", pretrained=Path()), name), None
-
-
-def _setting(config: FinetuneConfig, name: str) -> object:
-    """The value of a setting, e.g. of `training.fraction`."""
-    value: object = reduce(getattr, name.split("."), config)
-    return value

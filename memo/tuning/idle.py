@@ -17,9 +17,8 @@ def check_settings(config: FinetuneConfig) -> None:
     Raises:
         UserError: names one, and what it is for.
     """
-    default = FinetuneConfig(task="any", pretrained=Path())
     for name, reason in _idle(config):
-        if _setting(config, name) not in (_setting(default, name), None):
+        if is_set(config, name):
             raise UserError(f"{name} is for {reason}: this run does not heed it")
 
 
@@ -47,7 +46,17 @@ def _idle(config: FinetuneConfig) -> Iterator[tuple[str, str]]:
 _SYSTEMS = ("backbone", "members", "kept_gib", "words", "sog", "asp_mtl", "trimodal")
 
 
-def _setting(config: FinetuneConfig, name: str) -> object:
-    """The value of a setting, e.g. of `training.fraction`."""
+def is_set(config: FinetuneConfig, name: str) -> bool:
+    """Whether a setting, e.g. `training.fraction`, or a group is other than where nobody sets it.
+
+    To set it to null is as good as to leave it.
+    """
+    return _value(config, name) not in (_value(_PLAIN, name), None)
+
+
+_PLAIN = FinetuneConfig(task="any", pretrained=Path())
+
+
+def _value(config: FinetuneConfig, name: str) -> object:
     value: object = reduce(getattr, name.split("."), config)
     return value

@@ -215,7 +215,8 @@ def unpacked(path: Path, folder: Path) -> Path:
     opener = _opener(path)
     if opener is None:
         return path
-    plain = folder / f"{path.name.partition('.')[0]}.tar"
+    made_of = _stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
+    plain = folder / f"{path.name.partition('.')[0]}.{made_of}.tar"
     if not plain.exists():
         temporary = plain.with_suffix(".tmp")
         with opener(path) as packed, temporary.open("wb") as file:

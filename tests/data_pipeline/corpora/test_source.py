@@ -137,6 +137,19 @@ def test_a_damaged_end_of_a_packed_archive_is_told_when_it_is_unpacked(tmp_path:
         unpacked(path, tmp_path)
 
 
+def test_an_archive_that_was_replaced_is_unpacked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_archive(tmp_path / "corpus_s7.tar.xz", "")
+    first = unpacked(path, tmp_path)
+    assert unpacked(path, tmp_path) == first
+    monkeypatch.setattr(f"{__name__}.FILES", {"table.tsv": b"c\td\n" * 99})
+    make_archive(path, "")
+    source = open_source(unpacked(path, tmp_path))
+    assert source.read("table.tsv") == b"c\td\n" * 99
+    assert source.name == "corpus_s7"
+
+
 def test_a_damaged_file_of_a_zip_leaves_the_others(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "corpus.zip", "")
     content, (first, second, *_) = path.read_bytes(), FILES

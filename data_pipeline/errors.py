@@ -1,5 +1,7 @@
 """The one exception that means: the user can mend this; and how others are said."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """A user's mistake, said in one line: what is wrong, where, and what would be right.
@@ -15,3 +17,13 @@ class AgreedError(UserError):
 def say_without_path(error: Exception) -> str:
     """What an error says of a file, without its path, which is of one machine alone."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def check_place(option: str, path: Path | None) -> None:
+    """What is asked for can be written, which is told before hours are spent on it.
+
+    Raises:
+        UserError: the path is a folder, or is in none.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"{option}: {path}; give a file in a folder that there is")

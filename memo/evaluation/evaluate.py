@@ -19,7 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from data_pipeline.clip import BadSampleError
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, check_place
 from data_pipeline.packing import pack
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Split, open_dataset
@@ -241,8 +241,7 @@ def run_evaluation(checkpoint: Path, dataset: Place, split: str, json_out: Path 
     Raises:
         UserError: a checkpoint or dataset that cannot be used, or that do not fit each other.
     """
-    if json_out is not None and (json_out.is_dir() or not json_out.parent.is_dir()):
-        raise UserError(f"--json: {json_out}; give a file in a folder that there is")
+    check_place("--json", json_out)
     found, opened = open_checkpoint(checkpoint), open_dataset(dataset)
     check_encoders(found, opened.info.features, dataset, ("face", "speech"))
     model, tokenizer = load_model(found)

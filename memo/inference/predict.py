@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.clip import Clip
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, check_place
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
 from data_pipeline.features.video import Frames, MediaError, Sound, decode_spans, decode_track
 from data_pipeline.transcripts import UTF_8
@@ -207,9 +207,8 @@ def run_prediction(
     Raises:
         UserError: see `predict_videos`; or nothing can be written where it is asked for.
     """
-    for option, path in (("--json", json_out), ("--html", html_out)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UserError(f"{option}: {path}; give a file in a folder that there is")
+    check_place("--json", json_out)
+    check_place("--html", html_out)
     model.model.to("cuda" if torch.cuda.is_available() else "cpu")
     found = list(predict_videos(model, videos, encoders, said))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")

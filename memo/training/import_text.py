@@ -10,7 +10,7 @@ from data_pipeline.order import StreamState
 from data_pipeline.shards.dataset import FeatureSchema
 from memo.config import ModelSpec, PretrainConfig
 from memo.model.memobert import MemoBert
-from memo.model.pretrained import load_hf_weights, load_mlm_head, spec_from_hf
+from memo.model.pretrained import Sizes, load_hf_weights, load_mlm_head, spec_from_hf
 from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.settings import load_config
@@ -44,22 +44,7 @@ def import_text(source: Path, out: Path) -> Path:
         raise UserError(f"{out} exists already; give a new folder or remove it")
     sizes = spec_from_hf(source)
     tokenizer = load_tokenizer(source)
-    if tokenizer.vocab_size > sizes["vocab_size"]:
-        raise UserError(
-            f"{source}: its tokenizer has {tokenizer.vocab_size} pieces, its model "
-            f"{sizes['vocab_size']}"
-        )
-    spec = ModelSpec(
-        **{
-            "face_dim": 1,
-            "face_classes": 1,
-            "speech_dim": 1,
-            "max_face": FACE_POSITIONS,
-            "max_speech": SPEECH_POSITIONS,
-            **sizes,
-            "vocab_size": tokenizer.vocab_size,  # some tables are rounded up
-        }
-    )
+    spec = _spec(source, sizes, tokenizer.vocab_size)
     absent = [f"objectives.{name}=null" for name in OTHERS]
     named = [f"name={out.name}", f"model.init_from={source}", f"data.tokenizer={source}"]
     config = load_config(PretrainConfig, None, [*named, *absent])
@@ -76,3 +61,22 @@ def import_text(source: Path, out: Path) -> Path:
     except UserError:
         shutil.rmtree(out, ignore_errors=True)
         raise
+
+
+def _spec(source: Path, sizes: Sizes, pieces: int) -> ModelSpec:
+    """The checkpoint's sizes, with words for the pieces of its tokenizer: some tables have more."""
+    if pieces > sizes["vocab_size"]:
+        raise UserError(
+            f"{source}: its tokenizer has {pieces} pieces, its model {sizes['vocab_size']}"
+        )
+    return ModelSpec(
+        **{
+            "face_dim": 1,
+            "face_classes": 1,
+            "speech_dim": 1,
+            "max_face": FACE_POSITIONS,
+            "max_speech": SPEECH_POSITIONS,
+            **sizes,
+            "vocab_size": pieces,
+        }
+    )

@@ -249,18 +249,26 @@ def test_keys_that_cannot_be_are_refused_before_anything_is_encoded(
         build_dataset(replace(settings, source=dotted, name="../x"))
 
 
-@pytest.mark.usefixtures("in_process")
-def test_what_the_corpus_says_may_be_corrected_between_stop_and_resume(
-    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ["c1.wav", "c2.wav"]
-    root = korean_corpus(tmp_path / "k", names, ["joy", "joy"])
+def stopped_build(
+    settings: BuildSettings, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> BuildSettings:
+    """Of Korean speech, stopped when every clip was made; its settings."""
     sound = replace(settings.extract, face=None)
     settings = replace(settings, corpus="korean_speech", source=root, extract=sound)
     with monkeypatch.context() as stopped:
         stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
         with pytest.raises(ZeroDivisionError):
             build_dataset(settings)
+    return settings
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_the_corpus_says_may_be_corrected_between_stop_and_resume(
+    settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["c1.wav", "c2.wav"]
+    root = korean_corpus(tmp_path / "k", names, ["joy", "joy"])
+    settings = stopped_build(settings, root, monkeypatch)
     korean_corpus(root, names, ["anger", "joy"])
     build_dataset(settings)
     train = open_dataset(settings.out).split("train")
@@ -272,12 +280,7 @@ def test_a_file_that_is_replaced_between_stop_and_resume_is_made_anew(
     settings: BuildSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = korean_corpus(tmp_path / "k", ["c1.wav", "c2.wav"], ["joy", "joy"])
-    sound = replace(settings.extract, face=None)
-    settings = replace(settings, corpus="korean_speech", source=root, extract=sound)
-    with monkeypatch.context() as stopped:
-        stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
-        with pytest.raises(ZeroDivisionError):
-            build_dataset(settings)
+    settings = stopped_build(settings, root, monkeypatch)
     noise = np.random.default_rng(2).normal(0, 0.1, 12800).astype(np.float32)
     (root / "c1.wav").write_bytes(make_sound(noise))
     extracted: list[str] = []

@@ -321,13 +321,17 @@ def test_what_makes_no_sequence_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def write_other_folds(folder: Path, corpus: Path) -> Path:
+    """A task of the same corpus with more folds, of other speakers."""
+    folds = {"by": "speaker", "count": 3, "valid_groups": 4}
+    ignore = others(HAPPY_SIDE)
+    return write_task(folder / "c.yaml", corpus, classes=HAPPY_SIDE, ignore=ignore, folds=folds)
+
+
 def test_a_test_clip_of_one_task_is_not_trained_on_by_another(
     tasks: list[Path], corpus: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    folds = {"by": "speaker", "count": 3, "valid_groups": 4}
-    other = write_task(
-        tmp_path / "c.yaml", corpus, classes=HAPPY_SIDE, ignore=others(HAPPY_SIDE), folds=folds
-    )
+    other = write_other_folds(tmp_path, corpus)
     config = sequence_config([tasks[0], other], backbone, tmp_path / "run", "joint")
     with pytest.raises(UserError, match=r"fold 0 leaks: task . trains on clips or speakers that"):
         finetune(config)
@@ -337,10 +341,7 @@ def test_a_test_clip_of_one_task_is_not_trained_on_by_another(
 def test_tasks_with_more_folds_and_with_fewer_need_to_be_told_which(
     tasks: list[Path], corpus: Path, backbone: Path, tmp_path: Path
 ) -> None:
-    folds = {"by": "speaker", "count": 3, "valid_groups": 4}
-    other = write_task(
-        tmp_path / "c.yaml", corpus, classes=HAPPY_SIDE, ignore=others(HAPPY_SIDE), folds=folds
-    )
+    other = write_other_folds(tmp_path, corpus)
     config = sequence_config([tasks[0], other], backbone, tmp_path / "run", "joint").model_copy(
         update={"folds": None}
     )

@@ -47,6 +47,8 @@ class Recording:
         flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
         stamp: of its files (`Source.stamp`); the build sets it, and makes a clip anew whose file
             has been replaced. Nothing that a corpus says.
+        at: its number in the corpus's list, from 1, set by a part of a build whose recordings stand
+            between those of others, else 0. Nothing that a corpus says.
     """
 
     key: str
@@ -67,6 +69,7 @@ class Recording:
     cut: bool = False
     flaw: str = ""
     stamp: str = field(default="", repr=False)
+    at: int = field(default=0, repr=False, compare=False)
 
 
 def numbered(key: str, number: int) -> str:

@@ -112,7 +112,7 @@ class BuildPlan(NamedTuple):
 
     Attributes:
         settings: with the weights that were looked for, and the device that was chosen.
-        licence: the corpus's.
+        licence: the corpus's, or what the user says.
         recordings: all of the corpus, before long media are cut.
         left_out: suffix -> files of the source that the corpus can do nothing with.
     """
@@ -215,7 +215,7 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
-    return BuildPlan(found, corpus.licence, recordings, corpus.left_out(source, recordings))
+    return BuildPlan(found, corpus.terms, recordings, corpus.left_out(source, recordings))
 
 
 def _check_settings(settings: BuildSettings) -> None:

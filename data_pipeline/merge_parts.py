@@ -153,6 +153,7 @@ def _check_together(one: Part, other: Part) -> None:
     values = (
         ("the number of parts", one.part.of, other.part.of),
         ("name", one.dataset.info.name, other.dataset.info.name),
+        ("licence", one.dataset.info.licence, other.dataset.info.licence),
         ("--recognise and --align", _models(one), _models(other)),
         *_other_rows(one, other),
         *((f, getattr(one.report, f), getattr(other.report, f)) for f in BuildOrigin.model_fields),

@@ -86,6 +86,8 @@ def parse_transcript(name: str, content: bytes, encoding: str = UTF_8) -> list[C
 def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
     """The text of a file in UTF-8, in UTF-16 with its mark, or in another encoding.
 
+    Its lines end in a line feed, whatever they end in there.
+
     Args:
         name: of the file, for messages.
         content: of the file.
@@ -93,6 +95,16 @@ def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
 
     Raises:
         UserError: it is in none of these; names the file and the line.
+    """
+    text = decode_exactly(name, content, encoding)
+    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decode_exactly(name: str, content: bytes, encoding: str) -> str:
+    """The same with the ends of lines that it has.
+
+    Raises:
+        UserError: see `decode_text`.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -105,7 +117,7 @@ def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
         raise _not_in(name, before.count(b"\n") + 1, encoding) from None
     if control := _CONTROLS.search(text):
         raise _not_in(name, text.count("\n", 0, control.start()) + 1, encoding)
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
+    return text.removeprefix("\ufeff")
 
 
 def _is_utf_8(content: bytes) -> bool:

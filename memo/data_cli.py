@@ -41,7 +41,13 @@ def build(
     ] = None,
     encoding: Annotated[
         str | None,
-        typer.Option(help="Of transcripts that are not UTF-8, as Python calls it, e.g. cp949."),
+        typer.Option(
+            help="Of transcripts, or a table, that are not UTF-8, as Python calls it, e.g. cp949."
+        ),
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Under which terms one's own files may be used; for dataset.json."),
     ] = None,
     face: Annotated[
         str,

@@ -96,6 +96,18 @@ class Corpus(ABC):
     def __init__(self, given: Mapping[str, Path | str] = MappingProxyType({})) -> None:
         self.given = given
 
+    @property
+    def terms(self) -> str:
+        """The licence; the user's word for it, if the corpus takes one.
+
+        Raises:
+            UserError: it says nothing.
+        """
+        given = str(self.given.get("licence", self.licence)).strip()
+        if not given:
+            raise UserError("--licence: say under which terms the files may be used, e.g. CC0-1.0")
+        return given
+
     @abstractmethod
     def recordings(self, source: Source) -> Sequence[Recording]:
         """All utterances of the corpus, in a fixed order.

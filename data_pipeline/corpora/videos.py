@@ -91,7 +91,7 @@ class Videos(Corpus):
 
     name = "videos"
     licence = "not stated; see who has them"
-    options = ("transcripts", "encoding")
+    options = ("transcripts", "encoding", "licence")
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """The utterances of each file, by name and time; those to be cut by speech as one."""

@@ -165,6 +165,9 @@ def test_parts_of_different_builds_are_refused(settings: BuildSettings) -> None:
             replace(settings, name="other", out=settings.out.with_name("n")), 2, 2
         ),
     }
+    others["licence is not stated; .* and mine"] = build_part(
+        replace(settings, options={"licence": "mine"}, out=settings.out.with_name("l")), 2, 2
+    )
     write_table(settings.source, (("whole", "another text", "whole.wav"), *ROWS[1:]))
     changed = replace(settings, out=settings.out.with_name("c"))
     others["corpus_sha256 is .* and "] = build_part(changed, 2, 2)

@@ -120,11 +120,11 @@ def test_build_hands_its_options_on(
         patched.setattr("data_pipeline.build.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
-        corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949")
+        corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949", "--licence", "mine")
         assert run(monkeypatch, *command, *corpus_options) == 0
         assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
         assert run(monkeypatch, *command, "--part", "2/8", "--valid-share", "0.1") == 0
-    options = {"transcripts": Path("all.tsv"), "encoding": "cp949"}
+    options = {"transcripts": Path("all.tsv"), "encoding": "cp949", "licence": "mine"}
     assert [one.options for one in given] == [{}, options, {}, {}]
     assert given[2].filters == Filters(2, min_speech_dbfs=-50)
     assert [one.valid_share for one in given] == [None, None, None, 0.1]

@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source, check_files, parse_table
+from data_pipeline.encoding import UTF_8, decode_exactly, known_encoding
 from data_pipeline.errors import UserError
-from data_pipeline.transcripts import UTF_8, decode_exactly, known_encoding, read_words
+from data_pipeline.transcripts import read_words
 
 CONTENT = ("text", "media", "image")
 SPAN = ("begin_s", "end_s")

@@ -15,8 +15,6 @@ from data_pipeline.clip import Word
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     Cue,
-    decode_text,
-    known_encoding,
     parse_transcript,
     read_words,
     speech_of,
@@ -366,13 +364,6 @@ def test_a_file_that_is_not_in_the_encoding_that_is_named_is_refused() -> None:
         parse_transcript("a.vtt", b"WEBVTT\n\xff", "idna")
 
 
-@pytest.mark.parametrize("name", ["cp9499", "", "base64", "rot13", "a\0b", "undefined", "\udcff"])
-def test_encodings_that_python_does_not_know_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"--encoding: .* is none that Python knows"):
-        known_encoding(name)
-    assert known_encoding("EUC-KR") == "EUC-KR"
-
-
 def test_words_and_speakers_are_read_where_they_are_known() -> None:
     words = [
         {"word": " So", "start": 1.1, "end": 1.3, "probability": 0.9},
@@ -465,9 +456,3 @@ def test_what_cannot_be_read_is_said_with_file_and_line(name: str) -> None:
 def test_any_text_is_cues_or_an_error_in_one_line(suffix: str, text: str) -> None:
     with suppress(UserError):
         assert all(speech_of(cue.text) for cue in parse_transcript(f"a{suffix}", text.encode()))
-
-
-@given(st.binary(), st.sampled_from(["utf-8", "cp1251", "gbk", "iso2022_kr", "utf-7", "cp037"]))
-def test_any_bytes_are_text_or_an_error(content: bytes, encoding: str) -> None:
-    with suppress(UserError):
-        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content, encoding))

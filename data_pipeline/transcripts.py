@@ -10,9 +10,12 @@ line is taken once.
 TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in whole
 milliseconds, as Whisper writes them; `speaker` and `words` if known.
 
-JSON: a list of objects, or an object with such a list as `segments` or `cues`, each with `text`,
-`begin_s` or `start`, `end_s` or `end` in seconds, and `speaker` and `words` if known, as Whisper
-writes them. Words are `[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`.
+JSON: a list of objects, or an object with such a list as `segments`, `cues` or `chunks`, each with
+`text`, `begin_s` or `start`, `end_s` or `end` in seconds (or both as `timestamp`), and `speaker`
+and `words` if known, as Whisper, WhisperX and Hugging Face's pipelines write them. Words are
+`[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`; those without times
+are left out. A time that a transcriber has not found is null or NaN: such a cue begins where the
+one before ends, and ends where the next one begins, after `LONGEST_HEARD_S` at most.
 
 What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
 cues in which nothing is left. Cues may overlap, have no length or begin before 0; they come sorted
@@ -23,6 +26,7 @@ import html
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -36,6 +40,8 @@ from data_pipeline.errors import UserError
 
 SHORTEST_S = 0.02
 """Of a cue with speech: half of a frame of video, a third of a row of speech features."""
+LONGEST_HEARD_S = 30.0
+"""What Whisper hears at a time; no segment of it is longer."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +283,10 @@ def parse_tsv(name: str, text: str) -> list[Cue]:
     return cues
 
 
+LISTS = ("segments", "cues", "chunks")
+"""What an object calls its list of cues."""
+
+
 def parse_json(name: str, text: str) -> list[Cue]:
     """The cues of a JSON file, in its order.
 
@@ -285,10 +295,11 @@ def parse_json(name: str, text: str) -> list[Cue]:
     """
     content = load_json(name, text)
     if isinstance(content, dict):
-        content = content.get("segments", content.get("cues"))
+        content = next((content[one] for one in LISTS if one in content), None)
     if not isinstance(content, list):
         raise UserError(f"{name}: it should be a list of cues, or have one as 'segments'")
-    return [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+    cues = [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+    return _closed(name, cues)
 
 
 def load_json(name: str, text: str) -> object:
@@ -306,17 +317,61 @@ def load_json(name: str, text: str) -> object:
 
 
 def _cue(where: str, item: object) -> Cue:
-    """One cue of a JSON file."""
-    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+    """One cue of a JSON file; a time that is open is NaN."""
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("text"), str)
+        or (times := _times_of(item)) is None
+    ):
         raise UserError(f"{where} should be an object with begin_s, end_s and text")
     speaker = item.get("speaker")
+    begin_s, end_s = (math.nan if _is_open(one) else read_seconds(where, one) for one in times)
     return Cue(
-        read_seconds(where, item.get("begin_s", item.get("start"))),
-        read_seconds(where, item.get("end_s", item.get("end"))),
+        begin_s,
+        end_s,
         checked_text(where, item["text"]),
         "" if speaker is None else checked_text(where, str(speaker)).strip(),
         _words(where, item.get("words") or []),
     )
+
+
+def _times_of(item: Mapping[str, object]) -> Sequence[object] | None:
+    """Begin and end, whatever they are; None if it has not both."""
+    begins = [item[name] for name in ("begin_s", "start") if name in item]
+    ends = [item[name] for name in ("end_s", "end") if name in item]
+    times = item.get("timestamp", [*begins[:1], *ends[:1]])
+    return times if isinstance(times, list) and len(times) == 2 else None
+
+
+def _is_open(time: object) -> bool:
+    """Whether a transcriber has written down that it has not found a time."""
+    return time is None or (isinstance(time, float) and math.isnan(time))
+
+
+def _closed(name: str, cues: Sequence[Cue]) -> list[Cue]:
+    """The cues with times in the place of those that are open.
+
+    Raises:
+        UserError: of two that follow one another, neither says where the other begins.
+    """
+    begins, before_s = list[float](), 0.0
+    for number, cue in enumerate(cues, start=1):
+        begins.append(before_s if _is_open(cue.begin_s) else cue.begin_s)
+        if _is_open(begins[-1]):
+            raise UserError(f"{name}: cue {number} has no begin, and the one before it no end")
+        before_s = cue.end_s
+    later = [*sorted(begins), math.inf]
+    return [
+        replace(cue, begin_s=begin_s, end_s=_end(cue, begin_s, later))
+        for cue, begin_s in zip(cues, begins, strict=True)
+    ]
+
+
+def _end(cue: Cue, begin_s: float, begins: Sequence[float]) -> float:
+    """Its own end, else where the next one begins of those that begin, sorted, at these times."""
+    if not _is_open(cue.end_s):
+        return cue.end_s
+    return min(begins[bisect_right(begins, begin_s)], begin_s + LONGEST_HEARD_S)
 
 
 def read_seconds(where: str, value: object) -> float:
@@ -375,7 +430,7 @@ def _word(where: str, item: object) -> Iterator[Word]:
         raise UserError(f"{where}: {item!r:.60} should be a word, its begin and its end")
     text, begin, end = item
     word = checked_text(where, text).strip()
-    if begin is not None and end is not None and word:
+    if not _is_open(begin) and not _is_open(end) and word:
         yield Word(word, read_seconds(where, begin), read_seconds(where, end))
 
 

@@ -1,8 +1,10 @@
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 
 from data_pipeline.build import BuildSettings
 from data_pipeline.build_report import BuildOrigin, BuildReport, BuildTally
@@ -10,6 +12,7 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.filters import Filters
 from memo.cli import main
+from memo.data_cli import data
 from memo.tokenizer import load_tokenizer
 
 
@@ -102,6 +105,23 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ZeroDivisionError):
         main()
     assert not issubclass(ZeroDivisionError, UserError)
+
+
+def test_the_options_of_build_are_shown_in_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "build", "--help") == 0
+    shown = capsys.readouterr().out
+    groups = ("Options", "The corpus", "Encoders", "Words", "Filters")
+    places = [shown.index(f" {group} ─") for group in groups]
+    assert places == sorted(places)
+    parts = [shown[a:b] for a, b in pairwise([*places, len(shown)])]
+    own = ("--out ", "--transcripts ", "--speech-weights ", "--align-weights ", "--min-words ")
+    assert [[option in part for option in own].index(True) for part in parts] == [0, 1, 2, 3, 4]
+    command = typer.main.get_group(data).commands["build"]
+    options = [one.opts[0] for one in command.params if one.opts[0].startswith("--")]
+    assert len(options) > 25
+    assert all(shown.count(f" {option} ") == 1 for option in options)
 
 
 def test_build_hands_its_options_on(

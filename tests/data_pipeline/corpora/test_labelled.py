@@ -178,6 +178,21 @@ def test_kemdy20_is_cleaned_as_the_baseline_does(tmp_path: Path) -> None:
     assert {(one.speaker, one.session) for one in found} == {("User023F", "Sess12")}
 
 
+def test_marks_of_kemdys_transcribers_are_no_text(tmp_path: Path) -> None:
+    said = {
+        "n/ 어/ 그+ 그래서 l/": "어 그 그래서",
+        "b/아 A/S 맡겼* 어/, N/": "아 A/S 맡겼 어,",
+        "c/ u/": None,
+    }
+    names = [f"Sess12_script03_User023F_{number:03}" for number in range(len(said))]
+    lines = "".join(kemdy_line(name, "happy") for name in names)
+    files: dict[str, str | bytes] = {"annotation/Sess12_eval.csv": KEMDY_HEADER + lines}
+    for name, text in zip(names, said, strict=True):
+        files |= {f"wav/Session12/{name}.wav": b"", f"wav/Session12/{name}.txt": text}
+    found = read("kemdy20", write(tmp_path, files))
+    assert [one.text for one in found] == list(said.values())
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -94,6 +94,12 @@ def test_ravdess_as_published_takes_videos_before_sounds(tmp_path: Path) -> None
     assert sound.labels == {"emotion": "neutral", "intensity": "normal"}
 
 
+def test_ravdess_takes_a_file_once_that_is_there_twice(tmp_path: Path) -> None:
+    name = "Actor_01/03-01-03-02-02-01-01.wav"
+    root = write(tmp_path, {name: b"", f"audio_speech_actors_01-24/{name}": b""})
+    assert [one.media for one in read("ravdess", root)] == [name]
+
+
 def test_korean_speech_has_labels_where_there_are_any(tmp_path: Path) -> None:
     lines = (
         'nea1.ogg\tEmotional\tnea\tjoy\t5.8\t16000\t"좋아요" 라고\n'

@@ -23,6 +23,7 @@ from data_pipeline.build_report import (
     BuildOrigin,
     BuildReport,
     BuildTally,
+    PartOrder,
     hash_recordings,
     read_report,
 )
@@ -111,7 +112,7 @@ class BuildPlan(NamedTuple):
 
     Attributes:
         settings: with the weights that were looked for, and the device that was chosen.
-        licence: the corpus's.
+        licence: the corpus's, or what the user says.
         recordings: all of the corpus, before long media are cut.
         left_out: suffix -> files of the source that the corpus can do nothing with.
     """
@@ -214,7 +215,7 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
-    return BuildPlan(found, corpus.licence, recordings, corpus.left_out(source, recordings))
+    return BuildPlan(found, corpus.terms, recordings, corpus.left_out(source, recordings))
 
 
 def _check_settings(settings: BuildSettings) -> None:
@@ -244,22 +245,26 @@ def _write(
     Raises:
         UserError: there is no clip; of a part that is no error, others may have some.
     """
-    tally, broken, filtered = BuildTally(), [], []
+    tally, order, broken, filtered = BuildTally(), PartOrder(), [], []
     for recording, clip, dropped, transcribed in _finished(settings, recordings, work):
         if clip is not None:
             writer.write(recording.split, clip)
             tally.add(recording.split, clip, transcribed)
+            order.written.setdefault(recording.split, []).append(recording.at)
         elif dropped is not None:
             filtered.append((recording.key, dropped))
+            order.filtered.append(recording.at)
         else:
             broken.append(recording.key)
+            order.broken.append(recording.at)
     if not settings.part and len(broken) + len(filtered) == len(recordings):
         raise UserError(
             f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
             f"{len(broken):,} are broken; {work} has what is known of them"
         )
     lines = quarantine.lines(broken) if broken else ""
-    report = tally.report(origin, settings.part, filtered, lines)
+    mixed = any(one.at for one in recordings)
+    report = tally.report(origin, settings.part, filtered, lines, order if mixed else None)
     for name, content in (
         (QUARANTINE, lines.encode()),
         (FILTERED, filtered_lines(filtered).encode()),

@@ -1,7 +1,10 @@
 """`--part i/n`: the share of a corpus that one task of an array builds."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
@@ -31,22 +34,23 @@ class BuildPart:
         return out.with_name(f"{out.name}.parts") / f"{self.number}-of-{self.of}"
 
     def share(self, recordings: Sequence[Recording]) -> list[Recording]:
-        """Its recordings, which follow one another.
+        """Its recordings, in the order of the whole.
 
-        Those of one file are decoded together, so that they are of one part, and with them what
-        stands between them, for the parts together have the order of the whole. Where files have
-        many, or stand mixed, a part may have none.
+        Those of one file are decoded together, so that they are of one part: the files, in the
+        order of their first recordings, are divided by how many recordings those before them have.
+        Where files have many, a part may have none. Where files stand mixed, so that parts do not
+        follow one another, each recording says where it stands (`at`).
         """
-        files = ((one.media, at) for at, one in enumerate(recordings) if one.media is not None)
-        last: dict[str | None, int] = dict(files)
-        chosen, begin, end = [], 0, 0
-        for at, one in enumerate(recordings):
-            if at == end:  # no file is on both sides
-                begin = at
-            end = max(end, last.get(one.media, at) + 1)
-            if begin * self.of // len(recordings) == self.number - 1:
-                chosen.append(one)
-        return chosen
+        files = [at if one.media is None else one.media for at, one in enumerate(recordings)]
+        sizes = Counter(files)
+        begins = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+        parts = [begins[file] * self.of // len(files) + 1 for file in files]
+        mixed = any(one > following for one, following in pairwise(parts))
+        return [
+            replace(one, at=at) if mixed else one
+            for at, (one, part) in enumerate(zip(recordings, parts, strict=True), start=1)
+            if part == self.number
+        ]
 
 
 def parse_part(text: str) -> BuildPart:

@@ -4,10 +4,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pydantic
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from data_pipeline.build_part import BuildPart
 from data_pipeline.clip import Clip
@@ -47,6 +47,20 @@ class BuildOrigin(Record):
     left_out: dict[str, int] = Field(default_factory=dict)
 
 
+class PartOrder(Record):
+    """Where the recordings of a part stand in the corpus's list, if not all after one another.
+
+    Attributes:
+        written: split -> the number of each of its clips, in their order; those that were cut out
+            of one file have one number.
+        filtered, broken: the same of the lines of `filtered.jsonl` and `quarantine.jsonl`.
+    """
+
+    written: dict[str, list[int]] = Field(default_factory=dict)
+    filtered: list[int] = Field(default_factory=list)
+    broken: list[int] = Field(default_factory=list)
+
+
 class BuildReport(BuildOrigin):
     """The whole of `build_report.json`; every recording is written, filtered out or broken.
 
@@ -55,6 +69,7 @@ class BuildReport(BuildOrigin):
 
     Attributes:
         part: of the corpus; None is all of it.
+        order: by which the part is merged, if its recordings stand between those of others.
         recordings: utterances of the corpus, after long media were cut.
         samples: split -> clips that were written.
         seconds: split -> length of these clips.
@@ -66,6 +81,7 @@ class BuildReport(BuildOrigin):
     """
 
     part: BuildPart | None
+    order: PartOrder | None = None
     recordings: int
     samples: dict[str, int]
     seconds: dict[str, float]
@@ -88,7 +104,18 @@ class BuildReport(BuildOrigin):
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Reports of builds that neither recognise nor align, or leave no file out, are silent."""
         fields: dict[str, Any] = handler(self)
-        return without(fields, *(name for name in ("transcribed", "left_out") if not fields[name]))
+        optional = ("transcribed", "left_out", "order")
+        return without(fields, *(name for name in optional if not fields[name]))
+
+    @model_validator(mode="after")
+    def _order_of_all(self) -> Self:
+        """There must be a place for each recording."""
+        if self.order is not None:
+            places = {split: len(numbers) for split, numbers in self.order.written.items()}
+            left = len(self.order.filtered), len(self.order.broken)
+            if places != self.samples or left != (sum(self.filtered.values()), self.quarantined):
+                raise ValueError("its order is not that of as many clips")
+        return self
 
     def table(self) -> list[str]:
         """Lines for the terminal: counts, and their shares of all recordings or clips."""
@@ -137,6 +164,7 @@ class BuildTally:
         part: BuildPart | None,
         filtered: Iterable[tuple[str, Dropped]],
         quarantine: str,
+        order: PartOrder | None = None,
     ) -> BuildReport:
         """What came out.
 
@@ -145,12 +173,14 @@ class BuildTally:
             part: of the corpus.
             filtered: keys of the clips that were dropped, and why.
             quarantine: the lines that name the broken recordings.
+            order: of the part, if it does not follow the one before.
         """
         broken = count_kinds(quarantine.splitlines())
         dropped = Counter(one.filter for _, one in filtered)
         return BuildReport(
             **dict(origin),
             part=part,
+            order=order,
             recordings=self._samples.total() + dropped.total() + sum(broken.values()),
             samples=dict(self._samples),
             seconds=_seconds(self._milliseconds),

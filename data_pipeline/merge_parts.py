@@ -1,7 +1,9 @@
 """The parts of one build -> the dataset, and the report, that one build would have made."""
 
+import heapq
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from data_pipeline.filters import FILTERED
 from data_pipeline.quarantine import QUARANTINE
 from data_pipeline.shards.merge import common_features, read_sound
 from data_pipeline.shards.place import Place
-from data_pipeline.shards.reader import Dataset, open_dataset
+from data_pipeline.shards.reader import Dataset, Split, open_dataset
 from data_pipeline.shards.writer import ShardWriter
 
 MOST_LINES = 1 << 30
@@ -31,6 +33,15 @@ class Part(NamedTuple):
     dataset: Dataset
     report: BuildReport
     part: BuildPart
+
+
+class _Sample(NamedTuple):
+    """A clip of a part, and where its recording stands in the corpus's list, if that is known."""
+
+    at: int
+    part: Part
+    split: Split
+    number: int
 
 
 def find_parts(places: Sequence[Place]) -> list[Part]:
@@ -56,6 +67,7 @@ def find_parts(places: Sequence[Place]) -> list[Part]:
     for one in parts[1:]:
         _check_together(parts[0], one)
     _check_all_there(parts)
+    _check_order(parts)
     return parts
 
 
@@ -77,7 +89,7 @@ def merge_parts(parts: Sequence[Part], out: Path) -> BuildReport:
     ) as writer:
         _write_clips(parts, writer)
         for name, reasons in ((QUARANTINE, "broken"), (FILTERED, "filtered")):
-            if lines := b"".join(_lines(one, name, reasons) for one in parts):
+            if lines := _in_order(parts, name, reasons):
                 writer.add_file(name, lines)
         writer.add_file(BUILD_REPORT, report.content)
     return report
@@ -85,29 +97,55 @@ def merge_parts(parts: Sequence[Part], out: Path) -> BuildReport:
 
 def _write_clips(parts: Sequence[Part], writer: ShardWriter) -> None:
     keys: set[str] = set()
-    for dataset, _, part in parts:
-        for name in dataset.info.splits:
-            split = dataset.split(name)
-            for sample in range(len(split)):
-                clip = read_sound(dataset.place, split, sample)
-                if clip.key in keys:  # utterances are numbered after the parts were divided
-                    raise UserError(f"part {part}: another part has a clip {clip.key!r}, too")
-                keys.add(clip.key)
-                writer.write(name, clip)
+    for _, one, split, number in _samples(parts):
+        clip = read_sound(one.dataset.place, split, number)
+        if clip.key in keys:  # utterances are numbered after the parts were divided
+            raise UserError(f"part {one.part}: another part has a clip {clip.key!r}, too")
+        keys.add(clip.key)
+        writer.write(split.name, clip)
     if not keys:
         raise UserError(f"no recording of the {len(parts)} parts can be used")
 
 
-def _lines(one: Part, name: str, reasons: str) -> bytes:
+def _samples(parts: Sequence[Part]) -> Iterator[_Sample]:
+    """All clips in the corpus's order: part after part, or in turn where their files stand mixed.
+
+    One tar of each split is open then, for all parts are read at the same time.
+    """
+    splits = [_samples_of(one, split) for one in parts for split in one.dataset.info.splits]
+    if any(one.report.order for one in parts):
+        return heapq.merge(*splits, key=attrgetter("at"))
+    return chain.from_iterable(splits)
+
+
+def _samples_of(one: Part, name: str) -> Iterator[_Sample]:
+    """The clips of a split of a part."""
+    split, order = one.dataset.split(name), one.report.order
+    if order is not None:
+        split.most_open = 1
+    for number in range(len(split)):
+        yield _Sample(order.written[name][number] if order else 0, one, split, number)
+
+
+def _in_order(parts: Sequence[Part], name: str, reasons: str) -> bytes:
+    """A file of lines beside the shards of all parts, in the corpus's order."""
+    lines: list[tuple[int, bytes]] = []
+    for one in parts:
+        order = getattr(one.report.order, reasons) if one.report.order else repeat(0)
+        lines += zip(order, _lines(one, name, reasons), strict=False)
+    return b"".join(line for _, line in sorted(lines, key=itemgetter(0)))
+
+
+def _lines(one: Part, name: str, reasons: str) -> list[bytes]:
     """A file of lines beside a part's shards, of which its report has counted the reasons."""
-    content = one.dataset.beside(name, MOST_LINES) or b""
-    found, counted = len(content.splitlines()), sum(getattr(one.report, reasons).values())
+    lines = (one.dataset.beside(name, MOST_LINES) or b"").splitlines(keepends=True)
+    found, counted = len(lines), sum(getattr(one.report, reasons).values())
     if found != counted:
         raise UserError(
             f"{one.dataset.place / name} names {found:,} recordings, {BUILD_REPORT} counts "
             f"{counted:,}; build part {one.part} again"
         )
-    return content
+    return lines
 
 
 def _check_together(one: Part, other: Part) -> None:
@@ -115,6 +153,7 @@ def _check_together(one: Part, other: Part) -> None:
     values = (
         ("the number of parts", one.part.of, other.part.of),
         ("name", one.dataset.info.name, other.dataset.info.name),
+        ("licence", one.dataset.info.licence, other.dataset.info.licence),
         ("--recognise and --align", _models(one), _models(other)),
         *_other_rows(one, other),
         *((f, getattr(one.report, f), getattr(other.report, f)) for f in BuildOrigin.model_fields),
@@ -141,6 +180,19 @@ def _models(part: Part) -> str:
     """What texts and words of a part are from, beside the corpus."""
     models = (f"{one.task} {one.name} {one.sha256}" for one in part.dataset.info.transcribers)
     return ", ".join(models) or "not given"
+
+
+def _check_order(parts: Sequence[Part]) -> None:
+    """If one part says where its recordings stand, all must, each of all its clips."""
+    if all(one.report.order is None for one in parts):
+        return
+    for dataset, report, part in parts:
+        clips = {name: len(dataset.split(name)) for name in dataset.info.splits}
+        if clips != report.samples or (report.recordings and not report.order):
+            raise UserError(
+                f"{dataset.place / BUILD_REPORT} does not say where its clips stand among those of "
+                f"the other parts; build part {part} again"
+            )
 
 
 def _check_all_there(parts: Sequence[Part]) -> None:

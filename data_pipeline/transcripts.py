@@ -10,20 +10,23 @@ line is taken once.
 TSV: a header with `text` and `begin_s`, `end_s` in seconds, or `start`, `end` in whole
 milliseconds, as Whisper writes them; `speaker` and `words` if known.
 
-JSON: a list of objects, or an object with such a list as `segments` or `cues`, each with `text`,
-`begin_s` or `start`, `end_s` or `end` in seconds, and `speaker` and `words` if known, as Whisper
-writes them. Words are `[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`.
+JSON: a list of objects, or an object with such a list as `segments`, `cues` or `chunks`, each with
+`text`, `begin_s` or `start`, `end_s` or `end` in seconds (or both as `timestamp`), and `speaker`
+and `words` if known, as Whisper, WhisperX and Hugging Face's pipelines write them. Words are
+`[word, begin, end]`, or objects with `word` (or `text`), `start` and `end`; those without times
+are left out. A time that a transcriber has not found is null or NaN: such a cue begins where the
+one before ends, and ends where the next one begins, after `LONGEST_HEARD_S` at most.
 
 What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
 cues in which nothing is left. Cues may overlap, have no length or begin before 0; they come sorted
 by time.
 """
 
-import codecs
 import html
 import json
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
@@ -32,13 +35,13 @@ from typing import NamedTuple
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.source import parse_table
+from data_pipeline.encoding import UTF_8, checked_text, decode_text
 from data_pipeline.errors import UserError
 
-UTF_8 = "utf-8"
-_CONTROLS = re.compile("[\0\x1b]")
-"""Of UTF-16 without its mark, and of Japanese in seven bits, read as what they are not."""
 SHORTEST_S = 0.02
 """Of a cue with speech: half of a frame of video, a third of a row of speech features."""
+LONGEST_HEARD_S = 30.0
+"""What Whisper hears at a time; no segment of it is longer."""
 
 
 @dataclass(frozen=True)
@@ -81,60 +84,6 @@ def parse_transcript(name: str, content: bytes, encoding: str = UTF_8) -> list[C
     cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content, encoding))
     spoken = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
     return sorted(spoken, key=lambda cue: (cue.begin_s, cue.end_s))
-
-
-def decode_text(name: str, content: bytes, encoding: str = UTF_8) -> str:
-    """The text of a file in UTF-8, in UTF-16 with its mark, or in another encoding.
-
-    Args:
-        name: of the file, for messages.
-        content: of the file.
-        encoding: of what is neither.
-
-    Raises:
-        UserError: it is in none of these; names the file and the line.
-    """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif _is_utf_8(content):
-        encoding = UTF_8
-    try:
-        text = checked_text(name, content.decode(encoding))
-    except UnicodeError as error:
-        before = content[: error.start] if isinstance(error, UnicodeDecodeError) else b""
-        raise _not_in(name, before.count(b"\n") + 1, encoding) from None
-    if control := _CONTROLS.search(text):
-        raise _not_in(name, text.count("\n", 0, control.start()) + 1, encoding)
-    return text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _is_utf_8(content: bytes) -> bool:
-    try:
-        return not _CONTROLS.search(content.decode(UTF_8))
-    except UnicodeDecodeError:
-        return False
-
-
-def _not_in(name: str, line: int, encoding: str) -> UserError:
-    return UserError(
-        f"{name}: line {line} is not in {encoding}; say with --encoding what it is in, e.g. cp949, "
-        "cp1251, gbk or shift_jis, or save it as UTF-8"
-    )
-
-
-def known_encoding(name: str) -> str:
-    """The name of an encoding that `decode_text` can be given.
-
-    Raises:
-        UserError: Python does not know it, or it is none of text.
-    """
-    try:
-        " ".encode(name)  # of no letter at all any name is taken
-    except (LookupError, ValueError):
-        raise UserError(
-            f"--encoding: {name!r} is none that Python knows; e.g. cp949, cp1251, gbk or shift_jis"
-        ) from None
-    return name
 
 
 _TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
@@ -334,6 +283,10 @@ def parse_tsv(name: str, text: str) -> list[Cue]:
     return cues
 
 
+LISTS = ("segments", "cues", "chunks")
+"""What an object calls its list of cues."""
+
+
 def parse_json(name: str, text: str) -> list[Cue]:
     """The cues of a JSON file, in its order.
 
@@ -342,10 +295,11 @@ def parse_json(name: str, text: str) -> list[Cue]:
     """
     content = load_json(name, text)
     if isinstance(content, dict):
-        content = content.get("segments", content.get("cues"))
+        content = next((content[one] for one in LISTS if one in content), None)
     if not isinstance(content, list):
         raise UserError(f"{name}: it should be a list of cues, or have one as 'segments'")
-    return [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+    cues = [_cue(f"{name}: cue {number}", item) for number, item in enumerate(content, start=1)]
+    return _closed(name, cues)
 
 
 def load_json(name: str, text: str) -> object:
@@ -363,17 +317,61 @@ def load_json(name: str, text: str) -> object:
 
 
 def _cue(where: str, item: object) -> Cue:
-    """One cue of a JSON file."""
-    if not isinstance(item, dict) or not isinstance(item.get("text"), str):
+    """One cue of a JSON file; a time that is open is NaN."""
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("text"), str)
+        or (times := _times_of(item)) is None
+    ):
         raise UserError(f"{where} should be an object with begin_s, end_s and text")
     speaker = item.get("speaker")
+    begin_s, end_s = (math.nan if _is_open(one) else read_seconds(where, one) for one in times)
     return Cue(
-        read_seconds(where, item.get("begin_s", item.get("start"))),
-        read_seconds(where, item.get("end_s", item.get("end"))),
+        begin_s,
+        end_s,
         checked_text(where, item["text"]),
         "" if speaker is None else checked_text(where, str(speaker)).strip(),
         _words(where, item.get("words") or []),
     )
+
+
+def _times_of(item: Mapping[str, object]) -> Sequence[object] | None:
+    """Begin and end, whatever they are; None if it has not both."""
+    begins = [item[name] for name in ("begin_s", "start") if name in item]
+    ends = [item[name] for name in ("end_s", "end") if name in item]
+    times = item.get("timestamp", [*begins[:1], *ends[:1]])
+    return times if isinstance(times, list) and len(times) == 2 else None
+
+
+def _is_open(time: object) -> bool:
+    """Whether a transcriber has written down that it has not found a time."""
+    return time is None or (isinstance(time, float) and math.isnan(time))
+
+
+def _closed(name: str, cues: Sequence[Cue]) -> list[Cue]:
+    """The cues with times in the place of those that are open.
+
+    Raises:
+        UserError: of two that follow one another, neither says where the other begins.
+    """
+    begins, before_s = list[float](), 0.0
+    for number, cue in enumerate(cues, start=1):
+        begins.append(before_s if _is_open(cue.begin_s) else cue.begin_s)
+        if _is_open(begins[-1]):
+            raise UserError(f"{name}: cue {number} has no begin, and the one before it no end")
+        before_s = cue.end_s
+    later = [*sorted(begins), math.inf]
+    return [
+        replace(cue, begin_s=begin_s, end_s=_end(cue, begin_s, later))
+        for cue, begin_s in zip(cues, begins, strict=True)
+    ]
+
+
+def _end(cue: Cue, begin_s: float, begins: Sequence[float]) -> float:
+    """Its own end, else where the next one begins of those that begin, sorted, at these times."""
+    if not _is_open(cue.end_s):
+        return cue.end_s
+    return min(begins[bisect_right(begins, begin_s)], begin_s + LONGEST_HEARD_S)
 
 
 def read_seconds(where: str, value: object) -> float:
@@ -432,19 +430,8 @@ def _word(where: str, item: object) -> Iterator[Word]:
         raise UserError(f"{where}: {item!r:.60} should be a word, its begin and its end")
     text, begin, end = item
     word = checked_text(where, text).strip()
-    if begin is not None and end is not None and word:
+    if not _is_open(begin) and not _is_open(end) and word:
         yield Word(word, read_seconds(where, begin), read_seconds(where, end))
-
-
-def checked_text(where: str, text: str) -> str:
-    """The text, if it can be stored: JSON can spell half of a letter.
-
-    Raises:
-        UserError: it cannot.
-    """
-    if text.encode("utf8", "ignore").decode() != text:
-        raise UserError(f"{where}: {text!r:.60} has half of a surrogate pair in it")
-    return text
 
 
 PARSERS: Mapping[str, Callable[[str, str], list[Cue]]] = {

@@ -16,7 +16,7 @@ from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
-OPTIONS = ("transcripts", "encoding")
+OPTIONS = ("transcripts", "encoding", "licence")
 """Of some corpora; a corpus that does not take one refuses it."""
 
 

@@ -99,7 +99,7 @@ def predict(
     ] = None,
 ) -> None:
     """Show the emotion and its probability of every utterance; say what was not there to use."""
-    from data_pipeline.transcripts import known_encoding  # noqa: PLC0415
+    from data_pipeline.encoding import known_encoding  # noqa: PLC0415
     from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415
     from memo.inference.model import load  # noqa: PLC0415
     from memo.inference.predict import Said, run_prediction  # noqa: PLC0415

@@ -10,6 +10,7 @@ import typer
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import Url, parse_place
 from data_pipeline.shards.tokenizer import TOKENIZER
+from memo import build_options as options
 
 data = typer.Typer(help="Make, describe, check and repair datasets.", no_args_is_help=True)
 
@@ -32,85 +33,34 @@ def demo(
 @data.command()
 def build(
     context: typer.Context,
-    corpus: Annotated[str, typer.Argument(help="Name of the corpus, e.g. grid.")],
-    source: Annotated[Path, typer.Option(help="Its raw files: a folder, an archive, or a table.")],
+    corpus: options.Corpus,
+    source: options.Source,
     out: Out,
-    transcripts: Annotated[
-        Path | None,
-        typer.Option(help="Of videos: a folder, an archive or a table of what is said in them."),
-    ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(help="Of transcripts that are not UTF-8, as Python calls it, e.g. cp949."),
-    ] = None,
-    face: Annotated[
-        str,
-        typer.Option(
-            help="Face encoder: denseface, timm:MODEL, action-units or package.module:Class."
-        ),
-    ] = "denseface",
-    face_weights: Annotated[
-        Path | None, typer.Option(help="Its file; denseface's ships with memo.")
-    ] = None,
-    detector_weights: Annotated[
-        Path | None,
-        typer.Option(help="Look for faces with YuNet, of this ONNX file, not with Haar cascades."),
-    ] = None,
-    speech: Annotated[
-        str,
-        typer.Option(
-            help="Speech encoder: whisper, wav2vec2, hubert, log-mel or package.module:Class."
-        ),
-    ] = "whisper",
-    speech_weights: Annotated[
-        Path | None, typer.Option(help="Its file or folder; looked for if not given.")
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Of the encoders: cpu, cuda, or auto: the GPU if there is one.")
-    ] = "auto",
-    recognise: Annotated[
-        str | None,
-        typer.Option(help="Recognise what has no transcript: with whisper or pocketsphinx."),
-    ] = None,
-    recognise_weights: Annotated[
-        Path | None, typer.Option(help="Its folder; pocketsphinx brings a model along.")
-    ] = None,
-    align: Annotated[
-        str | None,
-        typer.Option(help="Find the times of words that have none: with ctc or pocketsphinx."),
-    ] = None,
-    align_weights: Annotated[
-        Path | None, typer.Option(help="Its folder; pocketsphinx brings a model along.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the dataset; the corpus's if not given.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 2,
-    samples_per_shard: Annotated[int, typer.Option(min=1, help="Clips of one tar.")] = 100,
-    max_broken: Annotated[
-        int, typer.Option(min=0, help="Stop after so many recordings that cannot be used.")
-    ] = 100,
-    min_words: Annotated[int | None, typer.Option(help="Drop clips whose text has fewer.")] = None,
-    min_duration_s: Annotated[float | None, typer.Option(help="Drop shorter clips.")] = None,
-    max_duration_s: Annotated[float | None, typer.Option(help="Drop longer clips.")] = None,
-    min_speech_dbfs: Annotated[
-        float | None, typer.Option(help="Drop clips whose sound is quieter (RMS), e.g. -50.")
-    ] = None,
-    min_face_share: Annotated[
-        float | None, typer.Option(help="Drop clips of video with a face in fewer frames: 0 to 1.")
-    ] = None,
-    min_speaker_score: Annotated[
-        float | None,
-        typer.Option(help="Drop clips of video in which nobody's lips go with the speech: 1 to 3."),
-    ] = None,
-    valid_share: Annotated[
-        float | None,
-        typer.Option(help="Make a split valid of this share of the speakers who train, e.g. 0.05."),
-    ] = None,
-    part: Annotated[
-        str | None,
-        typer.Option(help="Build share i/n alone, into OUT.parts/i-of-n; then 'memo data merge'."),
-    ] = None,
+    transcripts: options.Transcripts = None,
+    encoding: options.Encoding = None,
+    licence: options.Licence = None,
+    valid_share: options.ValidShare = None,
+    face: options.Face = "denseface",
+    face_weights: options.FaceWeights = None,
+    detector_weights: options.DetectorWeights = None,
+    speech: options.Speech = "whisper",
+    speech_weights: options.SpeechWeights = None,
+    device: options.Device = "auto",
+    recognise: options.Recognise = None,
+    recognise_weights: options.WordWeights = None,
+    align: options.Align = None,
+    align_weights: options.WordWeights = None,
+    min_words: options.MinWords = None,
+    min_duration_s: options.MinDuration = None,
+    max_duration_s: options.MaxDuration = None,
+    min_speech_dbfs: options.MinSpeech = None,
+    min_face_share: options.MinFaceShare = None,
+    min_speaker_score: options.MinSpeakerScore = None,
+    name: options.Name = None,
+    workers: options.Workers = 2,
+    samples_per_shard: options.SamplesPerShard = 100,
+    max_broken: options.MaxBroken = 100,
+    part: options.Part = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
     from data_pipeline.build import build_dataset  # noqa: PLC0415

@@ -47,6 +47,8 @@ class Recording:
         flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
         stamp: of its files (`Source.stamp`); the build sets it, and makes a clip anew whose file
             has been replaced. Nothing that a corpus says.
+        at: its number in the corpus's list, from 1, set by a part of a build whose recordings stand
+            between those of others, else 0. Nothing that a corpus says.
     """
 
     key: str
@@ -67,6 +69,7 @@ class Recording:
     cut: bool = False
     flaw: str = ""
     stamp: str = field(default="", repr=False)
+    at: int = field(default=0, repr=False, compare=False)
 
 
 def numbered(key: str, number: int) -> str:
@@ -92,6 +95,18 @@ class Corpus(ABC):
 
     def __init__(self, given: Mapping[str, Path | str] = MappingProxyType({})) -> None:
         self.given = given
+
+    @property
+    def terms(self) -> str:
+        """The licence; the user's word for it, if the corpus takes one.
+
+        Raises:
+            UserError: it says nothing.
+        """
+        given = str(self.given.get("licence", self.licence)).strip()
+        if not given:
+            raise UserError("--licence: say under which terms the files may be used, e.g. CC0-1.0")
+        return given
 
     @abstractmethod
     def recordings(self, source: Source) -> Sequence[Recording]:

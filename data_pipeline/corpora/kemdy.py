@@ -9,6 +9,10 @@ The cleaning is that of the ETRI competition's published baseline: segments with
 `disgust`, transcripts that are not UTF-8 are CP949. In KEMDy19 every segment is judged in the
 woman's and in the man's table; only the table of the segment's own speaker counts.
 
+Texts are what is said: the transcribers' marks are left out, `n/`, `b/`, `l/` and other letters
+with a slash for noise, breath, laughter and the like, and `+`, `*` and `/` behind words that are
+stammered, unclear or fillers.
+
 Speakers and sessions: KEMDy19 has 20 sessions of two actors each (Sess01-F), KEMDy20 40 of two
 speakers each (User023F). No official split: folds go by session.
 """
@@ -26,6 +30,9 @@ from data_pipeline.errors import UserError
 SPELLING = {"disqust": "disgust"}
 SEVERAL = ";"
 """Stands between the emotions of a segment on which the raters disagree."""
+
+MARK = re.compile(r"(?<!\w)[cnNulb]/|[*+/](?!\w)")
+"""Of the transcribers; a slash within a word, as in A/S, is none."""
 
 TABLE_SEX = re.compile(r"_([FM])(_|\.)")
 """KEMDy19: whose table it is, in `Session01_F_res.csv`."""
@@ -106,7 +113,7 @@ def _recording(source: Source, files: dict[str, str], segment: str, emotion: str
         key=segment,
         split="train",
         media=files[f"{segment}.wav"],
-        text=_transcript(source.read(files[f"{segment}.txt"])),
+        text=_transcript(source.read(files[f"{segment}.txt"])) or None,
         language="ko",
         speaker=user or f"{session}-{sex}",
         session=session,
@@ -115,8 +122,9 @@ def _recording(source: Source, files: dict[str, str], segment: str, emotion: str
 
 
 def _transcript(content: bytes) -> str:
-    """The first line."""
-    return " ".join(_decoded(content).partition("\n")[0].split())
+    """The first line, without marks."""
+    line, _, _ = _decoded(content).partition("\n")
+    return " ".join(MARK.sub("", line).split())
 
 
 def _decoded(content: bytes) -> str:

@@ -23,7 +23,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from data_pipeline.corpora.base import UNITS, Corpus, Recording, register
-from data_pipeline.corpora.source import Source, read_table
+from data_pipeline.corpora.source import Source, by_stem, read_table
 from data_pipeline.errors import UserError
 
 MANIFEST = "manifest.tsv"
@@ -57,7 +57,8 @@ class Ravdess(Corpus):
         names = source.names()
         if MANIFEST in names:
             return _from_manifest(source, names)
-        matches = {name: TAKE.fullmatch(PurePosixPath(name).name) for name in names}
+        once = by_stem(names, (".mp4", ".wav")).values()  # Kaggle's copy has each file twice
+        matches = {name: TAKE.fullmatch(PurePosixPath(name).name) for name in once}
         takes = {name: match for name, match in matches.items() if match}
         if not takes:
             raise UserError(f"RAVDESS: the source has no {MANIFEST} and no Actor_*/*.mp4 or *.wav")

@@ -4,7 +4,7 @@ Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. 
 known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
 `media` (a video or sound file), `begin_s` and `end_s` (of the clip in its media, where that is
 longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `image` (a JPEG file); an
-empty cell says nothing.
+empty cell says nothing. A table that is neither UTF-8 nor UTF-16 is in what `--encoding` says.
 
 Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
 is refused: taken for a label, it would make each clip all of its media. So is `Text` or ` speaker`.
@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source, check_files, read_table
+from data_pipeline.corpora.source import Source, check_files, parse_table
+from data_pipeline.encoding import UTF_8, decode_exactly, known_encoding
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import read_words
 
@@ -38,11 +39,14 @@ class Table(Corpus):
 
     name = "table"
     licence = "not stated; see who has it"
+    options = ("encoding", "licence")
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a line, in its order."""
         name = _table(source)
-        rows = read_table(source, name, "table", ())
+        encoding = known_encoding(str(self.given.get("encoding", UTF_8)))
+        text = decode_exactly(name, source.read(name), encoding)
+        rows = parse_table(text, name, "table", ())
         _check_content(rows, name)
         check_columns(rows[0], f"table: {name}")
         labels = [column for column in rows[0] if column not in KNOWN]

@@ -40,16 +40,13 @@ from typing import Literal, NamedTuple
 from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
+from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     PARSERS,
     SHORTEST_S,
-    UTF_8,
     Cue,
-    checked_text,
-    decode_text,
     is_short,
-    known_encoding,
     load_json,
     parse_transcript,
 )
@@ -91,7 +88,7 @@ class Videos(Corpus):
 
     name = "videos"
     licence = "not stated; see who has them"
-    options = ("transcripts", "encoding")
+    options = ("transcripts", "encoding", "licence")
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """The utterances of each file, by name and time; those to be cut by speech as one."""

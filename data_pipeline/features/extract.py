@@ -14,14 +14,13 @@ from data_pipeline.features.detector import FaceDetector, load_detector
 from data_pipeline.features.device import open_device
 from data_pipeline.features.face import Aligned, align_faces, shrink_faces
 from data_pipeline.features.face_encoder import FACE, FaceEncoder
+from data_pipeline.features.frames import Frames, cut_region
 from data_pipeline.features.speech import SPEECH, SpeechEncoder, average_rows, speech_group
 from data_pipeline.features.video import (
     WHOLE,
-    Frames,
     Media,
     MediaError,
     Sound,
-    cut_region,
     decode_spans,
     decode_track,
 )

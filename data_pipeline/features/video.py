@@ -7,9 +7,10 @@ from elsewhere.
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias
 
@@ -21,6 +22,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from data_pipeline.errors import say_without_path
+from data_pipeline.features.frames import Frames, fitted, upright
 
 SMALLEST_GAP_S = 0.05
 """Sound that comes so late has a hole before it, filled with silence; below it times may just be
@@ -45,7 +47,6 @@ MOST_BYTES = 1 << 30
 
 Media: TypeAlias = bytes | BinaryIO
 """A video or sound file: its content, or the file, open, to be read here and there."""
-Frames: TypeAlias = NDArray[np.uint8]
 WHOLE = (0.0, math.inf)
 """Begin and end of all of a file, in seconds."""
 
@@ -148,7 +149,7 @@ class _Film:
                 return MediaError(shown.flaw)
             shape = shape if count else shown.grey.shape
             count += 1
-            pixels += _fitted(shown.grey, *shape).tobytes()
+            pixels += fitted(shown.grey, *shape).tobytes()
             if len(pixels) > MOST_BYTES:
                 return MediaError("the video is too long; cut it into utterances")
         return np.frombuffer(pixels, dtype=np.uint8).reshape(count, *shape)
@@ -186,12 +187,14 @@ class _Picture:
             return f"the video has a picture shown until {self.until_s:.0f} s"
         if self.frame is None:
             return f"the video cannot be decoded from {self.from_s:.2f} s on"
+        if not 1 / WIDEST_PIXEL <= self.pixel <= WIDEST_PIXEL:
+            return f"the video has pixels that are {self.pixel:g} times as wide as high"
         return ""
 
     @cached_property
     def grey(self) -> Frames:
         assert self.frame is not None, "asked for before"
-        picture = _upright(self.frame, self.pixel)
+        picture = upright(self.frame, self.pixel)
         return np.zeros_like(picture) if self.lead else picture
 
 
@@ -232,21 +235,6 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
     """
     with _opened(media, "sound") as container:
         return _sound(container, rate)
-
-
-def cut_region(frames: Frames, region: tuple[float, float, float, float] | None) -> Frames:
-    """A part of each picture: (T, H, W) -> (T, h, w).
-
-    Args:
-        frames: uint8, grey.
-        region: left, top, right and bottom of it, as shares of width and height; None: all.
-    """
-    if region is None:
-        return frames
-    _, height, width = frames.shape
-    left, top, right, bottom = region
-    rows = slice(math.floor(top * height), math.ceil(bottom * height))
-    return frames[:, rows, math.floor(left * width) : math.ceil(right * width)]
 
 
 @contextmanager
@@ -304,15 +292,26 @@ class _Damage:
     length_s: float
 
 
-def _frames(container: Any, stream: Any) -> Iterator[Any]:  # noqa: ANN401
-    """The frames of a stream; a `_Damage` in the place of what cannot be decoded."""
+def _frames(
+    container: Any,  # noqa: ANN401
+    stream: Any,  # noqa: ANN401
+    decoded: Callable[[float | None], None] = lambda time_s: None,
+) -> Iterator[Any]:
+    """The frames of a stream; a `_Damage` in the place of what cannot be decoded.
+
+    Args:
+        container: of the file.
+        stream: of it.
+        decoded: is told the time of each packet that was, on the file's own clock, if known.
+    """
     for packet in container.demux(stream):
+        time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
         try:
             frames = packet.decode()
         except FFmpegError:
-            time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
             yield _Damage(time_s, float((packet.duration or 0) * packet.time_base))
         else:
+            decoded(time_s)
             yield from frames
 
 
@@ -321,20 +320,20 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
     stream = _video_stream(container)
     if stream is None:
         return
-    zero_s, pixel = _zero_s(container), _pixel(stream)
-    shown, from_s, damaged = None, 0.0, False
-    for frame in _frames(container, stream):
+    zero_s, pixels = _zero_s(container), _Pixels(stream)
+    shown, from_s, pixel, damaged = None, 0.0, 1.0, False
+    for frame in _frames(container, stream, pixels.note):
         if isinstance(frame, _Damage):
             damaged = True
             continue
-        time_s = _time_s(frame, "video") - zero_s
+        time_s, its_pixel = _time_s(frame, "video") - zero_s, pixels.of(frame)
         if shown is None and time_s >= SMALLEST_LEAD_S:
-            yield _Picture(None if damaged else frame, 0.0, time_s, pixel, lead=True)
+            yield _Picture(None if damaged else frame, 0.0, time_s, its_pixel, lead=True)
             damaged = False
         if shown is not None:
             yield _Picture(None if damaged else shown, from_s, time_s, pixel)
             damaged = False
-        shown, from_s = frame, time_s
+        shown, from_s, pixel = frame, time_s, its_pixel
     if shown is not None:
         until_s = from_s + 1 / float(stream.average_rate or 25)
         yield _Picture(None if damaged else shown, from_s, until_s, pixel)
@@ -342,42 +341,35 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-def _pixel(stream: Any) -> float:  # noqa: ANN401
-    """How wide the pixels are, of a height of 1; 1 of those that are nearly square, or unknown."""
-    ratio = float(stream.sample_aspect_ratio or 1)
-    if not 1 / WIDEST_PIXEL <= ratio <= WIDEST_PIXEL:
-        raise MediaError(f"the video has pixels that are {ratio:g} times as wide as high")
-    return 1.0 if abs(ratio - 1) < SQUARE else ratio
+class _Pixels:
+    """How wide the pixels of a video are, of a height of 1.
 
+    What the file says goes before what its pictures say. These may say something else from a key
+    picture on, as where television changes from 4:3 to 16:9; the decoder knows it as soon as it
+    has that picture's packet, while pictures from before are still to come.
+    """
 
-def _upright(frame: av.VideoFrame, pixel: float) -> Frames:
-    """The picture (H, W), grey, of square pixels, turned as the file says it is to be shown."""
-    colours = frame.to_ndarray(format="rgb24")
-    picture = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    if pixel != 1:
-        height, width = picture.shape
-        picture = _scaled(picture, height, max(1, round(pixel * width)))
-    return np.rot90(picture, round(frame.rotation / 90))
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401
+        self._ratio = stream.sample_aspect_ratio
+        self._pictures = stream.codec_context  # None of a codec that is not known
+        self._fixed = not self._pictures or self._ratio != self._pictures.sample_aspect_ratio
+        self._changes: list[tuple[float, Fraction | None]] = []
 
+    def note(self, time_s: float | None) -> None:
+        """A packet has been decoded; its time on the file's own clock, if known."""
+        if self._fixed:
+            return
+        ratio = self._pictures.sample_aspect_ratio
+        known = self._changes[-1][1] if self._changes else self._ratio
+        if ratio != known:
+            self._changes.append((-math.inf if time_s is None else time_s, ratio))
 
-def _fitted(picture: Frames, height: int, width: int) -> Frames:
-    """The picture (h, w) as large as it can be in (height, width), black around it."""
-    if picture.shape == (height, width):
-        return picture
-    scale = min(height / picture.shape[0], width / picture.shape[1])
-    high, wide = (max(1, round(scale * side)) for side in picture.shape)
-    top, left = (height - high) // 2, (width - wide) // 2
-    fitted = np.zeros((height, width), dtype=np.uint8)
-    fitted[top : top + high, left : left + wide] = _scaled(picture, high, wide)
-    return fitted
-
-
-def _scaled(picture: Frames, height: int, width: int) -> Frames:
-    """The picture (h, w) as (height, width)."""
-    smaller = height * width < picture.size
-    method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture, (width, height), interpolation=method)
-    return np.asarray(scaled, dtype=np.uint8)
+    def of(self, frame: av.VideoFrame) -> float:
+        """Of the picture that comes next; 1 of pixels that are nearly square, or unknown."""
+        while self._changes and frame.key_frame and self._changes[0][0] <= frame.time:
+            _, self._ratio = self._changes.pop(0)
+        pixel = float(self._ratio or 1)
+        return 1.0 if abs(pixel - 1) < SQUARE else pixel
 
 
 def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401

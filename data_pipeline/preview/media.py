@@ -19,7 +19,8 @@ from data_pipeline.errors import say_without_path
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector
 from data_pipeline.features.face import align_faces
-from data_pipeline.features.video import MediaError, cut_region, decode_frames, decode_sound
+from data_pipeline.features.frames import cut_region
+from data_pipeline.features.video import MediaError, decode_frames, decode_sound
 
 FACE_EVERY_S = 0.5
 MOST_FACES = 24

@@ -63,6 +63,7 @@ class Split:
         is_remote: whether the shards lie on a server.
         traffic: what reading the dataset has cost so far.
         work: what its threads are at that may take long.
+        most_open: tars that are kept open.
 
     Raises:
         UserError: there is no such split, it is empty, or a shard is missing.
@@ -82,6 +83,7 @@ class Split:
         self.is_remote = store.is_remote
         self.traffic = store.traffic
         self.work = Work()
+        self.most_open = MOST_OPEN
         self._store = store
         self._features = info.features
         self._ends: list[int] = np.cumsum(self.shard_sizes).tolist()
@@ -220,7 +222,7 @@ class Split:
         mapped = new.bytes + sum(self.shards[number].bytes for number in self._open)
         indexed = new.samples + sum(self.shards[number].samples for number in self._open)
         while self._open and (
-            len(self._open) >= MOST_OPEN
+            len(self._open) >= self.most_open
             or mapped > self._store.most_mapped
             or indexed > MOST_INDEXED
         ):

@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.clip import Clip
+from data_pipeline.encoding import UTF_8
 from data_pipeline.errors import UserError, check_place
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
-from data_pipeline.features.video import Frames, MediaError, Sound, decode_spans, decode_track
-from data_pipeline.transcripts import UTF_8
+from data_pipeline.features.frames import Frames
+from data_pipeline.features.video import MediaError, Sound, decode_spans, decode_track
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import EmotionModel
 from memo.inference.timeline import write_timeline

@@ -1,3 +1,4 @@
+import random
 import re
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from data_pipeline.errors import UserError
 
 
 @given(st.lists(st.sampled_from(["a", "b", None])), st.integers(1, 9))
-def test_parts_are_the_whole_in_its_order_and_divide_no_file(
-    media: list[str | None], of: int
-) -> None:
+def test_parts_are_the_whole_and_divide_no_file(media: list[str | None], of: int) -> None:
     recordings = [Recording(f"k{at}", "train", name) for at, name in enumerate(media)]
     parts = [BuildPart(number, of).share(recordings) for number in range(1, of + 1)]
-    assert [one for part in parts for one in part] == recordings
+    numbers = {one.key: at for at, one in enumerate(recordings, start=1)}
+    stand = [[numbers[one.key] for one in part] for part in parts]
+    assert sorted(at for part in stand for at in part) == [*range(1, len(recordings) + 1)]
+    assert all(part == sorted(part) for part in stand)
+    follow = [at for part in stand for at in part] == [*range(1, len(recordings) + 1)]
+    told = [[one.at for one in part] for part in parts]
+    assert told == ([[0] * len(part) for part in stand] if follow else stand)
     files = [{one.media for one in part} - {None} for part in parts]
     assert sum(map(len, files)) == len(set().union(*files))
 
@@ -42,6 +47,15 @@ def test_parts_are_of_like_size() -> None:
     recordings = [Recording(f"k{at}", "train", f"{at}.wav") for at in range(100)]
     sizes = [len(BuildPart(number, 7).share(recordings)) for number in range(1, 8)]
     assert set(sizes) == {14, 15}
+
+
+def test_files_that_stand_mixed_are_divided_as_those_that_do_not() -> None:
+    names = [f"{at % 12}.mp4" for at in range(120)]
+    random.Random(0).shuffle(names)
+    recordings = [Recording(f"k{at}", "train", name) for at, name in enumerate(names)]
+    parts = [BuildPart(number, 4).share(recordings) for number in range(1, 5)]
+    assert [len(part) for part in parts] == [30] * 4
+    assert [len({one.media for one in part}) for part in parts] == [3] * 4
 
 
 def test_parts_lie_beside_the_dataset(tmp_path: Path) -> None:

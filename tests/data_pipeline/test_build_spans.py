@@ -52,6 +52,7 @@ class Given(Corpus):
     licence = "none"
 
     def __init__(self, told: Sequence[Recording]) -> None:
+        super().__init__()
         self.told = told
 
     def recordings(self, source: Source) -> Sequence[Recording]:

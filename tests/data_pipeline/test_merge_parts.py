@@ -14,7 +14,8 @@ from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.filters import Filters
 from data_pipeline.merge_parts import find_parts, merge_parts
 from data_pipeline.shards.dataset import FeatureSchema
-from tests.data_pipeline.mixed_corpus import FILTERS, ROWS, write_corpus, write_table
+from tests.data_pipeline.features.media import make_sound
+from tests.data_pipeline.mixed_corpus import FILTERS, ROWS, noise, write_corpus, write_table
 from tests.data_pipeline.shards.test_merge import write
 from tests.data_pipeline.test_build import content
 
@@ -50,6 +51,52 @@ def test_all_parts_in_whatever_order_are_one_build_bit_for_bit(
     merged = settings.out.with_name("merged")
     merge_parts(find_parts(parts[::-1]), merged)
     assert content(merged) == content(settings.out)
+
+
+@pytest.fixture
+def shuffled(settings: BuildSettings) -> BuildSettings:
+    """Of a table whose clips stand in no order of their files."""
+    root = settings.source
+    for name in ("one", "two", "three"):
+        (root / f"{name}.wav").write_bytes(make_sound(noise(2)))
+    lines = ["media,begin_s,end_s,text,split"]
+    for at in range(6):
+        split = "valid" if at % 2 else "train"
+        for name in ("one", "broken", "two", "three")[:: 1 if at % 3 else -1]:
+            text = "one" if (name, at) in (("one", 4), ("three", 2)) else "one two"
+            lines.append(f"{name}.wav,{at * 0.3:.1f},{at * 0.3 + 0.3:.1f},{text},{split}")
+    (root / "clips.csv").write_text("\n".join([*lines, ",,,a text alone,test"]) + "\n")
+    return replace(settings, extract=replace(settings.extract, face=None))
+
+
+@pytest.mark.parametrize(("of", "with_some"), [(2, 2), (7, 5)])
+def test_parts_of_a_shuffled_table_share_its_files_and_are_one_build_bit_for_bit(
+    shuffled: BuildSettings, of: int, with_some: int
+) -> None:
+    build_dataset(shuffled)
+    parts = [build_part(shuffled, number, of) for number in range(1, of + 1)]
+    found = find_parts(parts)
+    assert sum(one.report.recordings > 0 for one in found) == with_some
+    merged = shuffled.out.with_name("merged")
+    merge_parts(found, merged)
+    assert content(merged) == content(shuffled.out)
+    assert {"quarantine.jsonl", "filtered.jsonl"} <= content(merged).keys()
+
+
+def test_a_part_that_does_not_say_where_its_clips_stand_is_refused(
+    shuffled: BuildSettings,
+) -> None:
+    parts = [build_part(shuffled, number, 2) for number in (1, 2)]
+    path = parts[1] / "build_report.json"
+    report = json.loads(path.read_text())
+    order = report.pop("order")
+    path.write_text(json.dumps(report))
+    with pytest.raises(UserError, match=r"2-of-2.* does not say where .* build part 2/2 again"):
+        find_parts(parts)
+    order["written"]["train"].pop()
+    path.write_text(json.dumps({**report, "order": order}))
+    with pytest.raises(UserError, match=r"its order is not that of as many clips"):
+        find_parts(parts)
 
 
 def test_a_part_may_have_no_clip_but_not_all_of_them(settings: BuildSettings) -> None:
@@ -118,6 +165,9 @@ def test_parts_of_different_builds_are_refused(settings: BuildSettings) -> None:
             replace(settings, name="other", out=settings.out.with_name("n")), 2, 2
         ),
     }
+    others["licence is not stated; .* and mine"] = build_part(
+        replace(settings, options={"licence": "mine"}, out=settings.out.with_name("l")), 2, 2
+    )
     write_table(settings.source, (("whole", "another text", "whole.wav"), *ROWS[1:]))
     changed = replace(settings, out=settings.out.with_name("c"))
     others["corpus_sha256 is .* and "] = build_part(changed, 2, 2)

@@ -15,8 +15,6 @@ from data_pipeline.clip import Word
 from data_pipeline.errors import UserError
 from data_pipeline.transcripts import (
     Cue,
-    decode_text,
-    known_encoding,
     parse_transcript,
     read_words,
     speech_of,
@@ -366,13 +364,6 @@ def test_a_file_that_is_not_in_the_encoding_that_is_named_is_refused() -> None:
         parse_transcript("a.vtt", b"WEBVTT\n\xff", "idna")
 
 
-@pytest.mark.parametrize("name", ["cp9499", "", "base64", "rot13", "a\0b", "undefined", "\udcff"])
-def test_encodings_that_python_does_not_know_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"--encoding: .* is none that Python knows"):
-        known_encoding(name)
-    assert known_encoding("EUC-KR") == "EUC-KR"
-
-
 def test_words_and_speakers_are_read_where_they_are_known() -> None:
     words = [
         {"word": " So", "start": 1.1, "end": 1.3, "probability": 0.9},
@@ -389,6 +380,39 @@ def test_words_and_speakers_are_read_where_they_are_known() -> None:
     assert (first.speaker, second.speaker, second.words) == ("Ann", "", ())
     assert first.words == (Word("it", 1.1, 1.2), Word("goes", 1.2, 1.9))
     assert read_words("here", "") == ()
+
+
+def test_hugging_faces_chunks_are_read() -> None:
+    chunks = [
+        {"timestamp": [None, 2.5], "text": " So it"},
+        {"timestamp": [2.5, 4.0], "text": " goes."},
+        {"timestamp": [29.5, None], "text": " And"},
+    ]
+    found = parse_transcript("a.json", json.dumps({"text": "So", "chunks": chunks}).encode())
+    spans = [(0.0, 2.5), (2.5, 4.0), (29.5, 59.5)]
+    assert [(one.begin_s, one.end_s) for one in found] == spans
+
+
+def test_a_cue_with_an_open_time_has_that_of_the_one_beside_it() -> None:
+    times = [(9, "null"), (1, "NaN"), (3, 4), ("null", 5), (100, "null"), (100, 101), (200, 202)]
+    items = [f'{{"start": {begin}, "end": {end}, "text": "a"}}' for begin, end in times]
+    found = parse_transcript("a.json", f'{{"segments": [{", ".join(items)}]}}'.encode())
+    assert [(one.begin_s, one.end_s) for one in found] == [
+        (1, 3),
+        (3, 4),
+        (4, 5),
+        (9, 39),
+        (100, 101),
+        (100, 130),
+        (200, 202),
+    ]
+
+
+def test_words_with_an_open_time_are_left_out() -> None:
+    words = '[{"word": "1", "start": 1, "end": null}, ["2", NaN, NaN], ["so", 1.5, 2]]'
+    item = f'[{{"start": 1, "end": 2, "text": "1 2 so", "words": {words}}}]'
+    (cue,) = parse_transcript("a.json", item.encode())
+    assert cue.words == (Word("so", 1.5, 2),)
 
 
 BEFORE: dict[str, str] = {
@@ -439,7 +463,14 @@ ERRORS: dict[str, tuple[str, bytes, str]] = {
     "negative": ("a.srt", b"1\n-00:00:xx,0 --> 00:00:02,0\nx\n", r"line 2: '-00:00:xx,0 --> 00"),
     "seconds": ("a.tsv", b"start\tend\ttext\n0\t2.5\tb\n", "line 2: '2.5' in start or end, which"),
     "floats": ("a.tsv", b"start\tend\ttext\n500.0\t2e3\tb\n", "call columns in seconds begin_s an"),
-    "no number": ("a.json", b'[{"text": "a", "start": NaN, "end": 2}]', "cue 1: nan is no time"),
+    "no number": ("a.json", b'[{"text": "a", "start": 1e999, "end": 2}]', "cue 1: inf is no ti"),
+    "no end": ("a.json", b'[{"text": "a", "start": 1}]', "cue 1 should be an object with begin_s"),
+    "pair": ("a.json", b'[{"text": "a", "timestamp": [1]}]', "cue 1 should be an object with beg"),
+    "open": (
+        "a.json",
+        b'[{"text": "a", "start": 1, "end": null}, {"text": "b", "start": null, "end": 2}]',
+        r"a\.json: cue 2 has no begin, and the one before it no end",
+    ),
     "no JSON": ("a.json", b"[\n1,", r"a\.json: line 2: .*; it should be JSON"),
     "deep JSON": ("a.json", b"[" * 100_000, "it should be JSON"),
     "no list": ("a.json", b'{"segment": []}', "it should be a list of cues"),
@@ -465,9 +496,3 @@ def test_what_cannot_be_read_is_said_with_file_and_line(name: str) -> None:
 def test_any_text_is_cues_or_an_error_in_one_line(suffix: str, text: str) -> None:
     with suppress(UserError):
         assert all(speech_of(cue.text) for cue in parse_transcript(f"a{suffix}", text.encode()))
-
-
-@given(st.binary(), st.sampled_from(["utf-8", "cp1251", "gbk", "iso2022_kr", "utf-7", "cp037"]))
-def test_any_bytes_are_text_or_an_error(content: bytes, encoding: str) -> None:
-    with suppress(UserError):
-        assert not {"\r", "\ufeff"} & set(decode_text("a.srt", content, encoding))

@@ -1,8 +1,10 @@
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import typer
 
 from data_pipeline.build import BuildSettings
 from data_pipeline.build_report import BuildOrigin, BuildReport, BuildTally
@@ -10,6 +12,7 @@ from data_pipeline.corpora.demo import write_demo
 from data_pipeline.errors import UserError
 from data_pipeline.filters import Filters
 from memo.cli import main
+from memo.data_cli import data
 from memo.tokenizer import load_tokenizer
 
 
@@ -104,6 +107,23 @@ def test_other_exceptions_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not issubclass(ZeroDivisionError, UserError)
 
 
+def test_the_options_of_build_are_shown_in_groups(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "data", "build", "--help") == 0
+    shown = capsys.readouterr().out
+    groups = ("Options", "The corpus", "Encoders", "Words", "Filters")
+    places = [shown.index(f" {group} ─") for group in groups]
+    assert places == sorted(places)
+    parts = [shown[a:b] for a, b in pairwise([*places, len(shown)])]
+    own = ("--out ", "--transcripts ", "--speech-weights ", "--align-weights ", "--min-words ")
+    assert [[option in part for option in own].index(True) for part in parts] == [0, 1, 2, 3, 4]
+    command = typer.main.get_group(data).commands["build"]
+    options = [one.opts[0] for one in command.params if one.opts[0].startswith("--")]
+    assert len(options) > 25
+    assert all(shown.count(f" {option} ") == 1 for option in options)
+
+
 def test_build_hands_its_options_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,11 +140,11 @@ def test_build_hands_its_options_on(
         patched.setattr("data_pipeline.build.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
-        corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949")
+        corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949", "--licence", "mine")
         assert run(monkeypatch, *command, *corpus_options) == 0
         assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
         assert run(monkeypatch, *command, "--part", "2/8", "--valid-share", "0.1") == 0
-    options = {"transcripts": Path("all.tsv"), "encoding": "cp949"}
+    options = {"transcripts": Path("all.tsv"), "encoding": "cp949", "licence": "mine"}
     assert [one.options for one in given] == [{}, options, {}, {}]
     assert given[2].filters == Filters(2, min_speech_dbfs=-50)
     assert [one.valid_share for one in given] == [None, None, None, 0.1]

@@ -94,6 +94,12 @@ def test_ravdess_as_published_takes_videos_before_sounds(tmp_path: Path) -> None
     assert sound.labels == {"emotion": "neutral", "intensity": "normal"}
 
 
+def test_ravdess_takes_a_file_once_that_is_there_twice(tmp_path: Path) -> None:
+    name = "Actor_01/03-01-03-02-02-01-01.wav"
+    root = write(tmp_path, {name: b"", f"audio_speech_actors_01-24/{name}": b""})
+    assert [one.media for one in read("ravdess", root)] == [name]
+
+
 def test_korean_speech_has_labels_where_there_are_any(tmp_path: Path) -> None:
     lines = (
         'nea1.ogg\tEmotional\tnea\tjoy\t5.8\t16000\t"좋아요" 라고\n'
@@ -176,6 +182,21 @@ def test_kemdy20_is_cleaned_as_the_baseline_does(tmp_path: Path) -> None:
         (names[2], "surprise"),
     ]
     assert {(one.speaker, one.session) for one in found} == {("User023F", "Sess12")}
+
+
+def test_marks_of_kemdys_transcribers_are_no_text(tmp_path: Path) -> None:
+    said = {
+        "n/ 어/ 그+ 그래서 l/": "어 그 그래서",
+        "b/아 A/S 맡겼* 어/, N/": "아 A/S 맡겼 어,",
+        "c/ u/": None,
+    }
+    names = [f"Sess12_script03_User023F_{number:03}" for number in range(len(said))]
+    lines = "".join(kemdy_line(name, "happy") for name in names)
+    files: dict[str, str | bytes] = {"annotation/Sess12_eval.csv": KEMDY_HEADER + lines}
+    for name, text in zip(names, said, strict=True):
+        files |= {f"wav/Session12/{name}.wav": b"", f"wav/Session12/{name}.txt": text}
+    found = read("kemdy20", write(tmp_path, files))
+    assert [one.text for one in found] == list(said.values())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Word
+from data_pipeline.corpora.base import load_corpus
 from data_pipeline.corpora.fdu_mtl import DOMAINS
+from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.registry import ModelChoice
@@ -114,9 +118,11 @@ def picture() -> bytes:
     return content.tobytes()
 
 
-def build(corpus: str, source: Path, out: Path) -> None:
+def build(
+    corpus: str, source: Path, out: Path, options: Mapping[str, Path | str] = MappingProxyType({})
+) -> None:
     extract = ExtractSettings(ModelChoice("denseface"), ModelChoice("whisper"))
-    build_dataset(BuildSettings(corpus, source, out, extract))
+    build_dataset(BuildSettings(corpus, source, out, extract, options=options))
 
 
 MVSA = "id\tlabel\traw_text\ttext_no_tags\thashtags\timage\n"
@@ -167,6 +173,38 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         read("table", write(tmp_path / "empty", {"a.txt": ""}))
     (clip,) = read("table", write(tmp_path / "loud", {"T.CSV": "text\nhello\n"}))
     assert clip.text == "hello"
+
+
+def test_a_table_in_another_encoding_needs_its_name(tmp_path: Path) -> None:
+    lines = 'text,mood\r\n"안녕\r\n하세요",기쁨\r\n'
+    path = tmp_path / "mine.csv"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_bytes(lines.encode(encoding))
+        (clip,) = read("table", path)
+        assert (clip.text, clip.labels) == ("안녕\r\n하세요", {"mood": "기쁨"})
+    path.write_bytes(lines.encode("cp949"))
+    with pytest.raises(UserError, match=r"^mine\.csv: line 2 is not in utf-8; say with --encoding"):
+        read("table", path)
+    corpus = load_corpus("table", {"encoding": "cp949"})
+    assert corpus.recordings(open_source(path)) == [clip]
+    with pytest.raises(UserError, match="--encoding: 'koi9' is none that Python knows"):
+        load_corpus("table", {"encoding": "koi9"}).recordings(open_source(path))
+
+
+@pytest.mark.parametrize("corpus", ["table", "videos"])
+def test_the_licence_of_ones_own_files_is_what_one_says(corpus: str) -> None:
+    assert load_corpus(corpus).terms.startswith("not stated")
+    assert load_corpus(corpus, {"licence": "CC-BY-4.0"}).terms == "CC-BY-4.0"
+    with pytest.raises(UserError, match="--licence: say under which terms the files may be used"):
+        _ = load_corpus(corpus, {"licence": " "}).terms
+    with pytest.raises(UserError, match="--licence: not for corpus grid, but for table, videos"):
+        load_corpus("grid", {"licence": "mine"})
+
+
+def test_a_licence_stands_in_the_dataset(tmp_path: Path) -> None:
+    table = write(tmp_path, {"mine.csv": "text\nhello\n"}) / "mine.csv"
+    build("table", table, tmp_path / "out", {"licence": "by agreement with the clinic"})
+    assert open_dataset(tmp_path / "out").info.licence == "by agreement with the clinic"
 
 
 def test_files_of_a_table_lie_beside_it_in_the_source(tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_pixels_that_no_camera_has_are_refused() -> None:
         media = make_film([0, 40], pictures, None, pixel=pixel)
         with pytest.raises(MediaError, match=f"has pixels that are {said} times as wide as high"):
             decode_frames(media)
+    later = b"".join(
+        make_film(range(at, at + 400, 40), pictures * 5, None, format="mpegts", pixel=Fraction(one))
+        for at, one in ((0, 2), (400, 50), (800, 2))
+    )
+    parts = list(decode_spans(later, 25.0, [(0.0, 0.3), (0.5, 0.7), (0.9, 1.1)]))
+    assert [isinstance(part, MediaError) for part in parts] == [False, True, False]
 
 
 def test_cover_picture_of_music_is_no_video() -> None:
@@ -131,6 +137,37 @@ def test_pictures_of_another_size_are_scaled_to_the_first() -> None:
         (2, 128, 128),
         (2, 32, 32),
     ]
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "libx264", "mpeg4"])
+def test_pixels_may_change_their_form_in_a_file(codec: str) -> None:
+    forms = {240: Fraction(4, 3), 160: Fraction(16, 9), 80: Fraction(1)}  # level -> form
+    media = b"".join(
+        make_film(
+            range(at, at + 400, 40),
+            [np.full((64, 64), level, np.uint8)] * 10,
+            None,
+            format="mpegts",
+            video_codec=codec,
+            pixel=form,
+        )
+        for at, (level, form) in zip((0, 400, 800), forms.items(), strict=True)
+    )
+    parts = list(decode_spans(media, 25.0, [(0.0, 0.3), (0.5, 0.7), (0.9, 1.1)]))
+    shapes = [part.shape[1:] for part in parts if isinstance(part, np.ndarray)]
+    assert shapes == [(64, 85), (64, 114), (64, 64)]
+    whole = decode_frames(media, 25.0)  # each fitted into the first
+    assert whole.shape[1:] == (64, 85)
+    black_above = {240: 0, 160: 8, 80: 0}
+    black_beside = {240: 0, 160: 0, 80: 10}
+    seen = set()
+    for frame in whole:
+        level = min(forms, key=lambda one: abs(one - int(frame[32, 42])))
+        seen.add(level)
+        assert not frame[: black_above[level]].any()
+        assert not frame[:, : black_beside[level]].any()
+        assert frame[black_above[level] + 2, black_beside[level] + 2] > 40
+    assert seen == forms.keys()
 
 
 def test_a_video_too_long_for_one_utterance_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

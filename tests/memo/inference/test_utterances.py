@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.encoding import UTF_8
 from data_pipeline.errors import UserError
-from data_pipeline.transcripts import UTF_8
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
 
 RATE = 16_000

@@ -99,7 +99,7 @@ def train(
     """
     generator = torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(features.shape[1], UNITS), nn.ReLU(), nn.Linear(UNITS, 2))
-    optimizer = torch.optim.Adam(network.parameters(), LR)
+    optimizer = torch.optim.Adam(network.parameters(), LR, fused=True)
     training, *held_out = [torch.from_numpy(part) for part in parts]
     course = []
     for _ in range(EPOCHS):
@@ -112,7 +112,7 @@ def train(
             optimizer.step()
         course.append([accuracy(network, features[rows], answers[rows]) for rows in held_out])
     choosing, testing = np.array(course).T  # (epochs,) each
-    return Scores(testing.max(), testing[-1], testing[choosing.argmax()])
+    return Scores(*map(float, (testing.max(), testing[-1], testing[choosing.argmax()])))
 
 
 @torch.inference_mode()
@@ -151,13 +151,14 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="Essays, folder or archive")
     parser.add_argument("--pretrained", type=Path, required=True, help="checkpoint or its run")
     parser.add_argument("--longest", type=int, default=510, help="pieces of an essay")
+    parser.add_argument("--layers", type=int, nargs="+", default=[2, 5], help="0: the embeddings")
     arguments = parser.parse_args()
     texts, answers = read_essays(arguments.source)
     states = embed(texts, arguments.pretrained, arguments.longest)
     table = Table("layer", "epoch", *TRAITS.values(), "average")
     results = {}
-    for layer, features in enumerate(states):
-        found = summary(list(runs(features, answers)), answers.shape[1])
+    for layer in arguments.layers:
+        found = summary(list(runs(states[layer], answers)), answers.shape[1])
         results[layer] = found
         for way, scores in found.items():
             table.add_row(str(layer), way, *(f"{score:.3f}" for score in scores))

@@ -18,6 +18,9 @@ from memo.training.distributed import Ranks
 from memo.training.optimizer import MOMENTS, create_moments, idle, make_adam, seed_step
 from memo.training.state import TrainingState
 
+LARGEST_BUCKET = 500_000_000
+"""Gradients that DeepSpeed collects in one buffer at most, as by its default."""
+
 
 class Batch(Protocol):
     """A micro-batch; `PackedBatch` is one."""
@@ -99,7 +102,8 @@ class Engine:
         self.adam = make_adam(model, optimizer, self.stage)
         self._weights = weights
         self._seed = seed
-        config = deepspeed_config(optimizer, distribution, precision)
+        trained = sum(one.numel() for _, one in self._trained_parameters())
+        config = deepspeed_config(optimizer, distribution, precision, trained)
         with redirect_stdout(StringIO()):  # in bf16 it prints the memory, whatever its log level
             self.deepspeed: Any = deepspeed.initialize(
                 model=model, optimizer=self.adam, config=config, dist_init_required=False
@@ -381,12 +385,19 @@ def check_stage(distribution: Distribution) -> None:
 
 
 def deepspeed_config(
-    optimizer: Optimizer, distribution: Distribution, precision: str
+    optimizer: Optimizer, distribution: Distribution, precision: str, trained: int
 ) -> dict[str, Any]:
     """DeepSpeed's JSON, derived from ours.
 
     The micro-batches of a step vary in number, so the caller says where a step ends
-    (`managed_gradient_accumulation` off), and batch sizes mean nothing here.
+    (`managed_gradient_accumulation` off), and batch sizes mean nothing here. Left to itself,
+    DeepSpeed takes a buffer for 500 million gradients, however few there are.
+
+    Args:
+        optimizer: AdamW's settings.
+        distribution: ZeRO stage, offloading.
+        precision: `fp32` or `bf16`.
+        trained: parameters that have gradients.
     """
     stage = distribution.zero_stage
     config: dict[str, Any] = {
@@ -394,7 +405,10 @@ def deepspeed_config(
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": optimizer.clip if stage else 0.0,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": min(trained, LARGEST_BUCKET),
+        },
     }
     if distribution.offload:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}

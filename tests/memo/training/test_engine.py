@@ -299,7 +299,7 @@ def test_bf16_is_refused_where_it_is_not_supported(monkeypatch: pytest.MonkeyPat
 
 
 def test_batch_sizes_are_never_handed_to_deepspeed() -> None:
-    config = deepspeed_config(SETTINGS, Distribution(zero_stage=2), "bf16")
+    config = deepspeed_config(SETTINGS, Distribution(zero_stage=2), "bf16", trained=100)
     assert config["managed_gradient_accumulation"] is False
     assert config["bf16"]["check_grad_overflow"]
     assert config["zero_optimization"]["stage"] == 2

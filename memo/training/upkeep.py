@@ -1,5 +1,6 @@
 """Looking after the checkpoints of a run: which are whole, which may go, and their average."""
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def verify(place: Path) -> list[Finding]:
 def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
     """Remove all but the newest whole checkpoints; those that are broken go as well.
 
-    `latest` then names the newest that is left.
+    The newest is the one that `latest` names, or the last whole one before, which it names then.
+    Later ones are of a run that has gone back from them; they do not count, and stay.
 
     Args:
         place: a run's folder, or its `checkpoints`.
@@ -81,9 +83,11 @@ def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
         whole = [step for step, one in findings.items() if one.fault is None]
         if not whole:
             raise UserError(f"{root} has no whole checkpoint; nothing was removed")
-        chosen = {*whole[-keep:], *(step for step in whole if every and step % every == 0)}
-        removed = [one for step, one in findings.items() if step not in chosen]
-        point_latest(root, findings[whole[-1]].folder.name)
+        own = [step for step in whole if step <= _latest_step(root)] or whole
+        kept = {*own[-keep:], *(step for step in own if every and step % every == 0)}
+        kept |= {*whole} - {*own}
+        removed = [one for step, one in findings.items() if step not in kept]
+        point_latest(root, findings[own[-1]].folder.name)
         for one in removed:
             shutil.rmtree(one.folder)
     return removed
@@ -128,6 +132,14 @@ def _root(place: Path) -> Path:
         if (root / LATEST).is_file() or any(root.glob("step-*")):
             return root
     raise UserError(f"there is no checkpoint in {place}; give a checkpoint's or a run's folder")
+
+
+def _latest_step(root: Path) -> float:
+    """The step that `latest` names; infinite if it names none."""
+    named = root / LATEST
+    name = named.read_text("utf8", errors="replace").strip() if named.is_file() else ""
+    found = (step for step, folder in folders_by_step(root).items() if folder.name == name)
+    return next(found, math.inf)
 
 
 def _look_at(folder: Path) -> Finding:

@@ -1,6 +1,5 @@
 """Looking after the checkpoints of a run: which are whole, which may go, and their average."""
 
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from memo.training.checkpoint import (
     open_checkpoint,
     verify_files,
 )
-from memo.training.saving import folders_by_step, point_latest, write_checkpoint
+from memo.training.saving import folders_by_step, latest_step, point_latest, write_checkpoint
 from memo.training.state import TrainingState
 
 
@@ -83,7 +82,7 @@ def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
         whole = [step for step, one in findings.items() if one.fault is None]
         if not whole:
             raise UserError(f"{root} has no whole checkpoint; nothing was removed")
-        own = [step for step in whole if step <= _latest_step(root)] or whole
+        own = [step for step in whole if step <= latest_step(root)] or whole
         kept = {*own[-keep:], *(step for step in own if every and step % every == 0)}
         kept |= {*whole} - {*own}
         removed = [one for step, one in findings.items() if step not in kept]
@@ -132,14 +131,6 @@ def _root(place: Path) -> Path:
         if (root / LATEST).is_file() or any(root.glob("step-*")):
             return root
     raise UserError(f"there is no checkpoint in {place}; give a checkpoint's or a run's folder")
-
-
-def _latest_step(root: Path) -> float:
-    """The step that `latest` names; infinite if it names none."""
-    named = root / LATEST
-    name = named.read_text("utf8", errors="replace").strip() if named.is_file() else ""
-    found = (step for step, folder in folders_by_step(root).items() if folder.name == name)
-    return next(found, math.inf)
 
 
 def _look_at(folder: Path) -> Finding:

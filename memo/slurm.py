@@ -225,7 +225,8 @@ def _plan_build(submission: Submission) -> _Plan:
 
 def _jobs(submission: Submission, folder: Path, plan: _Plan) -> Iterator[BatchJob]:
     """One, or an array, and what puts together what its tasks have made."""
-    single, several = f"--output={folder}/%j.out", f"--output={folder}/%A_%a.out"
+    said = str(folder).replace("%", "%%")  # which Slurm would take for a number of the job
+    single, several = f"--output={said}/%j.out", f"--output={said}/%A_%a.out"
     resources = submission.resources
     given = [*(f"--vary={one}" for one in submission.vary), *submission.settings]
     if submission.config:

@@ -144,6 +144,14 @@ def test_options_come_before_the_first_command(stubs: Stubs) -> None:
     assert not (stubs.folder / "calls").exists()
 
 
+def test_the_folder_of_the_output_is_taken_as_it_is(stubs: Stubs) -> None:
+    """Slurm would write into the folder `lr` and the job's name, which is not there."""
+    text = render(submission(settings=["run_dir=lr%5x"]))
+    folder = Path("lr%%5x", "slurm", "1").absolute()
+    assert f"#SBATCH --output={folder}/%j.out\n" in text
+    assert f"export MEMO_CODE={Path('lr%5x', 'slurm', '1', 'code').absolute()}\n" in text
+
+
 class TwoFolds:
     folds = (0, 3)
 

@@ -102,6 +102,7 @@ class Engine:
         self.adam = make_adam(model, optimizer, self.stage)
         self._weights = weights
         self._seed = seed
+        self._offloads = distribution.offload
         trained = sum(one.numel() for _, one in self._trained_parameters())
         config = deepspeed_config(optimizer, distribution, precision, trained)
         with redirect_stdout(StringIO()):  # in bf16 it prints the memory, whatever its log level
@@ -127,7 +128,7 @@ class Engine:
             group["lr"] = lr
         counts, tokens = self._count(batches)
         sums = self._accumulate(batches, counts)
-        self.deepspeed.step()
+        self._update()
         return self._result(self.ranks.sum(sums), counts, tokens)
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
@@ -145,7 +146,14 @@ class Engine:
         device = self.ranks.device
         with torch.random.fork_rng([] if device.type == "cpu" else [device]), idle(self.adam):
             self._accumulate(batches, self._count(batches)[0])
-            self.deepspeed.step()
+            self._update()
+
+    def _update(self) -> None:
+        """AdamW's step, unless a gradient is not finite."""
+        self.deepspeed.step()
+        if self._offloads and self.stage < 3 and not self.deepspeed.was_step_applied():
+            # DeepSpeed would keep these gradients, and add those of the next step to them.
+            self.deepspeed.optimizer.averaged_gradients.clear()
 
     def _accumulate(self, batches: Sequence[Batch], counts: Mapping[str, int]) -> Tensor:
         """Gradients of all micro-batches; sums of losses and metrics, (objectives, 2)."""

@@ -168,7 +168,7 @@ def write_checkpoint(
     except OSError as error:
         raise UserError(f"{root / LATEST} cannot be written: {error}") from None
     try:
-        _prune(root, config, before, progress.step)
+        _prune(root, config, before, progress)
     except OSError as error:
         _log.warning("%s: older checkpoints cannot be removed: %s", root, error)
     return folder
@@ -294,20 +294,21 @@ def go_back_to(root: Path, step: int) -> None:
             shutil.rmtree(folder)
 
 
-def _prune(root: Path, config: PretrainConfig, before: float, newest: int) -> None:
+def _prune(root: Path, config: PretrainConfig, before: float, progress: Progress) -> None:
     """Remove the oldest checkpoints, and what interrupted writes have left.
 
     Later ones than the newest are of a run that was resumed from before them; they do not count,
-    and go when it has passed them: between the newest and the one before it there is none.
+    and go when it has passed them: between the newest and the one before it there is none. Nor do
+    those count whose loss was high already, for the run may go back to before it rose.
     """
     for left in root.glob("step-*.tmp"):
         shutil.rmtree(left)
     steps = folders_by_step(root)
-    for passed in [step for step in steps if before < step < newest]:
+    for passed in [step for step in steps if before < step < progress.step]:
         shutil.rmtree(steps.pop(passed))
     if config.keep_checkpoints is not None:
-        own = sorted(step for step in steps if step <= newest)
-        for old in own[: -config.keep_checkpoints]:
+        calm = sorted(step for step in steps if step <= progress.step - progress.losses.high)
+        for old in calm[: -config.keep_checkpoints]:
             if config.keep_every is None or old % config.keep_every:
                 shutil.rmtree(steps[old])
 

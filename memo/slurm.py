@@ -9,6 +9,7 @@ runs/<name>/slurm/1/     a number a submission; of a build <out>.parts/slurm/1/
 ```
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -320,8 +321,11 @@ def _sbatch(path: Path, after: Sequence[str]) -> str:
     """Submit a script; its number."""
     dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
     command = ["sbatch", "--parsable", *dependency, str(path)]
+    # A job inherits them where it is submitted by another one, whose task of an array it is not.
+    own = ("SLURM_ARRAY_", "SLURM_RESTART_")
+    env = {name: one for name, one in os.environ.items() if not name.startswith(own)}
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:
         raise UserError(
             "there is no sbatch here: submit where Slurm is, or see the script with --print"

@@ -152,6 +152,18 @@ def test_the_folder_of_the_output_is_taken_as_it_is(stubs: Stubs) -> None:
     assert f"export MEMO_CODE={Path('lr%5x', 'slurm', '1', 'code').absolute()}\n" in text
 
 
+def test_a_job_that_another_one_submits_is_no_task_of_its_array(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would requeue the other, of which Slurm leaves the variables in its environment."""
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.setenv(name, "3")
+    stubs.add("sbatch", "env | grep ^SLURM_ >&2; exit 1")
+    monkeypatch.setenv("SLURM_CONF", "mine")
+    with pytest.raises(UserError, match=r"^SLURM_CONF=mine$"):
+        submit(submission())
+
+
 class TwoFolds:
     folds = (0, 3)
 

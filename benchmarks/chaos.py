@@ -2,12 +2,13 @@
 
     python -m benchmarks.chaos --kills 50 --out runs/chaos
 
-Two ranks under `torchrun` train the demo job (`--config` and settings take another). Each time one
-of them, or both and the launcher, are killed with SIGKILL: a random time after the first step, a
-fifth of them after the start itself, two fifths while a checkpoint is being written. Where one is
-killed, all must have ended within a minute. After each kill the latest checkpoint must be whole. A
-run that is done is compared with one that nobody disturbed: its final tensors byte by byte, its log
-row by row. If kills are left, another run begins.
+Two ranks under `torchrun` train the demo job; `--config` and settings take another, such as
+`distribution.zero_stage=2`. Each time one of them, or both and the launcher, are killed with
+SIGKILL: a random time after the first step, a fifth of them after the start itself, two fifths
+while a checkpoint is being written. Where one is killed, all must have ended within a minute. After
+each kill the latest checkpoint must be whole. A run that is done is compared with one that nobody
+disturbed: its final tensors byte by byte, its log row by row. If kills are left, another run
+begins.
 """
 
 import argparse

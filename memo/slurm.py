@@ -9,6 +9,7 @@ runs/<name>/slurm/1/     a number a submission; of a build <out>.parts/slurm/1/
 ```
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -225,7 +226,8 @@ def _plan_build(submission: Submission) -> _Plan:
 
 def _jobs(submission: Submission, folder: Path, plan: _Plan) -> Iterator[BatchJob]:
     """One, or an array, and what puts together what its tasks have made."""
-    single, several = f"--output={folder}/%j.out", f"--output={folder}/%A_%a.out"
+    said = str(folder).replace("%", "%%")  # which Slurm would take for a number of the job
+    single, several = f"--output={said}/%j.out", f"--output={said}/%A_%a.out"
     resources = submission.resources
     given = [*(f"--vary={one}" for one in submission.vary), *submission.settings]
     if submission.config:
@@ -319,8 +321,11 @@ def _sbatch(path: Path, after: Sequence[str]) -> str:
     """Submit a script; its number."""
     dependency = [f"--dependency=afterok:{':'.join(after)}"] if after else []
     command = ["sbatch", "--parsable", *dependency, str(path)]
+    # A job inherits them where it is submitted by another one, whose task of an array it is not.
+    own = ("SLURM_ARRAY_", "SLURM_RESTART_")
+    env = {name: one for name, one in os.environ.items() if not name.startswith(own)}
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        ended = subprocess.run(command, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:
         raise UserError(
             "there is no sbatch here: submit where Slurm is, or see the script with --print"

@@ -57,6 +57,7 @@ class Progress:
         stream: state of the data stream.
         losses: of the last steps, by which a spike is told.
         roll_backs: how often the run has gone back to an earlier checkpoint.
+        bad_steps: how many of the last steps in a row were not finite.
     """
 
     step: int
@@ -64,6 +65,7 @@ class Progress:
     stream: StreamState
     losses: LossRecord = field(default_factory=LossRecord)
     roll_backs: int = 0
+    bad_steps: int = 0
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -75,6 +77,7 @@ class Progress:
             stream=StreamState.from_json(record["stream"]),
             losses=LossRecord(tuple(losses["recent"]), losses["high"]),
             roll_backs=record.get("roll_backs", 0),
+            bad_steps=record.get("bad_steps", 0),
         )
 
 

@@ -18,6 +18,9 @@ from memo.training.distributed import Ranks
 from memo.training.optimizer import MOMENTS, create_moments, idle, make_adam, seed_step
 from memo.training.state import TrainingState
 
+LARGEST_BUCKET = 500_000_000
+"""Gradients that DeepSpeed collects in one buffer at most, as by its default."""
+
 
 class Batch(Protocol):
     """A micro-batch; `PackedBatch` is one."""
@@ -99,7 +102,9 @@ class Engine:
         self.adam = make_adam(model, optimizer, self.stage)
         self._weights = weights
         self._seed = seed
-        config = deepspeed_config(optimizer, distribution, precision)
+        self._offloads = distribution.offload
+        trained = sum(one.numel() for _, one in self._trained_parameters())
+        config = deepspeed_config(optimizer, distribution, precision, trained)
         with redirect_stdout(StringIO()):  # in bf16 it prints the memory, whatever its log level
             self.deepspeed: Any = deepspeed.initialize(
                 model=model, optimizer=self.adam, config=config, dist_init_required=False
@@ -123,7 +128,7 @@ class Engine:
             group["lr"] = lr
         counts, tokens = self._count(batches)
         sums = self._accumulate(batches, counts)
-        self.deepspeed.step()
+        self._update()
         return self._result(self.ranks.sum(sums), counts, tokens)
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
@@ -141,7 +146,14 @@ class Engine:
         device = self.ranks.device
         with torch.random.fork_rng([] if device.type == "cpu" else [device]), idle(self.adam):
             self._accumulate(batches, self._count(batches)[0])
-            self.deepspeed.step()
+            self._update()
+
+    def _update(self) -> None:
+        """AdamW's step, unless a gradient is not finite."""
+        self.deepspeed.step()
+        if self._offloads and self.stage < 3 and not self.deepspeed.was_step_applied():
+            # DeepSpeed would keep these gradients, and add those of the next step to them.
+            self.deepspeed.optimizer.averaged_gradients.clear()
 
     def _accumulate(self, batches: Sequence[Batch], counts: Mapping[str, int]) -> Tensor:
         """Gradients of all micro-batches; sums of losses and metrics, (objectives, 2)."""
@@ -381,12 +393,19 @@ def check_stage(distribution: Distribution) -> None:
 
 
 def deepspeed_config(
-    optimizer: Optimizer, distribution: Distribution, precision: str
+    optimizer: Optimizer, distribution: Distribution, precision: str, trained: int
 ) -> dict[str, Any]:
     """DeepSpeed's JSON, derived from ours.
 
     The micro-batches of a step vary in number, so the caller says where a step ends
-    (`managed_gradient_accumulation` off), and batch sizes mean nothing here.
+    (`managed_gradient_accumulation` off), and batch sizes mean nothing here. Left to itself,
+    DeepSpeed takes a buffer for 500 million gradients, however few there are.
+
+    Args:
+        optimizer: AdamW's settings.
+        distribution: ZeRO stage, offloading.
+        precision: `fp32` or `bf16`.
+        trained: parameters that have gradients.
     """
     stage = distribution.zero_stage
     config: dict[str, Any] = {
@@ -394,7 +413,10 @@ def deepspeed_config(
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": optimizer.clip if stage else 0.0,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {
+            "stage": stage,
+            "reduce_bucket_size": min(trained, LARGEST_BUCKET),
+        },
     }
     if distribution.offload:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}

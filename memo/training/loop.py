@@ -135,7 +135,6 @@ class _Training:
         self._monitor, self._display = monitor, display
         self._signals, self._saver = signals, saver
         self._supply, self._pace = Supply(run.makers.train), Pace(run.peak_flops)
-        self._bad_steps = 0
 
     def until_it_ends(self) -> int | None:
         """Steps and roll-backs until the last step, or until a signal; see `train`."""
@@ -176,9 +175,8 @@ class _Training:
         did = len(step.samples), result.tokens, _flops(run, step)
         self._pace.count(Taken(seconds, waited_s, *did))
         self._display.step(done)
-        self._bad_steps = 0 if result.applied else self._bad_steps + 1
         if not result.applied:
-            _report_bad_step(self.run, step, self._display, self._monitor, self._bad_steps)
+            _report_bad_step(self.run, step, self._display, self._monitor)
         if done % config.log_every == 0 or done == config.steps:
             row = _columns(self.run, result, lr) | self._pace.columns() | self._supply.columns()
             self._display.log(row)
@@ -285,7 +283,7 @@ class _Training:
         run.engine.go_back(state)
         number = now.roll_backs + 1
         then = replace(checkpoint.progress, stream=now.stream, roll_backs=number)
-        self.run, self._bad_steps = replace(run, progress=then), 0
+        self.run = replace(run, progress=then)
         self._display.say(
             f"step {now.step}: the loss has risen; back to step {step} (roll-back {number}), "
             "without the data since"
@@ -337,8 +335,14 @@ def _advance(
     losses = progress.losses
     if config.roll_back is not None:
         losses = losses.after(result.loss if result.applied else math.nan, config.roll_back)
-    tokens = progress.tokens + result.tokens
-    return Progress(progress.step + 1, tokens, step.state_after, losses, progress.roll_backs)
+    return Progress(
+        step=progress.step + 1,
+        tokens=progress.tokens + result.tokens,
+        stream=step.state_after,
+        losses=losses,
+        roll_backs=progress.roll_backs,
+        bad_steps=0 if result.applied else progress.bad_steps + 1,
+    )
 
 
 def _save(run: Run, saver: Saver) -> None:
@@ -350,14 +354,13 @@ def _save(run: Run, saver: Saver) -> None:
         saver.begin(partial(write_checkpoint, root, state, *about))
 
 
-def _report_bad_step(
-    run: Run, step: Step, display: Display, monitor: Monitor | None, in_a_row: int
-) -> None:
+def _report_bad_step(run: Run, step: Step, display: Display, monitor: Monitor | None) -> None:
     """Say and log which samples made a step non-finite; stop the run after too many.
 
     Raises:
         AgreedError: `max_bad_steps` in a row.
     """
+    in_a_row = run.progress.bad_steps
     here = [key for batch in step.micro_batches for key in batch.keys]
     keys = [key for keys in run.ranks.gather(here) for key in keys]
     named = ", ".join(keys)

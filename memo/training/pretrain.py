@@ -1,5 +1,6 @@
 """A pretraining run from its settings to its report: what `launch/pretrain.py` calls."""
 
+import math
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +54,13 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
         UserError: something that the user can mend, the same on every rank.
     """
     ranks = join(config.threads, config.distribution.hang_s)
-    refuse_different(ranks, launch_facts(config))
     with ExitStack() as lock:
-        return _pretrain(set_up(config, resume, ranks, lock))
+        # No limit, for all of a large dataset may be compared with its hashes.
+        with watched(ranks, math.inf) as heard:
+            heard.does("opening the data and the model")
+            refuse_different(ranks, launch_facts(config))
+            run = set_up(config, resume, ranks, lock)
+        return _pretrain(run)
 
 
 def _pretrain(run: Run) -> int:

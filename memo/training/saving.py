@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -162,11 +163,12 @@ def write_checkpoint(
     about = (state, progress, config, spec, features, tokenizer)
     write_whole(folder, lambda place: _write_files(place, *about))
     try:
+        before = latest_step(root)
         point_latest(root, folder.name)
     except OSError as error:
         raise UserError(f"{root / LATEST} cannot be written: {error}") from None
     try:
-        _prune(root, config, progress.step)
+        _prune(root, config, before, progress)
     except OSError as error:
         _log.warning("%s: older checkpoints cannot be removed: %s", root, error)
     return folder
@@ -270,6 +272,14 @@ def point_latest(root: Path, name: str) -> None:
     _sync(root)
 
 
+def latest_step(root: Path) -> float:
+    """The step of the checkpoint that `latest` names; infinite if it names none."""
+    named = root / LATEST
+    name = named.read_text("utf8", errors="replace").strip() if named.is_file() else ""
+    found = (step for step, folder in folders_by_step(root).items() if folder.name == name)
+    return next(found, math.inf)
+
+
 def is_own(root: Path, folder: Path) -> bool:
     """Whether a checkpoint is one of those in a run's `checkpoints`."""
     return folder.resolve().parent == root.resolve()
@@ -284,17 +294,21 @@ def go_back_to(root: Path, step: int) -> None:
             shutil.rmtree(folder)
 
 
-def _prune(root: Path, config: PretrainConfig, newest: int) -> None:
+def _prune(root: Path, config: PretrainConfig, before: float, progress: Progress) -> None:
     """Remove the oldest checkpoints, and what interrupted writes have left.
 
-    Later ones than the newest are of a run that was resumed from before them; they do not count.
+    Later ones than the newest are of a run that was resumed from before them; they do not count,
+    and go when it has passed them: between the newest and the one before it there is none. Nor do
+    those count whose loss was high already, for the run may go back to before it rose.
     """
     for left in root.glob("step-*.tmp"):
         shutil.rmtree(left)
+    steps = folders_by_step(root)
+    for passed in [step for step in steps if before < step < progress.step]:
+        shutil.rmtree(steps.pop(passed))
     if config.keep_checkpoints is not None:
-        steps = folders_by_step(root)
-        own = sorted(step for step in steps if step <= newest)
-        for old in own[: -config.keep_checkpoints]:
+        calm = sorted(step for step in steps if step <= progress.step - progress.losses.high)
+        for old in calm[: -config.keep_checkpoints]:
             if config.keep_every is None or old % config.keep_every:
                 shutil.rmtree(steps[old])
 

@@ -18,7 +18,7 @@ from memo.training.checkpoint import (
     open_checkpoint,
     verify_files,
 )
-from memo.training.saving import folders_by_step, point_latest, write_checkpoint
+from memo.training.saving import folders_by_step, latest_step, point_latest, write_checkpoint
 from memo.training.state import TrainingState
 
 
@@ -61,7 +61,8 @@ def verify(place: Path) -> list[Finding]:
 def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
     """Remove all but the newest whole checkpoints; those that are broken go as well.
 
-    `latest` then names the newest that is left.
+    The newest is the one that `latest` names, or the last whole one before, which it names then.
+    Later ones are of a run that has gone back from them; they do not count, and stay.
 
     Args:
         place: a run's folder, or its `checkpoints`.
@@ -81,9 +82,11 @@ def prune(place: Path, keep: int, every: int | None) -> list[Finding]:
         whole = [step for step, one in findings.items() if one.fault is None]
         if not whole:
             raise UserError(f"{root} has no whole checkpoint; nothing was removed")
-        chosen = {*whole[-keep:], *(step for step in whole if every and step % every == 0)}
-        removed = [one for step, one in findings.items() if step not in chosen]
-        point_latest(root, findings[whole[-1]].folder.name)
+        own = [step for step in whole if step <= latest_step(root)] or whole
+        kept = {*own[-keep:], *(step for step in own if every and step % every == 0)}
+        kept |= {*whole} - {*own}
+        removed = [one for step, one in findings.items() if step not in kept]
+        point_latest(root, findings[own[-1]].folder.name)
         for one in removed:
             shutil.rmtree(one.folder)
     return removed

@@ -54,7 +54,7 @@ def test_preempted_twice_is_never_preempted(
     cluster: Cluster, dataset: Path, config: Path, tmp_path: Path
 ) -> None:
     """By a signal and by a partition of higher priority; between them the code has changed."""
-    checkout, run = copy_checkout(tmp_path / "checkout"), tmp_path / "a run"
+    checkout, run = copy_checkout(tmp_path / "checkout"), tmp_path / "a run of 5%x"
     variables = TWO_NODES | {"CONFIG": str(config)}
     (job,) = submit(cluster, checkout, tmp_path, variables, "pretrain", *settings(dataset, run))
     wait_for(lambda: logged_step(run) >= 2)

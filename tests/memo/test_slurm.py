@@ -144,6 +144,26 @@ def test_options_come_before_the_first_command(stubs: Stubs) -> None:
     assert not (stubs.folder / "calls").exists()
 
 
+def test_the_folder_of_the_output_is_taken_as_it_is(stubs: Stubs) -> None:
+    """Slurm would write into the folder `lr` and the job's name, which is not there."""
+    text = render(submission(settings=["run_dir=lr%5x"]))
+    folder = Path("lr%%5x", "slurm", "1").absolute()
+    assert f"#SBATCH --output={folder}/%j.out\n" in text
+    assert f"export MEMO_CODE={Path('lr%5x', 'slurm', '1', 'code').absolute()}\n" in text
+
+
+def test_a_job_that_another_one_submits_is_no_task_of_its_array(
+    stubs: Stubs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would requeue the other, of which Slurm leaves the variables in its environment."""
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT"):
+        monkeypatch.setenv(name, "3")
+    stubs.add("sbatch", "env | grep ^SLURM_ >&2; exit 1")
+    monkeypatch.setenv("SLURM_CONF", "mine")
+    with pytest.raises(UserError, match=r"^SLURM_CONF=mine$"):
+        submit(submission())
+
+
 class TwoFolds:
     folds = (0, 3)
 

@@ -102,6 +102,18 @@ def test_what_a_resumed_run_writes_outlives_the_later_ones_of_the_run_before(
     assert steps == [2, 3, 5, 6]
 
 
+def test_what_a_run_that_went_back_has_passed_is_none_of_its_own(
+    tmp_path: Path, state: TrainingState, spec: ModelSpec, tokenizer: Tokenizer
+) -> None:
+    """A loss spike could send it to the weights that it has left."""
+    every = PretrainConfig(keep_checkpoints=None)
+    for step in (2, 4, 6):
+        write(tmp_path, step, state, spec, tokenizer, every)
+    saving.point_latest(tmp_path, "step-00000002")
+    write(tmp_path, 5, state, spec, tokenizer, every)
+    assert list(saving.folders_by_step(tmp_path)) == [2, 5, 6]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "remove"])
 def test_a_damaged_file_is_named(

@@ -4,6 +4,7 @@ import json
 import math
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -118,14 +119,20 @@ def reference() -> tuple[list[float], list[float], dict[str, Tensor]]:
     return losses, norms, model.state_dict()
 
 
-def engine(stage: int, state: TrainingState | None = None, precision: str = "fp32") -> Engine:
+def engine(
+    stage: int,
+    state: TrainingState | None = None,
+    precision: str = "fp32",
+    offload: bool = False,
+) -> Engine:
+    """What is offloaded goes from a CPU to itself here, by the code that a GPU needs for it."""
     model = toy()
     if state is not None:
         model.load_state_dict(dict(state.model))
-    distribution = Distribution.model_validate({"zero_stage": stage, "precision": precision})
+    distribution = Distribution(zero_stage=stage, offload=offload)
     with (
         patch("memo.training.engine.deepspeed_config", keep_nothing),
-        patch("memo.training.engine.supports_bf16", lambda: True),
+        patch("memo.training.engine.choose_precision", lambda *_: precision),
         redirect_stdout(StringIO()) as printed,
     ):
         made = Engine(model, WEIGHTS, SETTINGS, distribution, join(1), seed=0)
@@ -284,6 +291,25 @@ def test_bf16_is_near_fp32_and_goes_on_with_the_same_bits(
     np.testing.assert_allclose(np.array(whole)[:, 0], exact[:, 0], rtol=0.03)
 
 
+def offload(folder: str) -> None:
+    """On every rank, at each stage that has something to offload."""
+    found = {
+        f"{precision}-{stage}": run(
+            stage, 2, 0, STEPS, engine(stage, precision=precision, offload=True)
+        )
+        for stage, precision in product((1, 2, 3), ("fp32", "bf16"))
+    }
+    if join(1).first:
+        Path(folder, "found.json").write_text(json.dumps(found))
+
+
+def test_offloading_changes_no_loss_and_outlives_a_step_that_is_not_finite(tmp_path: Path) -> None:
+    run_ranks(offload, str(tmp_path), 2)
+    for name, rows in json.loads((tmp_path / "found.json").read_text()).items():
+        tolerance = 1e-5 if "fp32" in name else 0.03
+        np.testing.assert_allclose(np.array(rows)[:, 0], reference()[0], tolerance, err_msg=name)
+
+
 def test_bf16_is_refused_where_it_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setattr("memo.training.engine.supports_bf16", lambda: False)
@@ -299,7 +325,7 @@ def test_bf16_is_refused_where_it_is_not_supported(monkeypatch: pytest.MonkeyPat
 
 
 def test_batch_sizes_are_never_handed_to_deepspeed() -> None:
-    config = deepspeed_config(SETTINGS, Distribution(zero_stage=2), "bf16")
+    config = deepspeed_config(SETTINGS, Distribution(zero_stage=2), "bf16", trained=100)
     assert config["managed_gradient_accumulation"] is False
     assert config["bf16"]["check_grad_overflow"]
     assert config["zero_optimization"]["stage"] == 2

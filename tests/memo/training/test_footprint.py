@@ -1,16 +1,20 @@
 """Memory that is told without being taken: against real passes, sums by hand and exact searches."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memo.config import ModelSpec, PretrainConfig
+from memo.config import Distribution, ModelSpec, Optimizer, PretrainConfig
 from memo.model.memobert import MemoBert
 from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer
+from memo.training.distributed import join
+from memo.training.engine import Engine
 from memo.training.footprint import (
     Footprint,
     LiveBytes,
@@ -19,7 +23,7 @@ from memo.training.footprint import (
     most_useful,
     passing_bytes,
 )
-from memo.training.worst_batch import KINDS, worst_batch
+from memo.training.worst_batch import FULL, KINDS, worst_batch
 
 CPU = torch.device("cpu")
 CONFIG = PretrainConfig.model_validate({"limits": {"text": 6, "face": 5, "speech": 7}})
@@ -65,6 +69,32 @@ def test_what_is_told_is_what_a_real_pass_holds(
     model.zero_grad(set_to_none=True)
     assert footprint._of_kind(kind, 500) == pytest.approx(live.peak, rel=0.05)
     assert footprint.parameters == sum(one.numel() for one in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision"), [(0, "fp32"), (1, "fp32"), (3, "fp32"), (1, "bf16"), (2, "bf16")]
+)
+def test_what_is_told_is_what_a_step_of_the_engine_takes(
+    stage: int,
+    precision: str,
+    model: PretrainingModel,
+    spec: ModelSpec,
+    transform: PretrainTransform,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """DeepSpeed's buffers included, of a model as small as this as well."""
+    monkeypatch.setattr("memo.training.engine.supports_bf16", lambda: True)
+    footprint = Footprint(CONFIG, spec, transform, CPU, precision, recompute=False)
+    told = kept_bytes(footprint.parameters, stage, 1, precision, offload=False)
+    told += passing_bytes(footprint.parameters, stage, 1, precision) + footprint.of(300)
+    batch = worst_batch(CONFIG, transform, spec, FULL, 300)
+    distribution = Distribution.model_validate({"zero_stage": stage, "precision": precision})
+    with LiveBytes() as live:
+        about = (dict.fromkeys(CONFIG.objectives, 1.0), Optimizer(), distribution, join(1), 0)
+        engine = Engine(copy.deepcopy(model), *about)
+        engine.step([batch, batch], 0, 1e-3)
+    assert told == pytest.approx(live.peak, rel=0.2)
+    engine.close()
 
 
 def test_rows_that_are_filled_up_are_told(spec: ModelSpec, transform: PretrainTransform) -> None:

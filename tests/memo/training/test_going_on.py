@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_pipeline.errors import AgreedError
 from memo.evaluation.validate import validate
 from memo.objectives.base import LossSum
 from memo.training import loop as loop_module
@@ -66,3 +68,24 @@ def test_a_validation_is_owed_before_the_first_row_of_the_log(
     assert pretrain(begun, str(checkpoint(tmp_path / "run", 1))) == 0
     rows = logged(tmp_path / "other")
     assert [row["step"] for row in rows if "valid/loss" in row] == [2]
+
+
+@pytest.mark.slow
+def test_non_finite_steps_are_counted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a run that is stopped before it has counted enough of them would never end by itself."""
+    config = small_config(
+        write_small_dataset(tmp_path / "dataset"), tmp_path / "run", "max_bad_steps=3"
+    )
+    step = Engine.step
+
+    def diverged(self: Engine, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return replace(step(self, batches, number, lr), applied=number == 0)
+
+    monkeypatch.setattr(Engine, "step", diverged)
+    assert pretrain(config, "auto") == REQUEUE
+    with pytest.raises(AgreedError, match="3 non-finite steps in a row up to step 4"):
+        pretrain(config, "auto")
+    in_a_row = [row["skipped_in_a_row"] for row in logged(tmp_path / "run") if "skipped" in row]
+    assert in_a_row == [1, 2, 3]

@@ -18,11 +18,13 @@ from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
 from data_pipeline.errors import AgreedError
 from data_pipeline.packing import PackedBatch
+from memo.config import PretrainConfig
 from memo.training import heartbeat as module
 from memo.training.distributed import join
 from memo.training.engine import Engine, StepResult
 from memo.training.heartbeat import Heartbeat, watched
 from memo.training.pretrain import pretrain
+from memo.training.setup import Data, open_data
 from memo.tuning.run import finetune
 from tests.memo.training.small_run import small_config, write_small_dataset
 from tests.memo.tuning.small_tuning import (
@@ -173,7 +175,7 @@ def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyP
 
 
 def train_until_something_happens(place: str, kind: str, happens: str, whom: str) -> None:
-    """As one rank; one of the two meets with something in its third step."""
+    """As one rank; one of the two meets with something in its third step, or when it opens data."""
     module.LOST_S = 5.0
     folder, changes = Path(place), ["distribution.hang_s=20"] if happens == "hangs" else []
     step = Engine.step
@@ -187,7 +189,15 @@ def train_until_something_happens(place: str, kind: str, happens: str, whom: str
             os.kill(os.getpid(), signal.SIGKILL if happens == "is killed" else signal.SIGSTOP)
         return step(self, batches, number, lr)
 
-    with patch.object(Engine, "step", hindered):
+    def opened(config: PretrainConfig) -> Data:
+        if kind == "starting" and os.environ["RANK"] == whom:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return open_data(config)
+
+    with (
+        patch.object(Engine, "step", hindered),
+        patch("memo.training.pretrain.open_data", opened),
+    ):
         if kind == "tuning":
             task, backbone = folder / "task.yaml", folder / "backbone"
             finetune(tuning_config(task, backbone, folder / "run", "linear"))
@@ -204,6 +214,7 @@ def train_until_something_happens(place: str, kind: str, happens: str, whom: str
         ("pretraining", "is stopped", 0),
         ("pretraining", "hangs", 1),
         ("tuning", "is killed", 1),
+        ("starting", "is killed", 1),
     ],
 )
 def test_when_a_rank_is_lost_the_other_ends_and_says_so(

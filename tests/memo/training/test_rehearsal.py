@@ -119,9 +119,9 @@ def test_auto_finds_what_fits_and_a_resumed_run_keeps_it(
 
 
 def short_rank(folder: Path) -> int:
-    """One of two ranks, of which the second may map 800 MiB more than when it began."""
+    """One of two ranks, of which the second may map 950 MiB more than when it began."""
     if os.environ["RANK"] == "1":
-        most = entry_bytes(ROOT / "proc/self/status", "VmSize") + 800 * MIB
+        most = entry_bytes(ROOT / "proc/self/status", "VmSize") + 950 * MIB
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     settings = (*LARGER, "batch.token_budget=30000", "batch.global_batch=4000")
     try:

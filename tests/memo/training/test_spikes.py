@@ -18,6 +18,7 @@ from data_pipeline.order import StreamState
 from memo.config import PretrainConfig, RollBack
 from memo.training.engine import Batch, Engine, StepResult
 from memo.training.pretrain import pretrain
+from memo.training.saving import folders_by_step
 from memo.training.spikes import LossRecord, step_before
 from tests.distributed import run_ranks
 from tests.memo.training.small_run import (
@@ -190,6 +191,17 @@ def test_a_run_that_dies_after_going_back_goes_back_again(
         pretrain(config_of(folder, "died"), "auto")
     assert weights(folder / "died") == weights(folder / "never-died")
     assert logged(folder / "died") == logged(folder / "never-died")
+
+
+@pytest.mark.slow
+def test_what_the_run_goes_back_to_stays_however_few_are_kept(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the checkpoint of step 4, whose loss was high already, instead of that of step 3."""
+    taken = tell_a_spike(monkeypatch, 4, 5)
+    pretrain(config_of(folder, "kept-one", "keep_checkpoints=1"), "auto")
+    assert taken == [1, 2, 3, 4, 5, 4, 5, 6]
+    assert list(folders_by_step(folder / "kept-one" / "checkpoints")) == [STEPS]
 
 
 @pytest.mark.slow

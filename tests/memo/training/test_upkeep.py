@@ -8,6 +8,7 @@ from memo.config import ModelSpec
 from memo.tokenizer import Tokenizer
 from memo.training.admission import sole_run
 from memo.training.checkpoint import MODEL, OPTIMIZER, find_checkpoint, open_checkpoint
+from memo.training.saving import point_latest
 from memo.training.state import TrainingState
 from memo.training.upkeep import average, prune, verify
 from tests.memo.training.small_checkpoint import CONFIG, write
@@ -71,6 +72,20 @@ def test_the_last_whole_one_stays_whatever_is_broken(run: Path) -> None:
     with pytest.raises(UserError, match="no whole checkpoint; nothing was removed"):
         prune(run, 1, None)
     assert steps(run) == [4]
+
+
+def test_those_that_the_run_has_gone_back_from_do_not_count(run: Path) -> None:
+    """It goes on from `latest`, which would be removed as one of the older ones."""
+    point_latest(run / "checkpoints", of_step(run, 4).name)
+    prune(run, 1, None)
+    assert steps(run) == [4, 6, 8]
+    assert find_checkpoint(run) == of_step(run, 4)
+    flip(of_step(run, 6) / MODEL)
+    prune(run, 1, None)
+    assert steps(run) == [4, 8]
+    flip(of_step(run, 4) / MODEL)
+    prune(run, 1, None)
+    assert find_checkpoint(run) == of_step(run, 8)
 
 
 def test_an_average_is_the_mean_of_the_weights(

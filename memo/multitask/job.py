@@ -51,7 +51,7 @@ class SystemJob(Job):
     @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds to run."""
-        return self.config.folds or tuple(range(self.setup.fold_count))
+        return self.setup.folds
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class SystemJob(Job):
         else:
             buffers = [name for name, _ in result.model.named_buffers() if "backbone." not in name]
             tensors |= {name: result.kept[name] for name in buffers}
-        first = replace(opened, setup=self.setup.recipe.first(self.setup))
+        first = replace(opened, setup=self.setup.recipe.trainings(self.setup)[0])
         return _record(opened, result), [SystemArtifact("system", first, tensors)]
 
     def summarise(self, records: Sequence[Record]) -> Record:

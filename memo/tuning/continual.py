@@ -40,6 +40,7 @@ from memo.tuning.setup import (
     Inputs,
     build_model,
     check_limits,
+    check_steps,
     open_backbone,
     open_corpus,
     token_lengths,
@@ -139,7 +140,10 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     )
     offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
     inputs = Inputs(config, data, backbone, None, lengths)
-    return TaskSequence(config, inputs, corpora, offsets, own, strategy)
+    sequence = TaskSequence(config, inputs, corpora, offsets, own, strategy)
+    folds = {number: sequence.parts(number) for number in sequence.folds}
+    check_steps(config, ((at, one) for at in folds for one in strategy.stages(folds[at])))
+    return sequence
 
 
 def learn_sequence(

@@ -22,6 +22,7 @@ from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.job import Job, Record
+from memo.tuning.together import Divided
 
 
 class SystemJob(Job):
@@ -57,6 +58,11 @@ class SystemJob(Job):
     def seeds(self) -> tuple[int, ...]:
         """Each fold is learned once with each."""
         return self.config.seeds or self.setup.system.seeds
+
+    @property
+    def divided(self) -> list[Divided]:
+        """See the base class."""
+        return [one.divided for one in self.setup.members]
 
     def origin(self) -> dict[str, Any]:
         """Backbone, corpora and tasks."""

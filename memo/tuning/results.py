@@ -36,6 +36,7 @@ from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold, train
 from memo.tuning.job import Job, Record
 from memo.tuning.setup import Setup, set_up
 from memo.tuning.task import LabelledCorpus
+from memo.tuning.together import Divided
 from memo.tuning.transform import Pattern
 
 RESULTS = "results.json"
@@ -136,6 +137,12 @@ class TaskJob(Job):
     def seeds(self) -> tuple[int, ...]:
         """Each fold is trained once with each."""
         return self.setup.seeds
+
+    @property
+    def divided(self) -> list[Divided]:
+        """See the base class."""
+        data = self.setup.data
+        return [Divided(data.task.name, data, data.folds)]
 
     def origin(self) -> dict[str, Any]:
         """Backbone, corpus and task."""

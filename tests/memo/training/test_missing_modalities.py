@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.packing import PackedBatch, PackedTargets
 from memo.config import Distribution, Optimizer, PretrainConfig
@@ -77,7 +78,7 @@ def take_steps(folder: str) -> None:
             engine = Engine(model, WEIGHTS, OPTIMIZER, distribution, ranks, seed=0)
         with (
             patch.object(wwmlm, "LOGITS", logits),
-            patch.object(wwmlm, "checkpoint", wraps=wwmlm.checkpoint) as chunks,
+            patch.object(wwmlm, "checkpoint", wraps=checkpoint) as chunks,
         ):
             results = [engine.step([batch], step, 1e-3) for step, batch in enumerate(batches)]
         many = logits < wwmlm.LOGITS and ranks.first

@@ -295,8 +295,10 @@ class TrainStream:
         if self._scout is not None:
             self._scout.abandon()
         if self._workers is not None:
-            self._workers.close()
+            self._workers.end()  # the thread may be waiting for them
         self._steps.close()
+        if self._workers is not None:
+            self._workers.close()
 
 
 def _say_where(activity: Activity, split: Samples, waited_s: float) -> None:

@@ -99,12 +99,16 @@ class Workers(Generic[Task, Made]):
                 self._send(number, task)
                 sent.append(number)
 
-    def close(self) -> None:
-        """End the processes, whatever they are at."""
+    def end(self) -> None:
+        """End the processes, whatever they are at; who is at `map` is told that one is gone."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
+
+    def close(self) -> None:
+        """End the processes and close their pipes; no thread may be at `map` any more."""
+        self.end()
         for pipe in self._pipes:
             pipe.close()
 

@@ -26,6 +26,13 @@ def main_name(member: Results) -> str:
     return MAIN[bool(member["multi_label"])]
 
 
+def answered_of(member: Results) -> str:
+    """How many of the test texts were answered; the others had nothing in sight, or were broken."""
+    if "answered" not in member:  # an older run
+        return ""
+    return f"{member['answered']:,} of {member['texts']:,}"
+
+
 def system_page(run: Path, results: Results, records: Sequence[Results]) -> Path:
     """Write the page of a run."""
     average = results["average"]
@@ -66,8 +73,8 @@ def _scores(members: Results) -> PageTable:
     for name, one in members.items():
         found = [one["scores"].get(score) for score in names]
         cells = ["" if s is None else f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found]
-        rows.append([name, *cells, f"{one['majority']:.4f}"])
-    return PageTable("Tasks", ["task", *names, "majority"], rows)
+        rows.append([name, *cells, f"{one['majority']:.4f}", answered_of(one)])
+    return PageTable("Tasks", ["task", *names, "majority", "answered"], rows)
 
 
 def _trait_tables(members: Results) -> list[PageTable]:

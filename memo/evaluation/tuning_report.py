@@ -20,6 +20,17 @@ WORST = 20
 Results = Mapping[str, Any]
 
 
+BLIND = "nothing in sight"
+"""Title of what `blind_of` says."""
+
+
+def blind_of(results: Results, pattern: str) -> str:
+    """How many of the test clips have nothing of a pattern, and were answered all the same."""
+    if "nothing_in_sight" not in results:  # an older run
+        return ""
+    return f"{results['nothing_in_sight'][pattern]:,} of {results['test_clips']:,}"
+
+
 def write_tuning_report(run: Path) -> Path:
     """Write the page of a run that has a `results.json`.
 
@@ -65,14 +76,18 @@ def _of_classes(results: Results, title: str, shares: "np.ndarray[Any, Any]") ->
 def _patterns(results: Results) -> PageTable:
     """Every score of every pattern, and of the baselines."""
     rows = [
-        [name, *(f"{one[key]['mean']:.4f} ± {one[key]['std']:.4f}" for key in SCORES)]
+        [
+            name,
+            *(f"{one[key]['mean']:.4f} ± {one[key]['std']:.4f}" for key in SCORES),
+            blind_of(results, name),
+        ]
         for name, one in results["scores"].items()
     ]
     rows += [
-        [f"baseline: {name}", *(f"{one[key]:.4f}" for key in SCORES)]
+        [f"baseline: {name}", *(f"{one[key]:.4f}" for key in SCORES), ""]
         for name, one in results["baselines"].items()
     ]
-    return PageTable("Visible modalities", ["visible", *SCORES.values()], rows)
+    return PageTable("Visible modalities", ["visible", *SCORES.values(), BLIND], rows)
 
 
 def _folds(records: Sequence[Results], pattern: str) -> PageTable:

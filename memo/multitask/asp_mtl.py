@@ -168,21 +168,22 @@ class AspMtl(Recipe):
             _freeze_backbone(system, config.mode)
         return system
 
-    def first(self, setup: SystemSetup) -> SystemSetup:
-        """See the base class: the tasks that are not left out."""
+    def trainings(self, setup: SystemSetup) -> Sequence[SystemSetup]:
+        """See the base class: the tasks that are not left out, and the one that is."""
         left = _left_out(setup)
         if left is None:
-            return setup
+            return [setup]
         others = [one for number, one in enumerate(setup.members) if number != left]
-        return replace(setup, members=others)
+        alone = replace(setup, members=[setup.members[left]], recipe=Learner())
+        return [replace(setup, members=others), alone]
 
     def then(self, fold: SystemFold, trained: System) -> Sequence[Followup]:
         """See the base class: the left-out task, single-channel and bi-channel."""
-        setup, left = fold.setup, _left_out(fold.setup)
-        if left is None:
+        _, *after = self.trainings(fold.setup)
+        if not after:
             return ()
         assert isinstance(trained, AspSystem), "that was built"
-        alone = replace(setup, members=[setup.members[left]], recipe=Learner())
+        (alone,) = after
         build = partial(TransferSystem, alone.kinds[0], trained.network)
         return [
             Followup(name, replace(fold, setup=alone), partial(build, both))

@@ -23,7 +23,6 @@ from memo.multitask.batches import (
     TaskBatch,
     TaskStreams,
     join_batches,
-    steps_of_epoch,
 )
 from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
@@ -90,7 +89,8 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
         StoppedError: by a signal; what was trained is kept.
     """
     recipe = fold.setup.recipe
-    first = replace(fold, setup=recipe.first(fold.setup), keeping=fold.keeping.stage("first"))
+    setup = recipe.trainings(fold.setup)[0]
+    first = replace(fold, setup=setup, keeping=fold.keeping.stage("first"))
     result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
     valid, test = dict[str, float](), dict[str, Answers]()
     for number, later in enumerate(recipe.then(fold, result.model), start=1):
@@ -135,9 +135,7 @@ def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> S
 def _train(fold: SystemFold, system: System, engine: Engine, show: bool) -> Course:
     """Train, every epoch judged by the validation parts."""
     config = fold.setup.config
-    sizes = [len(fold.part(task).train) for task in range(len(fold.setup.members))]
-    sampling = fold.setup.recipe.sampling(config)
-    per_epoch = steps_of_epoch(sizes, config.batch.global_batch, sampling)
+    per_epoch = fold.setup.steps_of_epoch(fold.number)
     course = Course(fold.keeping, fold.ranks, engine, config.training, per_epoch, fold.name)
     steps = per_epoch * config.training.epochs
     with (

@@ -11,7 +11,7 @@ from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.index import file_sha256
 from memo.evaluation.scores import majority_scores
 from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
-from memo.evaluation.systems import MAIN, main_name
+from memo.evaluation.systems import MAIN, answered_of, main_name
 from memo.evaluation.traits import score_traits
 from memo.multitask.artifact import TABLE, SystemArtifact
 from memo.multitask.fold import Answers, SystemResult, learn, scores_of
@@ -22,6 +22,7 @@ from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.job import Job, Record
+from memo.tuning.together import Divided
 
 
 class SystemJob(Job):
@@ -51,12 +52,17 @@ class SystemJob(Job):
     @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds to run."""
-        return self.config.folds or tuple(range(self.setup.fold_count))
+        return self.setup.folds
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Each fold is learned once with each."""
         return self.config.seeds or self.setup.system.seeds
+
+    @property
+    def divided(self) -> list[Divided]:
+        """See the base class."""
+        return [one.divided for one in self.setup.members]
 
     def origin(self) -> dict[str, Any]:
         """Backbone, corpora and tasks."""
@@ -89,13 +95,13 @@ class SystemJob(Job):
         else:
             buffers = [name for name, _ in result.model.named_buffers() if "backbone." not in name]
             tensors |= {name: result.kept[name] for name in buffers}
-        first = replace(opened, setup=self.setup.recipe.first(self.setup))
+        first = replace(opened, setup=self.setup.recipe.trainings(self.setup)[0])
         return _record(opened, result), [SystemArtifact("system", first, tensors)]
 
     def summarise(self, records: Sequence[Record]) -> Record:
         """See the base class."""
         setup = self.setup
-        numbers = sorted({one["fold"] for one in records})
+        of_folds = list({one["fold"]: one for one in records}.values())
         return {
             "task": setup.system.name,
             "system": setup.system.system,
@@ -106,15 +112,13 @@ class SystemJob(Job):
                     "answers": list(setup.members[view.task].answers),
                     "multi_label": bool(setup.members[view.task].traits),
                     "scores": _summaries(records, view.name),
-                    "majority": float(
-                        np.mean([_majority(setup.members[view.task], fold) for fold in numbers])
-                    ),
+                    **_answered(setup.members[view.task], of_folds, view.name),
                 }
                 for view in setup.views
             },
             "average": _average(records, [view.name for view in setup.views]),
             "examined": _examined(records),
-            "folds": len(numbers),
+            "folds": len(of_folds),
             "seeds": sorted({one["seed"] for one in records}),
             "runs": len(records),
             "trained_parameters": records[0]["trained_parameters"],
@@ -124,13 +128,12 @@ class SystemJob(Job):
     def tables(self, results: Record) -> list[Table]:
         """Every task's scores, and their average."""
         title = f"{results['task']}, {results['backbone']}: {results['runs']} runs"
-        table = Table(
-            "task", "accuracy", "error", "95 % interval of accuracy", "majority", title=title
-        )
+        head = "task", "accuracy", "error", "95 % interval of accuracy", "majority", "answered"
+        table = Table(*head, title=title)
         for name, one in results["members"].items():
             accuracy = one["scores"][main_name(one)]
-            table.add_row(name, *_cells(accuracy), f"{one['majority']:.4f}")
-        table.add_row("average", *_cells(results["average"]), "")
+            table.add_row(name, *_cells(accuracy), f"{one['majority']:.4f}", answered_of(one))
+        table.add_row("average", *_cells(results["average"]), "", "")
         return [table]
 
 
@@ -215,12 +218,23 @@ def _accuracy(scores: Mapping[str, Any]) -> float:
     return float(next(scores[name] for name in MAIN.values() if name in scores))
 
 
-def _majority(member: Member, number: int) -> float:
-    """Accuracy of the most frequent answer of the training part."""
-    fold, targets = member.folds[number], member.targets
+def _answered(member: Member, records: Sequence[Record], name: str) -> dict[str, Any]:
+    """Of a view in all folds: test texts, those it has an answer to, and the majority of these."""
+    of_view = [one["tasks"][name] for one in records]
+    return {
+        "texts": sum(one["texts"]["test"] for one in of_view),
+        "answered": sum(len(one["answers"]["keys"]) for one in of_view),
+        "majority": float(
+            np.mean([_majority(member, one["fold"], one["tasks"][name]) for one in records])
+        ),
+    }
+
+
+def _majority(member: Member, number: int, of_view: Record) -> float:
+    """Accuracy of the most frequent answer of the training part on the texts of a view."""
+    train = member.targets[member.folds[number].train]
+    test = np.array(of_view["answers"]["targets"])
     if not member.traits:
-        train, test = targets[fold.train, 0], targets[fold.test, 0]
-        return majority_scores(train, test, member.outputs).wa
-    usual = targets[fold.train].mean(axis=0) > 0.5  # (K,)
-    test = targets[fold.test].astype(bool)
-    return score_traits(test, np.broadcast_to(usual, test.shape)).accuracy
+        return majority_scores(train[:, 0], test[:, 0], member.outputs).wa
+    usual = train.mean(axis=0) > 0.5  # (K,)
+    return score_traits(test.astype(bool), np.broadcast_to(usual, test.shape)).accuracy

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.packing import Targets, TargetSpec
 from memo.config import ModelSpec
@@ -15,6 +16,10 @@ from memo.objectives.masking import MaskedClip
 
 if TYPE_CHECKING:
     from memo.model.memobert import MemoBert
+
+LOGITS = 2**26
+"""The most that are held at once: 256 MiB in float32, of which a backward pass has three copies.
+A micro-batch may hide nearly all of its tokens, and XLM-R's vocabulary has 250,002 pieces."""
 
 
 @register
@@ -52,8 +57,27 @@ class WholeWordMLM(Objective):
         )
 
     def scores(self, hidden: Tensor, values: Tensor, backbone: "MemoBert") -> PositionScores:
-        """Cross entropy and correctness of each piece; see the base class."""
+        """Cross entropy and correctness of each piece; see the base class.
+
+        What would be more than `LOGITS` is computed a chunk of pieces at a time, and again in the
+        backward pass: of this module, for which ZeRO-3 has gathered the weights again by then.
+        """
         weight = backbone.text.word.weight  # (V, D)
-        logits = F.linear(self.transform(hidden), weight, self.bias).float()  # (M, V)
-        correct = logits.detach().argmax(dim=-1) == values
-        return PositionScores(F.cross_entropy(logits, values, reduction="none"), correct.float())
+        rows = self.transform(hidden)
+        most = max(LOGITS // self.spec.vocab_size, 1)
+        if len(rows) <= most:
+            return _scores(rows, values, weight, self.bias)
+        bias = self.bias.float()  # in bf16 a sum of many chunks' gradients would be rounded off
+        parts = [
+            checkpoint(_scores, *part, weight, bias, use_reentrant=False, preserve_rng_state=False)
+            for part in zip(rows.split(most), values.split(most), strict=True)
+        ]
+        return PositionScores(*(torch.cat(one) for one in zip(*parts, strict=True)))
+
+
+def _scores(rows: Tensor, values: Tensor, weight: Tensor, bias: Tensor) -> PositionScores:
+    """Of transformed rows (M, D)."""
+    logits = F.linear(rows, weight, bias.to(rows.dtype)).float()  # (M, V)
+    loss = F.cross_entropy(logits, values, reduction="none")
+    correct = logits.detach().argmax(dim=-1) == values  # last, where a recomputation has ended
+    return PositionScores(loss, correct.float())

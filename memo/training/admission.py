@@ -78,6 +78,20 @@ def refuse_other_data(ranks: Ranks, step: Step) -> None:
     """
     local = torch.tensor([step.digest, step.digest**2], dtype=torch.int64)
     total, squares = (int(one) for one in ranks.sum(local).tolist())
+    refuse_unequal(ranks, total, squares)
+
+
+def refuse_unequal(ranks: Ranks, total: int, squares: int) -> None:
+    """Stop on all ranks if what is told of the data by a number is another number on one of them.
+
+    Args:
+        ranks: over which is summed.
+        total: sum of the ranks' numbers.
+        squares: sum of their squares.
+
+    Raises:
+        AgreedError: on every rank.
+    """
     if squares * ranks.count != total**2:
         raise AgreedError(
             "the ranks divide the data differently, for their copies of it differ: run 'memo data "

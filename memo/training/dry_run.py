@@ -21,6 +21,7 @@ from memo.training.engine import check_stage
 from memo.training.footprint import SPARE, Footprint, kept_bytes, most_useful, passing_bytes
 from memo.training.loop import head_widths
 from memo.training.memory import GIB
+from memo.training.optimizer import check_warm_up
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -45,6 +46,7 @@ def dry_run(config: PretrainConfig) -> int:
         UserError: whatever would stop the run at its start.
     """
     check_stage(config.distribution)
+    check_warm_up(config.optimizer, config.steps, "the run")
     console = Console()
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
     data = open_data(config)

@@ -10,10 +10,11 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.errors import UserError
 from memo.config import Distribution, Optimizer
 from memo.objectives.base import LossSum
 from memo.training.accelerator import deepspeed, supports_bf16
+from memo.training.admission import refuse_unequal
 from memo.training.distributed import Ranks
 from memo.training.optimizer import MOMENTS, create_moments, idle, make_adam, seed_step
 from memo.training.state import TrainingState
@@ -170,11 +171,7 @@ class Engine:
         tokens_here, parts = sum(one.tokens for one in batches), len(batches)
         local = torch.tensor([*here, tokens_here, parts, parts * parts], dtype=torch.int64)
         *counts, tokens, parts, squares = (int(one) for one in self.ranks.sum(local).tolist())
-        if squares * self.ranks.count != parts * parts:  # they would wait for one another for ever
-            raise AgreedError(
-                "the ranks divide the data differently, for their copies of it differ: run 'memo "
-                "data check' on every node"
-            )
+        refuse_unequal(self.ranks, parts, squares)  # they would wait for one another for ever
         return dict(zip(self._weights, counts, strict=True)), tokens
 
     def _loss(self, losses: Mapping[str, LossSum], counts: Mapping[str, int]) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data_pipeline.errors import UserError
 from memo.config import Optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -103,6 +104,24 @@ def learning_rate(step: int, settings: Optimizer, steps: int) -> float:
     if step < settings.warmup_steps:
         return settings.lr * (step + 1) / (settings.warmup_steps + 1)
     return settings.lr * (steps - step) / max(steps - settings.warmup_steps, 1)
+
+
+def check_warm_up(settings: Optimizer, steps: int, what: str) -> None:
+    """Refuse a warm-up that ends no sooner than the training, of which nobody would be told.
+
+    Args:
+        settings: peak and warm-up.
+        steps: of the training.
+        what: is trained, for the message.
+
+    Raises:
+        UserError: the learning rate would never be reached.
+    """
+    if settings.warmup_steps >= steps:
+        raise UserError(
+            f"optimizer.warmup_steps={settings.warmup_steps}: {what} has {steps} steps in all, so "
+            f"that optimizer.lr is never reached; set it to {steps - 1} or less, or train longer"
+        )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -21,6 +21,7 @@ from memo.training.heartbeat import watched
 from memo.training.loop import Run, owes_validation, train
 from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
+from memo.training.optimizer import check_warm_up
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
 from memo.training.saving import is_own, point_latest, refuse_unwritable
@@ -117,6 +118,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
     """
     with ranks.together():
         precision = choose_precision(config.distribution, ranks.device)
+        check_warm_up(config.optimizer, config.steps, "the run")
         if ranks.first:
             prepare_demo(config)
     with ranks.together():

@@ -3,10 +3,11 @@
 They are full to the token budget with the longest clips that the limits allow: clips with all
 modalities, whose attention is the largest, and clips that have one modality alone, for a missing
 modality is a missing member and one embedder or head may cost more than the others. As much is
-masked as will ever be.
+masked as will ever be: the whole text, for it may be one word (a short answer, or a language
+without spaces), and all rows of a clip that has nothing else, for it may be a single row. What lies
+between has shorter sequences, or less to predict.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -24,9 +25,6 @@ KINDS: Mapping[str, tuple[Modality, ...]] = {
     **{one: (one,) for one in MODALITIES},
 }
 """Kind of a worst micro-batch -> what its clips have."""
-
-DEVIATIONS, WORDS = 6, 500
-"""No more words are chosen than the mean and six standard deviations of so many words' choice."""
 
 
 def worst_batch(
@@ -85,7 +83,7 @@ def _clip(
     """A clip without content that hides one modality; None, or an absent one, hides nothing."""
     text, face, speech = lengths
     words = np.full(text, -1)
-    words[1:-1] = np.arange(max(text - 2, 0))  # each piece is a word
+    words[1:-1] = 0  # all pieces are one
     clip = MaskedClip(
         sample=0,
         key="rehearsal",
@@ -102,18 +100,13 @@ def _clip(
     )
     if hidden not in clip.hideable:
         return clip
-    rng = generator(0, 0, 0)
     if hidden == "text":
-        chosen = words < math.ceil(_most_words(masking.word_probability) * (text - 2))
-        return clip.but(hidden=hidden, text_masked=chosen & (words >= 0))
+        return clip.but(hidden=hidden, text_masked=words >= 0)
+    alone, rng = clip.present == (hidden,), generator(0, 0, 0)
     if hidden == "face":
-        rows = mask_spans(rng, np.ones(face, dtype=bool), masking.face_ratio, masking.face_span)
-        return clip.but(hidden=hidden, face_masked=rows)
-    rows = mask_spans(rng, np.ones(speech, dtype=bool), masking.speech_ratio, masking.speech_span)
-    return clip.but(hidden=hidden, speech_masked=rows)
-
-
-def _most_words(probability: float) -> float:
-    """Share of the words that a micro-batch will hardly ever have chosen."""
-    deviation = math.sqrt(probability * (1 - probability) / WORDS)
-    return min(probability + DEVIATIONS * deviation, 1.0)
+        rows = np.ones(face, dtype=bool)
+        spans = mask_spans(rng, rows, masking.face_ratio, masking.face_span)
+        return clip.but(hidden=hidden, face_masked=rows if alone else spans)
+    rows = np.ones(speech, dtype=bool)
+    spans = mask_spans(rng, rows, masking.speech_ratio, masking.speech_span)
+    return clip.but(hidden=hidden, speech_masked=rows if alone else spans)

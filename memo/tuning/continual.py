@@ -40,6 +40,7 @@ from memo.tuning.setup import (
     Inputs,
     build_model,
     check_limits,
+    check_steps,
     open_backbone,
     open_corpus,
     token_lengths,
@@ -89,6 +90,11 @@ class TaskSequence:
         asked = self.config.folds
         return tuple(range(len(self.corpora[0].folds))) if asked is None else asked
 
+    @property
+    def divided(self) -> list[Divided]:
+        """The tasks, and how their clips are divided."""
+        return _divided(self.corpora)
+
     def parts(self, number: int) -> list[Fold]:
         """A fold of every task, numbered through all clips."""
         return [
@@ -114,7 +120,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     corpora = [open_corpus(task, config, backbone) for task in tasks]
     if len({frozenset(corpus.modalities) for corpus in corpora}) > 1:
         raise UserError("--tasks: the tasks have different modalities; set modalities=")
-    divided = [Divided(one.task.name, one, one.folds) for one in corpora]
+    divided = _divided(corpora)
     check_folds(config.folds, divided, "--tasks")
     check_leaks(divided)
     check_limits(config, backbone.spec, None)
@@ -139,7 +145,14 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     )
     offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
     inputs = Inputs(config, data, backbone, None, lengths)
-    return TaskSequence(config, inputs, corpora, offsets, own, strategy)
+    sequence = TaskSequence(config, inputs, corpora, offsets, own, strategy)
+    folds = {number: sequence.parts(number) for number in sequence.folds}
+    check_steps(config, ((at, one) for at in folds for one in strategy.stages(folds[at])))
+    return sequence
+
+
+def _divided(corpora: Sequence[LabelledCorpus]) -> list[Divided]:
+    return [Divided(one.task.name, one, one.folds) for one in corpora]
 
 
 def learn_sequence(
@@ -296,6 +309,11 @@ class SequenceJob(Job):
     def seeds(self) -> tuple[int, ...]:
         """Each fold is learned once with each."""
         return self.sequence.seeds
+
+    @property
+    def divided(self) -> list[Divided]:
+        """See the base class."""
+        return self.sequence.divided
 
     def origin(self) -> dict[str, Any]:
         """Backbone, corpora and tasks."""

@@ -25,7 +25,7 @@ from memo.training.optimizer import learning_rate
 from memo.training.progress import Display
 from memo.tuning.course import Best, Course, Keeping
 from memo.tuning.model import Penalty, TaskModel, balanced_weights, load_trained
-from memo.tuning.setup import Inputs, build_model
+from memo.tuning.setup import Inputs, build_model, steps_of_epoch
 from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 
 STANDARD_CLIPS = 256
@@ -95,8 +95,8 @@ class FoldRun:
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch; as many where only a fraction of the part is used, several times."""
-        return max(round(len(self.fold.train) / self.inputs.config.batch.global_batch), 1)
+        """Steps of an epoch."""
+        return steps_of_epoch(self.fold, self.inputs.config)
 
     @property
     def steps(self) -> int:

@@ -10,6 +10,7 @@ from rich.table import Table
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
+from memo.tuning.together import Divided
 
 Record = Mapping[str, Any]
 """Plain values, as JSON has them."""
@@ -47,6 +48,11 @@ class Job(ABC):
     @abstractmethod
     def seeds(self) -> tuple[int, ...]:
         """Each fold is trained once with each."""
+
+    @property
+    @abstractmethod
+    def divided(self) -> Sequence[Divided]:
+        """Its tasks, and how their clips are divided."""
 
     @abstractmethod
     def origin(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from data_pipeline.quarantine import Quarantine
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import SCORES, from_confusion, score
 from memo.evaluation.statistics import by_fold_and_seed, summarise
+from memo.evaluation.tuning_report import BLIND, blind_of
 from memo.training.distributed import Ranks
 from memo.training.progress import Display
 from memo.tuning.artifact import TunedArtifact
@@ -36,7 +37,8 @@ from memo.tuning.fold import FoldResult, FoldRun, Predictions, train_fold, train
 from memo.tuning.job import Job, Record
 from memo.tuning.setup import Setup, set_up
 from memo.tuning.task import LabelledCorpus
-from memo.tuning.transform import Pattern
+from memo.tuning.together import Divided
+from memo.tuning.transform import Pattern, patterns
 
 RESULTS = "results.json"
 
@@ -137,6 +139,12 @@ class TaskJob(Job):
         """Each fold is trained once with each."""
         return self.setup.seeds
 
+    @property
+    def divided(self) -> list[Divided]:
+        """See the base class."""
+        data = self.setup.data
+        return [Divided(data.task.name, data, data.folds)]
+
     def origin(self) -> dict[str, Any]:
         """Backbone, corpus and task."""
         return {
@@ -168,11 +176,11 @@ class TaskJob(Job):
         """Scores of every pattern, and the baselines."""
         table = Table(title=f"{results['task']}, {results['mode']}: {results['runs']} runs")
         table.add_column("visible")
-        for title in SCORES.values():
+        for title in (*SCORES.values(), BLIND):
             table.add_column(title, justify="right")
         for pattern, scores in results["scores"].items():
             cells = [f"{scores[name]['mean']:.3f} ± {scores[name]['std']:.3f}" for name in SCORES]
-            table.add_row(pattern, *cells)
+            table.add_row(pattern, *cells, blind_of(results, pattern))
         for name, scores in results["baselines"].items():
             table.add_row(f"baseline, {name}", *(f"{scores[one]:.3f}" for one in SCORES))
         return [table]
@@ -203,6 +211,25 @@ def summarise_run(setup: Setup, records: Sequence[Record]) -> dict[str, Any]:
         "seconds": round(sum(record["seconds"] for record in records), 1),
         "scores": {pattern: _summaries(setup, records, pattern) for pattern in records[0]["test"]},
         "baselines": baselines(data, _folds_of_baselines(setup, records)),
+        **_blind(data, numbers),
+    }
+
+
+def _blind(data: LabelledCorpus, numbers: Sequence[int]) -> dict[str, Any]:
+    """Test clips of some folds, and how many have nothing of a pattern; they are answered, too."""
+    tested = np.concatenate([data.folds[number].test for number in numbers])
+    lengths = [data.split.lengths(shard) for shard in range(len(data.split.shards))]
+    has = {
+        "text": np.concatenate([one.text_chars for one in lengths])[tested] > 0,
+        "face": np.concatenate([one.face for one in lengths])[tested] > 0,
+        "speech": np.concatenate([one.speech for one in lengths])[tested] > 0,
+    }
+    return {
+        "test_clips": len(tested),
+        "nothing_in_sight": {
+            pattern_name(pattern): int((~np.any([has[one] for one in pattern], axis=0)).sum())
+            for pattern in patterns(data.modalities)
+        },
     }
 
 

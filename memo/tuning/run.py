@@ -1,6 +1,7 @@
 """A tuning run from its settings to its results: what `launch/finetune.py` calls."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -28,10 +29,13 @@ from memo.tuning.course import Keeping, StoppedError
 from memo.tuning.job import Artifact, Job, Record
 from memo.tuning.results import RESULTS, TaskJob, fold_folder, read_records
 from memo.tuning.task import is_system
+from memo.tuning.together import tell_known_texts
 
 CONFIG = "config.yaml"
 ORIGIN = "origin.json"
 PARTIAL = "partial"
+
+_log = logging.getLogger(__name__)
 
 
 def finetune(config: FinetuneConfig) -> int:
@@ -84,6 +88,8 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
         if ranks.first:
             _write_atomically(config.folder / ORIGIN, json.dumps(origin, indent=1))
             _write_atomically(config.folder / CONFIG, _dumped(config))
+            if known := tell_known_texts(job.divided, job.folds):
+                _log.warning("%s: %s", config.folder, known)
     with StopSignals() as signals:
         for fold, seed in product(job.folds, job.seeds):
             _run_fold(job, ranks, fold, seed, signals)

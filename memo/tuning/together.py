@@ -1,4 +1,7 @@
-"""Tasks that are learned together: as many folds, and none trains on what another is tested on."""
+"""Tasks that are learned together: as many folds, and none trains on what another is tested on.
+
+What a corpus has on both sides by nature is no mistake of the user's, and is told.
+"""
 
 from collections.abc import Sequence
 from itertools import permutations, product
@@ -72,3 +75,42 @@ def check_leaks(tasks: Sequence[Divided]) -> None:
                 f"fold {number} leaks: task {one.name} trains on clips or speakers that task "
                 f"{other.name} is tested on; give both the same folds"
             )
+
+
+def tell_known_texts(tasks: Sequence[Divided], folds: Sequence[int]) -> str | None:
+    """How many texts are judged by that are trained on as well, of tasks that read nothing else.
+
+    Official parts have such texts (FDU-MTL's test part 8 %), and folds by speaker do where people
+    say the same; `check_leaks` knows of clips and speakers alone.
+
+    Args:
+        tasks: that are learned.
+        folds: numbers of those that are run.
+
+    Returns:
+        A line for the user; None if there are none.
+    """
+    texts = [one for one in tasks if one.corpus.task.modalities == ("text",)]
+    known, judged = dict.fromkeys(_JUDGED, 0), dict.fromkeys(_JUDGED, 0)
+    for number in folds:
+        trained = {text for one in texts for text in _texts(one, number, "train")}
+        for part in _JUDGED:
+            found = [text in trained for one in texts for text in _texts(one, number, part)]
+            known[part] += sum(found)
+            judged[part] += len(found)
+    if not any(known.values()):
+        return None
+    counts = [f"{known[part]:,} of {judged[part]:,} {name} texts" for part, name in _JUDGED.items()]
+    return (
+        f"{' and '.join(counts)} (folds {', '.join(map(str, folds))}) are trained on as well: the "
+        "choice of the epoch and the scores are flattered; folds.by=text keeps equal texts together"
+    )
+
+
+_JUDGED = {"valid": "validation", "test": "test"}
+"""Part of a fold by which models are judged -> its name for people."""
+
+
+def _texts(task: Divided, fold: int, part: str) -> list[str]:
+    """What stands for each text of a part, the same for equal ones."""
+    return [task.corpus.groups.text[at] for at in getattr(task.folds[fold], part).tolist()]

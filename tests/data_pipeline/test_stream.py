@@ -5,11 +5,14 @@ import logging
 import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from functools import cache
 from itertools import islice
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +34,7 @@ from data_pipeline.shards.reader import Split
 from data_pipeline.shards.shard import Shard
 from data_pipeline.stream import BatchMaker, Placement, Step, StepSize, TrainStream, eval_batches
 from data_pipeline.watch import Activity
+from data_pipeline.workers import Workers
 from tests.data_pipeline.small_dataset import FACE_DIM, SPEECH_DIM, plain, write_split
 
 SEED, SAMPLES, BUDGET = 5, 11, 40
@@ -311,6 +315,32 @@ def test_what_a_process_meets_is_raised_to_the_trainer(split: Split, tmp_path: P
         pytest.raises(RuntimeError, match=r"in broken\n(.*\n)*ZeroDivisionError"),
     ):
         next(stream)
+
+
+def test_pipes_are_open_as_long_as_the_thread_may_read_them(
+    split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that is closed under it may be another file's by the time it reads on."""
+    reading = list[bool]()
+    lost, close = Workers._lost, Connection.close
+
+    def slowly(workers: Workers[Any, Any], number: int) -> UserError:
+        time.sleep(0.2)
+        return lost(workers, number)
+
+    def noted(pipe: "Connection[Any, Any]") -> None:
+        reading.append(any(one.name == "prefetch" for one in threading.enumerate()))
+        close(pipe)
+
+    def hang(clip: Clip, sample: int, epoch: int) -> Example:
+        time.sleep(60)
+        return plain(clip, sample, epoch)
+
+    maker = replace(_maker(split, tmp_path), transform=hang, workers=2)
+    with TrainStream(maker, _start(split), StepSize(4)):
+        monkeypatch.setattr(Workers, "_lost", slowly)
+        monkeypatch.setattr(Connection, "close", noted)
+    assert reading == [False, False]
 
 
 class Stall:

@@ -16,10 +16,12 @@ from memo.multitask.members import load_system, open_members
 from memo.multitask.setup import SystemFold, open_fold, set_up_system
 from memo.multitask.texts import SharedStates
 from memo.training.signals import StopSignals
+from memo.tuning import run
 from memo.tuning.course import Keeping
 from memo.tuning.run import finetune
-from memo.tuning.together import check_leaks
-from tests.memo.multitask.small_system import system_config, write_pairs
+from memo.tuning.together import Divided, check_leaks, tell_known_texts
+from tests.memo.multitask import small_system
+from tests.memo.multitask.small_system import system_config, write_asp, write_pairs
 from tests.memo.tuning.test_run import alone
 
 
@@ -131,6 +133,56 @@ def test_a_speaker_whom_a_member_is_tested_on_trains_no_other(tmp_path: Path) ->
     write_pairs(tmp_path, {"by": "speaker", "count": 4, "valid_groups": 3})
     with pytest.raises(UserError, match="fold 0 leaks: task mood trains on clips or speakers"):
         open_members(load_system(str(system)), None)
+
+
+def with_texts(task: Divided, trained: Divided, **known: int) -> Divided:
+    """The task with a text of its own for each clip; so many of a part of fold 1 have another's.
+
+    Args:
+        task: which.
+        trained: has those texts in its training part.
+        known: part -> how many.
+    """
+    texts = [f"{task.name} {at}" for at in range(len(task.corpus.samples))]
+    for part, count in known.items():
+        others = trained.folds[1].train.tolist()
+        for at, other in zip(getattr(task.folds[1], part)[:count], others, strict=False):
+            texts[at] = f"{trained.name} {other}"
+    groups = replace(task.corpus.groups, text=texts)
+    return task._replace(corpus=replace(task.corpus, groups=groups))
+
+
+def test_texts_that_are_trained_on_and_judged_by_are_counted(sog: Path) -> None:
+    people, moods = (one.divided for one in open_members(load_system(str(sog)), None))
+    tasks = [with_texts(people, people, valid=2), with_texts(moods, people, valid=1, test=4)]
+    valid, test = (
+        sum(len(getattr(one.folds[1], part)) for one in tasks) for part in ("valid", "test")
+    )
+    told = f"3 of {valid} validation texts and 4 of {test} test texts (folds 1) are trained on"
+    assert str(tell_known_texts(tasks, [1])).startswith(told)
+    own = [with_texts(one, one) for one in (people, moods)]
+    assert tell_known_texts(own, [0, 1, 2]) is None
+
+
+def test_clips_of_equal_text_are_other_clips(sog: Path) -> None:
+    people = open_members(load_system(str(sog)), None)[0].divided
+    texts = with_texts(people, people, test=1)
+    task = people.corpus.task.model_copy(update={"modalities": ("text", "face")})
+    clips = texts._replace(corpus=replace(texts.corpus, task=task))
+    assert tell_known_texts([texts], [1]) is not None
+    assert tell_known_texts([clips], [1]) is None
+
+
+def test_a_run_tells_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(small_system, "FILLERS", ["the"])  # so that all texts of a mood are equal
+    config = system_config(write_asp(tmp_path), tmp_path / "run")
+    for name in ("_run_fold", "_sum_up"):
+        monkeypatch.setattr(run, name, lambda *_: None)
+    finetune(config)
+    (told,) = caplog.messages
+    assert told.startswith(f"{tmp_path / 'run'}: 14 of 14 validation texts and 18 of 18 test texts")
 
 
 def test_nor_is_it_read_without_its_label(sog: Path, tmp_path: Path) -> None:

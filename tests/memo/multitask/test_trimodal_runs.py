@@ -62,6 +62,11 @@ def test_every_pattern_is_answered(fusion: str, posts: Path, tmp_path: Path) -> 
     assert numbers["tags"] == {at for at in numbers[PATTERNS[0]] if at % 3 != 2}
     assert numbers["image"] == {at for at in numbers[PATTERNS[0]] if at % 15 != 14}
     assert numbers["text+tags"] == numbers["text"] | numbers["tags"]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["members"]
+    for name, of in numbers.items():
+        assert (results[name]["answered"], results[name]["texts"]) == (len(of), 30)
+        good = np.mean([at % 2 == 0 for at in of])
+        assert results[name]["majority"] in (pytest.approx(good), pytest.approx(1 - good))
     assert found[PATTERNS[0]]["scores"]["wa"] > 0.8
     if fusion == "seven":
         assert found["tags"]["scores"]["wa"] > 0.8

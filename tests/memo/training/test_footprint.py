@@ -1,6 +1,7 @@
 """Memory that is told without being taken: against real passes, sums by hand and exact searches."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,10 @@ from hypothesis import strategies as st
 
 from memo.config import Distribution, ModelSpec, Optimizer, PretrainConfig
 from memo.model.memobert import MemoBert
-from memo.objectives import build_objectives
+from memo.objectives import build_objectives, wwmlm
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
-from memo.tokenizer import Tokenizer
+from memo.tokenizer import Tokenizer, train_sentencepiece
 from memo.training.distributed import join
 from memo.training.engine import Engine
 from memo.training.footprint import (
@@ -23,7 +24,9 @@ from memo.training.footprint import (
     most_useful,
     passing_bytes,
 )
+from memo.training.memory import entry_bytes
 from memo.training.worst_batch import FULL, KINDS, worst_batch
+from tests.distributed import run_ranks
 
 CPU = torch.device("cpu")
 CONFIG = PretrainConfig.model_validate({"limits": {"text": 6, "face": 5, "speech": 7}})
@@ -58,9 +61,16 @@ def test_bytes_are_counted_as_long_as_a_tensor_lives() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("logits", [wwmlm.LOGITS, 1000])
 def test_what_is_told_is_what_a_real_pass_holds(
-    kind: str, model: PretrainingModel, spec: ModelSpec, transform: PretrainTransform
+    kind: str,
+    logits: int,
+    model: PretrainingModel,
+    spec: ModelSpec,
+    transform: PretrainTransform,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(wwmlm, "LOGITS", logits)
     footprint = Footprint(CONFIG, spec, transform, CPU, "fp32", recompute=False)
     batch = worst_batch(CONFIG, transform, spec, kind, 500)
     with LiveBytes() as live:
@@ -111,6 +121,50 @@ def test_recomputed_and_in_half_precision_it_is_less(
     plain = Footprint(*about, "fp32", recompute=False)
     assert Footprint(*about, "fp32", recompute=True).of(2000) < 0.7 * plain.of(2000)
     assert Footprint(*about, "bf16", recompute=False).of(2000) < 0.8 * plain.of(2000)
+
+
+def of_words(pieces: int, spec: ModelSpec, transform: PretrainTransform, tokens: int) -> int:
+    """What texts of so many tokens need with so large a vocabulary."""
+    large = spec.model_copy(update={"vocab_size": pieces})
+    return Footprint(CONFIG, large, transform, CPU, "fp32", False)._of_kind("text", tokens)
+
+
+def test_a_large_vocabulary_takes_no_more_than_a_chunk_of_logits(
+    spec: ModelSpec, transform: PretrainTransform
+) -> None:
+    """Of 250,002 pieces 268 are a chunk; 2,000 tokens hide 1,500, and 4,000 twice as many."""
+    few, twice = (of_words(250_002, spec, transform, tokens) for tokens in (2000, 4000))
+    less, more = (of_words(30, spec, transform, tokens) for tokens in (2000, 4000))
+    assert twice - few == pytest.approx(more - less, rel=0.2)
+    chunk, table = 4 * wwmlm.LOGITS, 4 * 250_002 * spec.hidden
+    assert few - less == pytest.approx(3 * chunk + 2 * table, rel=0.2)
+
+
+def hold_chunks(folder: str) -> None:
+    """In a process of its own: a pass takes what is told, with chunks a third of what all take."""
+    tokenizer = train_sentencepiece(["a b c d e f"], Path(folder, "tokenizer"), 30)
+    sizes = {"hidden": 32, "layers": 1, "heads": 2, "ffn": 64, "max_positions": 40}
+    spec = ModelSpec(vocab_size=50_000, face_dim=3, face_classes=2, speech_dim=4, **sizes)
+    model = PretrainingModel(MemoBert(spec), build_objectives(CONFIG.objectives, spec))
+    ratios = {name: one.ratio for name, one in CONFIG.objectives.items()}
+    about = (tokenizer, CONFIG.limits, CONFIG.masking, model.by_name, ratios, 0)
+    transform = PretrainTransform(*about)
+    wwmlm.LOGITS = 2**24  # 335 pieces, 64 MiB
+    told = Footprint(CONFIG, spec, transform, CPU, "fp32", False)._of_kind("text", 1600)
+    for tokens in (16, 1600):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+        before = entry_bytes(Path("/proc/self/status"), "VmRSS")
+        losses = model(worst_batch(CONFIG, transform, spec, "text", tokens))
+        torch.stack([one.sum for one in losses.values()]).sum().backward()
+        model.zero_grad(set_to_none=True)
+    taken = entry_bytes(Path("/proc/self/status"), "VmHWM") - before
+    assert taken == pytest.approx(told, rel=0.25), (taken, told)
+    assert told < 4 * 1200 * spec.vocab_size * 1.2  # all logits at once have three copies
+
+
+@pytest.mark.slow
+def test_a_real_process_takes_what_is_told_of_chunks(tmp_path: Path) -> None:
+    run_ranks(hold_chunks, str(tmp_path), 1)
 
 
 @pytest.mark.parametrize(

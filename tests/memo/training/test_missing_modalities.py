@@ -1,4 +1,7 @@
-"""One rank's clips lack speech and face: with ZeRO-3 no rank may wait for another's parameters."""
+"""One rank's clips lack speech and face: with ZeRO-3 no rank may wait for another's parameters.
+
+Nor where it computes its logits in chunks, and the other does not.
+"""
 
 import json
 from dataclasses import replace
@@ -9,11 +12,12 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils.checkpoint import checkpoint
 
 from data_pipeline.packing import PackedBatch, PackedTargets
 from memo.config import Distribution, Optimizer, PretrainConfig
 from memo.model.memobert import MemoBert
-from memo.objectives import build_objectives
+from memo.objectives import build_objectives, wwmlm
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.distributed import join
 from memo.training.engine import Engine, deepspeed_config
@@ -25,8 +29,13 @@ OBJECTIVES = PretrainConfig().objectives
 WEIGHTS = {name: one.weight for name, one in OBJECTIVES.items()}
 OPTIMIZER = Optimizer(warmup_steps=0, eps=1e-4)
 """A key's bias has no gradient but rounding, which a smaller `eps` would let AdamW take for one."""
-STAGES = (0, 3)
-STEPS = 2
+RUNS = {
+    "0": (0, wwmlm.LOGITS),
+    "3": (3, wwmlm.LOGITS),
+    "3 in chunks": (3, SPEC.vocab_size),
+}
+"""ZeRO stage, and the most logits at once: at last those of one piece."""
+STEPS, CHUNKS = 2, 3
 WHOLE, TEXT_ALONE = [(8, 4, 6), (5, 3, 7)], [(9, 0, 0), (6, 0, 0)]
 
 
@@ -36,12 +45,12 @@ def small_model() -> PretrainingModel:
 
 
 def batch_of(step: int, rank: int, model: PretrainingModel) -> PackedBatch:
-    """The first rank has a target of every objective, the second of words alone."""
+    """The first rank has targets of every objective, the second one hidden piece alone."""
     generator = torch.Generator().manual_seed(2 * step + rank)
     batch = random_batch(SPEC, TEXT_ALONE if rank else WHOLE, seed=2 * step + rank)
     targets = {}
     for name, objective in model.by_name.items():
-        count = 0 if rank and objective.modality != "text" else 3
+        count = int(objective.modality == "text") if rank else CHUNKS
         spec = objective.target_spec()
         positions = torch.randperm(batch.tokens, generator=generator)[:count]
         values = torch.rand(count, *spec.shape, generator=generator).softmax(-1)
@@ -61,31 +70,38 @@ def keep_nothing(*arguments: Any) -> dict[str, Any]:  # noqa: ANN401
 def take_steps(folder: str) -> None:
     """On both ranks, at each stage."""
     ranks = join(1)
-    for stage in STAGES:
+    for name, (stage, logits) in RUNS.items():
         model = small_model()
         batches = [batch_of(step, ranks.rank, model) for step in range(STEPS)]
         distribution = Distribution(zero_stage=stage, precision="fp32")
         with patch("memo.training.engine.deepspeed_config", keep_nothing):
             engine = Engine(model, WEIGHTS, OPTIMIZER, distribution, ranks, seed=0)
-        results = [engine.step([batch], step, 1e-3) for step, batch in enumerate(batches)]
+        with (
+            patch.object(wwmlm, "LOGITS", logits),
+            patch.object(wwmlm, "checkpoint", wraps=checkpoint) as chunks,
+        ):
+            results = [engine.step([batch], step, 1e-3) for step, batch in enumerate(batches)]
+        many = logits < wwmlm.LOGITS and ranks.first
+        assert chunks.call_count == (STEPS * CHUNKS if many else 0)
         assert all(result.applied for result in results)
         state = engine.collect()
         if state is not None:
-            save_file(dict(state.model), Path(folder, f"{stage}.safetensors"))
+            save_file(dict(state.model), Path(folder, f"{name}.safetensors"))
             found = [[result.loss, result.grad_norm] for result in results]
-            Path(folder, f"{stage}.json").write_text(json.dumps(found))
-            assert [result.objectives["span_mafr"].count for result in results] == [3] * STEPS
-            assert [result.objectives["wwmlm"].count for result in results] == [6] * STEPS
+            Path(folder, f"{name}.json").write_text(json.dumps(found))
+            assert [result.objectives["span_mafr"].count for result in results] == [CHUNKS] * STEPS
+            assert [result.objectives["wwmlm"].count for result in results] == [CHUNKS + 1] * STEPS
 
 
 @pytest.mark.slow
 def test_stage_3_is_stage_0_where_one_rank_has_text_alone(tmp_path: Path) -> None:
     run_ranks(take_steps, str(tmp_path), 2)
-    whole, parted = (json.loads((tmp_path / f"{stage}.json").read_text()) for stage in STAGES)
-    torch.testing.assert_close(torch.tensor(parted), torch.tensor(whole), rtol=1e-5, atol=0)
-    ours, theirs = (load_file(tmp_path / f"{stage}.safetensors") for stage in STAGES)
+    whole, *parted = (json.loads((tmp_path / f"{run}.json").read_text()) for run in RUNS)
+    theirs, *ours = (load_file(tmp_path / f"{run}.safetensors") for run in RUNS)
+    for losses, weights in zip(parted, ours, strict=True):
+        torch.testing.assert_close(torch.tensor(losses), torch.tensor(whole), rtol=1e-5, atol=0)
+        for name, weight in theirs.items():
+            torch.testing.assert_close(weights[name], weight, rtol=1e-5, atol=1e-5)
     first = small_model().state_dict()
-    for name, weight in theirs.items():
-        torch.testing.assert_close(ours[name], weight, rtol=1e-5, atol=1e-5)
     trained = [name for name, _ in small_model().named_parameters()]
     assert all(not torch.equal(theirs[name], first[name]) for name in trained)

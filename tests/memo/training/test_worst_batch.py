@@ -1,6 +1,7 @@
 """No micro-batch that the settings allow has more tokens, longer sequences or more to predict."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,16 +28,32 @@ def targets(batch: PackedBatch) -> dict[str, int]:
     return {name: batch.count(name) for name in batch.targets}
 
 
-def clips(number: int, spec: ModelSpec, kind: Sequence[str]) -> list[Clip]:
-    """Real ones, longer than the limits."""
+class Form(NamedTuple):
+    """What clips are like: words, letters of a word, rows of face and speech."""
+
+    words: int
+    letters: int
+    face: int
+    speech: int
+
+
+LONG = Form(20, 1, 15, 25)
+"""Longer than the limits."""
+
+
+def clips(number: int, spec: ModelSpec, kind: Sequence[str], form: Form = LONG) -> list[Clip]:
+    """Real ones."""
     rng = np.random.default_rng(number)
-    face = rng.normal(size=(15, spec.face_dim)).astype(np.float16)
-    expression = np.full((15, spec.face_classes), 0.5, dtype=np.float16)
-    speech = rng.normal(size=(25, spec.speech_dim)).astype(np.float16)
+    face = rng.normal(size=(form.face, spec.face_dim)).astype(np.float16)
+    expression = np.full((form.face, spec.face_classes), 0.5, dtype=np.float16)
+    speech = rng.normal(size=(form.speech, spec.speech_dim)).astype(np.float16)
+    letters = list("abcdef")
     return [
         Clip(
             key=str(one),
-            text=" ".join(rng.choice(list("abcdef"), 20)) if "text" in kind else None,
+            text=" ".join("".join(row) for row in rng.choice(letters, form[:2]))
+            if "text" in kind
+            else None,
             face=face if "face" in kind else None,
             expression=expression if "face" in kind else None,
             speech=speech if "speech" in kind else None,
@@ -55,15 +72,22 @@ def test_the_budget_is_filled_to_the_token(
     assert sorted(batch.order.tolist()) == list(range(tokens))
 
 
+SHORT = [Form(1, 1, 1, 1), Form(1, 40, 2, 4), Form(2, 1, 4, 5)]
+"""Answers of a word, a sentence without spaces; a row or few."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", [LONG, *SHORT])
 def test_no_drawn_micro_batch_has_more(
-    kind: str, transform: PretrainTransform, spec: ModelSpec
+    kind: str, form: Form, transform: PretrainTransform, spec: ModelSpec
 ) -> None:
-    worst = worst_batch(CONFIG, transform, spec, kind, BUDGET)
     has = KINDS[kind]
-    number = BUDGET // max(worst.seqlens)
-    drawn = [transform(one, sample, 0) for sample, one in enumerate(clips(number, spec, has))]
+    (one,) = clips(1, spec, has, form)
+    number = BUDGET // transform(one, 0, 0).tokens
+    made = enumerate(clips(number, spec, has, form))
+    drawn = [transform(one, sample, 0) for sample, one in made]
     real = pack(drawn, transform.specs, spec.face_dim, spec.speech_dim)
+    worst = worst_batch(CONFIG, transform, spec, kind, BUDGET)
     assert real.tokens <= worst.tokens
     assert sum(n * n for n in real.seqlens) <= sum(n * n for n in worst.seqlens)
     widths = {"wwmlm": spec.vocab_size, "span_mvfr": 3, "span_mvfc_kl": 2, "span_mafr": 4}

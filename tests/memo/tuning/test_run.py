@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.reader import open_dataset
+from data_pipeline.shards.writer import ShardWriter
 from memo.evaluation.scores import rows_scores, score
 from memo.settings import load_config
 from memo.training.distributed import Ranks
@@ -64,6 +67,8 @@ def test_results_hold_every_fold_and_pattern(done: Path) -> None:
         of_folds = [record(done, fold)["test"][pattern]["scores"]["uar"] for fold in range(3)]
         assert summary["uar"]["mean"] == pytest.approx(np.mean(of_folds))
         assert np.sum(summary["confusion"]) == 210  # every clip of both splits is tested once
+    assert found["test_clips"] == 210
+    assert found["nothing_in_sight"] == dict.fromkeys(found["scores"], 0)
     assert set(found["baselines"]) == {
         "majority",
         "tf-idf of the text",
@@ -321,6 +326,56 @@ def test_what_does_not_fit_the_corpus_is_refused(
     with pytest.raises(UserError, match=message):
         set_up(tuning_config(path, backbone, tmp_path / "run", "full"))
     assert not (tmp_path / "run").exists()
+
+
+def test_no_fold_is_all_warm_up(task: Path, backbone: Path, tmp_path: Path) -> None:
+    """A fraction of the training part is seen as often as takes the steps of the whole."""
+
+    def open_with(warm_up: int) -> Setup:
+        changes = ["folds=[1]", "training.fraction=0.5", f"optimizer.warmup_steps={warm_up}"]
+        return set_up(tuning_config(task, backbone, tmp_path / "run", "linear", *changes))
+
+    steps = 2 * round(len(open_with(1).data.folds[1].train) / 16)
+    open_with(steps - 1)
+    message = f"warmup_steps={steps}: fold 1 has {steps} steps in all, .*; set it to {steps - 1} or"
+    with pytest.raises(UserError, match=message):
+        open_with(steps)
+
+
+def write_incomplete(corpus: Path, folder: Path) -> Path:
+    """The corpus without the text of every third clip, and the face of every sixth."""
+    whole = open_dataset(corpus)
+    features = whole.info.features
+    with ShardWriter(folder, name="t", corpus="own", licence="own", features=features) as writer:
+        split = whole.whole()
+        for at in range(len(split)):
+            clip = split.read(at)
+            if at % 3 == 0:
+                clip = replace(clip, text=None, words=())
+            if at % 6 == 0:
+                clip = replace(clip, face=None, expression=None)
+            writer.write("train", clip)
+    return folder
+
+
+def test_clips_with_nothing_in_sight_are_answered_and_counted(
+    corpus: Path, backbone: Path, tmp_path: Path
+) -> None:
+    task = write_task(tmp_path / "t.yaml", write_incomplete(corpus, tmp_path / "data"))
+    changes = ["folds=[2]", "training.epochs=1"]
+    config = tuning_config(task, backbone, tmp_path / "run", "linear", *changes)
+    finetune(config)
+    found, tested = results(tmp_path / "run"), set_up(config).data.folds[2].test
+    no_text, no_face = int((tested % 3 == 0).sum()), int((tested % 6 == 0).sum())
+    assert 0 < no_face < no_text
+    assert found["test_clips"] == len(tested)
+    assert found["nothing_in_sight"] == {
+        **dict.fromkeys(["text+face+speech", "text+speech", "face+speech", "speech"], 0),
+        **{"text+face": no_face, "text": no_text, "face": no_face},
+    }
+    for pattern in record(tmp_path / "run", 2)["test"].values():
+        assert len(pattern["predictions"]) == len(tested)
+    assert f"{no_text} of {len(tested)}" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_some_of_the_modalities_can_be_taken_alone(

@@ -168,22 +168,21 @@ class AspMtl(Recipe):
             _freeze_backbone(system, config.mode)
         return system
 
-    def trainings(self, setup: SystemSetup) -> Sequence[SystemSetup]:
-        """See the base class: the tasks that are not left out, and the one that is."""
+    def first(self, setup: SystemSetup) -> SystemSetup:
+        """See the base class: the tasks that are not left out."""
         left = _left_out(setup)
         if left is None:
-            return [setup]
+            return setup
         others = [one for number, one in enumerate(setup.members) if number != left]
-        alone = replace(setup, members=[setup.members[left]], recipe=Learner())
-        return [replace(setup, members=others), alone]
+        return replace(setup, members=others)
 
     def then(self, fold: SystemFold, trained: System) -> Sequence[Followup]:
         """See the base class: the left-out task, single-channel and bi-channel."""
-        _, *after = self.trainings(fold.setup)
-        if not after:
+        setup, left = fold.setup, _left_out(fold.setup)
+        if left is None:
             return ()
         assert isinstance(trained, AspSystem), "that was built"
-        (alone,) = after
+        alone = replace(setup, members=[setup.members[left]], recipe=Learner())
         build = partial(TransferSystem, alone.kinds[0], trained.network)
         return [
             Followup(name, replace(fold, setup=alone), partial(build, both))

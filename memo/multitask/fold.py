@@ -23,11 +23,12 @@ from memo.multitask.batches import (
     TaskBatch,
     TaskStreams,
     join_batches,
+    steps_of_epoch,
 )
 from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
 from memo.training.engine import Batch, Engine, StepResult
-from memo.training.optimizer import learning_rate
+from memo.training.optimizer import learning_rate, warm_up_note
 from memo.training.progress import Display
 from memo.tuning.course import Course
 
@@ -89,8 +90,7 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
         StoppedError: by a signal; what was trained is kept.
     """
     recipe = fold.setup.recipe
-    setup = recipe.trainings(fold.setup)[0]
-    first = replace(fold, setup=setup, keeping=fold.keeping.stage("first"))
+    first = replace(fold, setup=recipe.first(fold.setup), keeping=fold.keeping.stage("first"))
     result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
     valid, test = dict[str, float](), dict[str, Answers]()
     for number, later in enumerate(recipe.then(fold, result.model), start=1):
@@ -135,13 +135,17 @@ def train_system(fold: SystemFold, build: Callable[[], System], show: bool) -> S
 def _train(fold: SystemFold, system: System, engine: Engine, show: bool) -> Course:
     """Train, every epoch judged by the validation parts."""
     config = fold.setup.config
-    per_epoch = fold.setup.steps_of_epoch(fold.number)
+    sizes = [len(fold.part(task).train) for task in range(len(fold.setup.members))]
+    sampling = fold.setup.recipe.sampling(config)
+    per_epoch = steps_of_epoch(sizes, config.batch.global_batch, sampling)
     course = Course(fold.keeping, fold.ranks, engine, config.training, per_epoch, fold.name)
     steps = per_epoch * config.training.epochs
     with (
         _streams(fold, course.step) as streams,
         Display(fold.name, steps, course.step, show) as display,
     ):
+        if note := warm_up_note(config.optimizer, steps):
+            display.say(f"{fold.name}: {note}")
         take = partial(_take, fold, system, engine, streams, steps)
         for number in course.epochs_left(take, display):
             display.say(f"{fold.name}, epoch {number}: loss {course.loss:.4f}")

@@ -52,7 +52,7 @@ class SystemJob(Job):
     @property
     def folds(self) -> tuple[int, ...]:
         """Numbers of the folds to run."""
-        return self.setup.folds
+        return self.config.folds or tuple(range(self.setup.fold_count))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ class SystemJob(Job):
         else:
             buffers = [name for name, _ in result.model.named_buffers() if "backbone." not in name]
             tensors |= {name: result.kept[name] for name in buffers}
-        first = replace(opened, setup=self.setup.recipe.trainings(self.setup)[0])
+        first = replace(opened, setup=self.setup.recipe.first(self.setup))
         return _record(opened, result), [SystemArtifact("system", first, tensors)]
 
     def summarise(self, records: Sequence[Record]) -> Record:

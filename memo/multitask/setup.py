@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -28,7 +27,7 @@ from data_pipeline.stream import BatchMaker, Placement, Transform
 from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.multitask.base import System, TaskKind
-from memo.multitask.batches import Sampling, steps_of_epoch
+from memo.multitask.batches import Sampling
 from memo.multitask.idle import check_settings
 from memo.multitask.members import Member, SystemSettings, load_system, open_members
 from memo.multitask.texts import (
@@ -41,7 +40,6 @@ from memo.multitask.texts import (
     label_specs,
 )
 from memo.training.distributed import Ranks
-from memo.training.optimizer import check_warm_up
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
@@ -131,21 +129,15 @@ class SystemSetup:
         return self.recipe.views(self)
 
     @property
-    def folds(self) -> tuple[int, ...]:
-        """Numbers of the folds to run; tasks have as many as each other, unless some are asked."""
-        return self.config.folds or tuple(range(len(self.members[0].folds)))
+    def fold_count(self) -> int:
+        """Folds that a task has; as many as any, unless some are asked for."""
+        return len(self.members[0].folds)
 
     @property
     def dims(self) -> tuple[int, int]:
         """Columns of face and speech rows."""
         spec = self.backbone.spec if self.backbone else None
         return (spec.face_dim, spec.speech_dim) if spec else (0, 0)
-
-    def steps_of_epoch(self, fold: int) -> int:
-        """Steps of an epoch on a fold."""
-        sizes = [len(one.folds[fold].train) for one in self.members]
-        config = self.config
-        return steps_of_epoch(sizes, config.batch.global_batch, self.recipe.sampling(config))
 
     def limits(self, member: Member) -> LengthLimits:
         """What of a task's samples is read."""
@@ -296,9 +288,9 @@ class Recipe(ABC):
     def build(self, blueprint: Blueprint) -> System:
         """The model with its initial weights, drawn from torch's generator; frozen is marked so."""
 
-    def trainings(self, setup: SystemSetup) -> Sequence[SystemSetup]:
-        """What is trained first, and what `then`: all at once, unless a system knows better."""
-        return [setup]
+    def first(self, setup: SystemSetup) -> SystemSetup:
+        """What is trained first; all of it, unless a system knows better."""
+        return setup
 
     def then(self, fold: SystemFold, trained: System) -> Sequence[Followup]:
         """What is trained afterwards, upon the model that was trained first."""
@@ -368,9 +360,6 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     recipe.check(setup)
     check_folds(config.folds, [one.divided for one in members], f"task {system.name}")
     check_budget(max(setup.longest(one) for one in members), config.batch.token_budget)
-    for fold, one in product(setup.folds, recipe.trainings(setup)):
-        steps = one.steps_of_epoch(fold) * config.training.epochs
-        check_warm_up(config.optimizer, steps, f"fold {fold}")
     return setup
 
 

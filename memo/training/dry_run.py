@@ -21,7 +21,7 @@ from memo.training.engine import check_stage
 from memo.training.footprint import SPARE, Footprint, kept_bytes, most_useful, passing_bytes
 from memo.training.loop import head_widths
 from memo.training.memory import GIB
-from memo.training.optimizer import check_warm_up
+from memo.training.optimizer import warm_up_note
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -46,9 +46,10 @@ def dry_run(config: PretrainConfig) -> int:
         UserError: whatever would stop the run at its start.
     """
     check_stage(config.distribution)
-    check_warm_up(config.optimizer, config.steps, "the run")
     console = Console()
     console.print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), markup=False)
+    if note := warm_up_note(config.optimizer, config.steps):
+        console.print(note, highlight=False)
     data = open_data(config)
     spec = model_spec(config, data)
     model = build_model(config, spec, data)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_pipeline.errors import UserError
 from memo.config import Optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -106,22 +105,19 @@ def learning_rate(step: int, settings: Optimizer, steps: int) -> float:
     return settings.lr * (steps - step) / max(steps - settings.warmup_steps, 1)
 
 
-def check_warm_up(settings: Optimizer, steps: int, what: str) -> None:
-    """Refuse a warm-up that ends no sooner than the training, of which nobody would be told.
+def warm_up_note(settings: Optimizer, steps: int) -> str:
+    """What to say of a warm-up that ends no sooner than the training; nothing of any other.
 
     Args:
         settings: peak and warm-up.
         steps: of the training.
-        what: is trained, for the message.
-
-    Raises:
-        UserError: the learning rate would never be reached.
     """
-    if settings.warmup_steps >= steps:
-        raise UserError(
-            f"optimizer.warmup_steps={settings.warmup_steps}: {what} has {steps} steps in all, so "
-            f"that optimizer.lr is never reached; set it to {steps - 1} or less, or train longer"
-        )
+    if settings.warmup_steps < steps:
+        return ""
+    return (
+        f"optimizer.lr is never reached: there are {steps} steps in all, and "
+        f"optimizer.warmup_steps={settings.warmup_steps}"
+    )
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -21,7 +21,7 @@ from memo.training.heartbeat import watched
 from memo.training.loop import Run, owes_validation, train
 from memo.training.memory import GIB, free_bytes
 from memo.training.monitor import Monitor
-from memo.training.optimizer import check_warm_up
+from memo.training.optimizer import warm_up_note
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
 from memo.training.saving import is_own, point_latest, refuse_unwritable
@@ -73,6 +73,8 @@ def _pretrain(run: Run) -> int:
             if ranks.first and _owes_report(run.folder):
                 display.say(f"wrote {write_report(run.folder)}")
             return 0
+        if note := warm_up_note(config.optimizer, config.steps):
+            display.say(note)
         with watched(ranks, config.distribution.hang_s) as heard:
             run = settle_budget(replace(run, ranks=heard))
             display.say(rehearse(run))
@@ -118,7 +120,6 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
     """
     with ranks.together():
         precision = choose_precision(config.distribution, ranks.device)
-        check_warm_up(config.optimizer, config.steps, "the run")
         if ranks.first:
             prepare_demo(config)
     with ranks.together():

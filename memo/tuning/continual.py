@@ -40,7 +40,6 @@ from memo.tuning.setup import (
     Inputs,
     build_model,
     check_limits,
-    check_steps,
     open_backbone,
     open_corpus,
     token_lengths,
@@ -145,10 +144,7 @@ def open_sequence(config: FinetuneConfig) -> TaskSequence:
     )
     offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
     inputs = Inputs(config, data, backbone, None, lengths)
-    sequence = TaskSequence(config, inputs, corpora, offsets, own, strategy)
-    folds = {number: sequence.parts(number) for number in sequence.folds}
-    check_steps(config, ((at, one) for at in folds for one in strategy.stages(folds[at])))
-    return sequence
+    return TaskSequence(config, inputs, corpora, offsets, own, strategy)
 
 
 def _divided(corpora: Sequence[LabelledCorpus]) -> list[Divided]:

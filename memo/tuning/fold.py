@@ -21,11 +21,11 @@ from memo.heads.base import LABEL
 from memo.training.admission import refuse_other_data
 from memo.training.distributed import Ranks
 from memo.training.engine import Engine, StepResult
-from memo.training.optimizer import learning_rate
+from memo.training.optimizer import learning_rate, warm_up_note
 from memo.training.progress import Display
 from memo.tuning.course import Best, Course, Keeping
 from memo.tuning.model import Penalty, TaskModel, balanced_weights, load_trained
-from memo.tuning.setup import Inputs, build_model, steps_of_epoch
+from memo.tuning.setup import Inputs, build_model
 from memo.tuning.transform import SPECS, Pattern, TuneTransform, patterns
 
 STANDARD_CLIPS = 256
@@ -95,8 +95,8 @@ class FoldRun:
 
     @property
     def per_epoch(self) -> int:
-        """Steps of an epoch."""
-        return steps_of_epoch(self.fold, self.inputs.config)
+        """Steps of an epoch; as many where only a fraction of the part is used, several times."""
+        return max(round(len(self.fold.train) / self.inputs.config.batch.global_batch), 1)
 
     @property
     def steps(self) -> int:
@@ -195,6 +195,8 @@ def fit(
     model.penalty = penalty
     engine = Engine(model, {LABEL: 1.0}, config.optimizer, config.distribution, run.ranks, run.seed)
     course = Course(run.keeping, run.ranks, engine, config.training, run.per_epoch, run.name)
+    if note := warm_up_note(config.optimizer, run.steps):
+        display.say(f"{run.name}: {note}")
     _train(run, course, model, engine, part, display)
     engine.predict_with(course.best.trained)
     confusion = np.array(course.epochs[course.best.number - 1]["confusion"])

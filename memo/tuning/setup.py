@@ -1,6 +1,6 @@
 """From settings to everything that all folds of a tuning run share; misfits are refused here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +13,12 @@ from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import Split
 from data_pipeline.stream import SampleLengths
 from memo.config import ModelSpec
-from memo.evaluation.folds import Fold
 from memo.model.memobert import MemoBert
 from memo.model.pretrained import load_hf_weights, load_mlm_head
 from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
 from memo.tokenizer import Tokenizer
 from memo.training.checkpoint import MODEL, Checkpoint, check_encoders, open_checkpoint
-from memo.training.optimizer import check_warm_up
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.idle import check_settings
@@ -120,29 +118,8 @@ def set_up(config: FinetuneConfig) -> Setup:
     check_limits(config, backbone.spec, prompts)
     inputs = Inputs(config, data, backbone, prompts, token_lengths(data.split, config, backbone))
     setup = Setup(inputs, data)
-    check_steps(config, ((number, data.folds[number]) for number in setup.folds))
     build_model(inputs, setup.seeds[0], torch.ones(len(task.classes)))  # refuses what misfits
     return setup
-
-
-def check_steps(config: FinetuneConfig, folds: Iterable[tuple[int, Fold]]) -> None:
-    """Every training must be longer than its warm-up.
-
-    Args:
-        config: the settings.
-        folds: numbers of folds, with what is trained on in each.
-
-    Raises:
-        UserError: names the fold.
-    """
-    for number, fold in folds:
-        steps = steps_of_epoch(fold, config) * config.training.epochs
-        check_warm_up(config.optimizer, steps, f"fold {number}")
-
-
-def steps_of_epoch(fold: Fold, config: FinetuneConfig) -> int:
-    """As many where only a fraction of the training part is used, several times."""
-    return max(round(len(fold.train) / config.batch.global_batch), 1)
 
 
 def open_corpus(task: TaskSettings, config: FinetuneConfig, backbone: Backbone) -> LabelledCorpus:

@@ -38,7 +38,6 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     write_backbone(corpus, tmp_path / "backbone")
     task = write_task(tmp_path / "mine.yaml", corpus)
     words = ["folds=[0]", "training.epochs=1", "threads=1", "batch.global_batch=64"]
-    words += ["optimizer.warmup_steps=1"]
     named = [f"--task={task.name}", "--pretrained=backbone", "--mode=prompt+adapter"]
     ended = launch(SCRIPT, tmp_path, words[0], *named, *words[1:])
     assert ended.returncode == 0, ended.stderr

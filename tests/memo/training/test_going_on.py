@@ -50,7 +50,7 @@ def test_a_run_that_went_back_and_died_goes_on_from_there(
 def test_a_validation_is_owed_before_the_first_row_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = ("steps=2", "optimizer.warmup_steps=1", "valid_every=1", "log_every=2")
+    changes = ("steps=2", "valid_every=1", "log_every=2")
     dataset = write_small_dataset(tmp_path / "dataset")
     config = small_config(dataset, tmp_path / "run", *changes)
 

@@ -256,7 +256,7 @@ def test_a_signal_ends_a_validation_which_is_made_up_for(
 def test_a_run_that_was_killed_before_its_report_makes_up_for_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(folder, "unreported", ["steps=3"])
+    settings = config(folder, "unreported", ["steps=2"])
     page = folder / "unreported" / "report.html"
 
     def killed(run: Path) -> Path:
@@ -275,7 +275,7 @@ def test_a_run_that_was_killed_before_its_report_makes_up_for_it(
     os.utime(page, (0, 0))  # as one from before the run was told to take more steps
     assert pretrain(settings, "auto") == 0
     assert page.read_bytes() == written
-    elsewhere = config(folder, "elsewhere", ["steps=3"])
+    elsewhere = config(folder, "elsewhere", ["steps=2"])
     assert pretrain(elsewhere, str(folder / "unreported")) == 0
     assert not (folder / "elsewhere" / "report.html").exists()
 
@@ -309,7 +309,6 @@ def test_the_log_is_on_disk_before_a_checkpoint(
         (["data.train_split=test"], "splits are: train, valid|test"),
         (["model.heads=3"], "hidden=16 is no multiple of heads=3"),
         (["batch.token_budget=50"], "longest sequence"),
-        (["optimizer.warmup_steps=10"], "warmup_steps=10: the run has 10 steps .*; set it to 9"),
         (["objectives.wwmml.ratio=1"], "did you mean 'wwmlm'"),
     ],
 )

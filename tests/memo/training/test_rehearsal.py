@@ -23,10 +23,7 @@ from tests.memo.training.small_run import checkpoint, logged, small_config, writ
 from tests.memo.training.test_engine import BAD_STEP, SETTINGS, STEPS, batches, engine
 
 MIB = 2**20
-LARGER = (
-    "model.hidden=64", "model.layers=2", "model.ffn=256", "batch.global_batch=160", "steps=1",
-    "optimizer.warmup_steps=0",
-)  # fmt: skip
+LARGER = ("model.hidden=64", "model.layers=2", "model.ffn=256", "batch.global_batch=160", "steps=1")
 """A model and a global batch whose micro-batches take some 100 MiB."""
 
 

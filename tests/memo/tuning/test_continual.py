@@ -321,17 +321,6 @@ def test_what_makes_no_sequence_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("mode", "steps"), [("replay", 4), ("joint", 10)])
-def test_no_stage_is_all_warm_up(
-    tasks: list[Path], backbone: Path, tmp_path: Path, mode: str, steps: int
-) -> None:
-    """Of replay what is rehearsed does not count."""
-    changes = ["batch.global_batch=30", f"optimizer.warmup_steps={steps}"]
-    config = sequence_config(tasks, backbone, tmp_path / "run", mode, *changes)
-    with pytest.raises(UserError, match=f"fold 0 has {steps} steps"):
-        open_sequence(config)
-
-
 def write_other_folds(folder: Path, corpus: Path) -> Path:
     """A task of the same corpus with more folds, of other speakers."""
     folds = {"by": "speaker", "count": 3, "valid_groups": 4}

@@ -328,20 +328,6 @@ def test_what_does_not_fit_the_corpus_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_no_fold_is_all_warm_up(task: Path, backbone: Path, tmp_path: Path) -> None:
-    """A fraction of the training part is seen as often as takes the steps of the whole."""
-
-    def open_with(warm_up: int) -> Setup:
-        changes = ["folds=[1]", "training.fraction=0.5", f"optimizer.warmup_steps={warm_up}"]
-        return set_up(tuning_config(task, backbone, tmp_path / "run", "linear", *changes))
-
-    steps = 2 * round(len(open_with(1).data.folds[1].train) / 16)
-    open_with(steps - 1)
-    message = f"warmup_steps={steps}: fold 1 has {steps} steps in all, .*; set it to {steps - 1} or"
-    with pytest.raises(UserError, match=message):
-        open_with(steps)
-
-
 def write_incomplete(corpus: Path, folder: Path) -> Path:
     """The corpus without the text of every third clip, and the face of every sixth."""
     whole = open_dataset(corpus)

@@ -249,7 +249,7 @@ def test_lone_surrogates_become_question_marks(any_tokenizer: Tokenizer) -> None
 def test_words_without_end_are_cut_and_not_kept(mixed: Tokenizer) -> None:
     """The text of a damaged sample may be one word of megabytes, and another in every sample."""
     tracemalloc.start()
-    for number in range(20):
+    for number in range(4):
         assert len(mixed.encode("happy" * 40_000 + str(number)).ids) > 40_000
     kept = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()

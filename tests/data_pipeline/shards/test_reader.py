@@ -66,11 +66,12 @@ def test_members_are_those_of_the_clips(split: Split) -> None:
         assert split.members(shard).tolist() == expected
 
 
-@pytest.mark.parametrize(("name", "most"), [("MOST_OPEN", 1), ("MOST_INDEXED", 5)])
+@pytest.mark.parametrize(("tars", "samples"), [(1, 100), (100, 5)])
 def test_threads_read_the_same_while_tars_are_closed(
-    split: Split, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+    split: Split, monkeypatch: pytest.MonkeyPatch, tars: int, samples: int
 ) -> None:
-    monkeypatch.setattr(reader, name, most)
+    split.most_open = tars
+    monkeypatch.setattr(reader, "MOST_INDEXED", samples)
     order = np.random.default_rng(0).integers(len(CLIPS), size=200).tolist()
     with ThreadPoolExecutor(4) as pool:
         clips = list(pool.map(split.read, order))

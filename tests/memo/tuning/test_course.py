@@ -96,10 +96,8 @@ RUNS = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
 def test_a_fold_goes_on_where_it_was_to_the_same_bits(
     name: str,
-    killed: bool,
     task: Path,
     backbone: Path,
     systems: dict[str, Path],
@@ -113,22 +111,21 @@ def test_a_fold_goes_on_where_it_was_to_the_same_bits(
             return system_config(systems[kind], tmp_path / run, *changes)
         return tuning_config(task, backbone, tmp_path / run, kind, "folds=[0]", *changes)
 
+    def goes_on(run: str, at: int) -> None:
+        assert not (tmp_path / run / "folds").exists()
+        assert counting.run(config(run), third, signal.SIGTERM) == plain[at : at + third]
+        assert counting.run(config(run), None, None) == plain[at + third :]
+        assert outcome(tmp_path / run) == outcome(tmp_path / "plain")
+        assert not (tmp_path / run / "partial").exists()
+
     plain = counting.run(config("plain"), None, None)
     third = len(plain) // 3
-    if killed:
-        monkeypatch.setattr(course_module, "KEEP_S", 0.0)
-        with pytest.raises(KilledError):
-            counting.run(config("run"), third, None)
-        lost = 1  # it was not kept any more
-    else:
-        assert counting.run(config("run"), third, signal.SIGUSR1) == plain[:third]
-        lost = 0
-    assert not (tmp_path / "run" / "folds").exists()
-    at = third - lost
-    assert counting.run(config("run"), third, signal.SIGTERM) == plain[at : at + third]
-    assert counting.run(config("run"), None, None) == plain[at + third :]
-    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
-    assert not (tmp_path / "run" / "partial").exists()
+    assert counting.run(config("stopped"), third, signal.SIGUSR1) == plain[:third]
+    goes_on("stopped", third)
+    monkeypatch.setattr(course_module, "KEEP_S", 0.0)
+    with pytest.raises(KilledError):
+        counting.run(config("killed"), third, None)
+    goes_on("killed", third - 1)  # the last step was not kept any more
 
 
 def test_a_sequence_goes_on_in_the_stage_where_it_was(

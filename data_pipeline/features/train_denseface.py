@@ -4,6 +4,10 @@ One epoch is one pass; the learning rate follows one cycle (Smith and Topin, 201
 After each epoch the run's state is kept in `OUT.partial`; the same command goes on from there, and
 ends with the weights of a run that was never interrupted.
 
+Most of the epochs see smaller faces, which cost less than half as much and blur what a small corpus
+would be learnt by heart from; the last see them as they are (progressive learning: Tan and Le,
+EfficientNetV2, ICML 2021, section 4).
+
 A tenth of the train split is held out; in the end it gives the temperature of the posteriors.
 """
 
@@ -28,6 +32,8 @@ HELD_OUT = 10
 """One of so many training faces is."""
 SHIFT = 4
 """Random shift of a training face in each direction, in pixels."""
+SIZES = ((0.6, 32), (0.75, 40), (1.0, SIZE))
+"""Until which share of the epochs a training face is how many pixels high and wide."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,18 @@ class FaceTraining:
     source: Path
     out: Path
     epochs: int = 30
-    batch: int = 64
-    lr: float = 3e-3
+    batch: int = 32
+    lr: float = 2e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
     seed: int = 0
 
-    def recipe(self) -> dict[str, float]:
+    def recipe(self) -> dict[str, float | str]:
         """What decides the outcome, beside the corpus."""
         settings = {
             name: value for name, value in asdict(self).items() if name not in {"source", "out"}
         }
-        return {**settings, "held_out": HELD_OUT}
+        return {**settings, "held_out": HELD_OUT, "sizes": str(SIZES)}
 
 
 class _Run:
@@ -80,14 +86,12 @@ class _Run:
             pct_start=0.2,
         )
         self.epoch = 0
-        self.test_accuracy = 0.0
 
     def save(self) -> None:
         """Write the partial file, atomically."""
         state = {
             "recipe": self.settings.recipe(),
             "epoch": self.epoch,
-            "test_accuracy": self.test_accuracy,
             "generator": self.generator.get_state(),
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -114,7 +118,6 @@ class _Run:
         self.schedule.load_state_dict(state["schedule"])
         self.generator.set_state(state["generator"])
         self.epoch = state["epoch"]
-        self.test_accuracy = state["test_accuracy"]
 
 
 def _read_state(partial: Path) -> dict[str, Any]:
@@ -132,6 +135,8 @@ def _read_state(partial: Path) -> dict[str, Any]:
 def train_face(settings: FaceTraining) -> FaceCard:
     """Train, printing a line an epoch, and write the network of the last one.
 
+    The test split is looked at once, when the training is over.
+
     Raises:
         UserError: a setting or the source is unfit (see `read_fer2013`), or the partial file is
             not of this run.
@@ -147,12 +152,13 @@ def train_face(settings: FaceTraining) -> FaceCard:
     run = _Run(settings, train)
     run.resume()
     while run.epoch < settings.epochs:
-        _train_epoch(run, train, test)
+        _train_epoch(run, train)
     trained_on = f"FER2013, {settings.epochs} epochs, seed {settings.seed}"
     temperature = fit_temperature(logits_of(run.net, held_out), held_out.labels)
     logits = logits_of(run.net, test)
     errors = [calibration_error((logits / t).softmax(1), test.labels) for t in (1.0, temperature)]
-    found = [round(value, 4) for value in (run.test_accuracy, temperature, *errors)]
+    accuracy = (logits.argmax(1) == test.labels).double().mean().item()
+    found = [round(value, 4) for value in (accuracy, temperature, *errors)]
     card = FaceCard(test.classes, SIZE, trained_on, *found)
     save_face_net(settings.out, run.net, card)
     run.partial.unlink()
@@ -168,21 +174,23 @@ def _hold_out(split: FaceSplit, seed: int) -> tuple[FaceSplit, FaceSplit]:
     return train, held_out
 
 
-def _train_epoch(run: _Run, train: FaceSplit, test: FaceSplit) -> None:
+def _train_epoch(run: _Run, train: FaceSplit) -> None:
     """One pass, one line, one partial file."""
     start = perf_counter()
+    size = size_at(run.epoch / run.settings.epochs)
     losses, rights = zip(
-        *(_step(run, *batch) for batch in _batches(train, run.settings.batch, run.generator)),
+        *(
+            _step(run, resize(faces, size), labels)
+            for faces, labels in _batches(train, run.settings.batch, run.generator)
+        ),
         strict=True,
     )
     faces = len(losses) * run.settings.batch
     rate = faces / (perf_counter() - start)
     run.epoch += 1
-    run.test_accuracy = accuracy(run.net, test)
     print(  # noqa: T201
-        f"epoch {run.epoch}: loss {sum(losses) / len(losses):.4f}, "
-        f"train accuracy {sum(rights) / faces:.4f}, "
-        f"test accuracy {run.test_accuracy:.4f}, {rate:.0f} images/s",
+        f"epoch {run.epoch} ({size} px): loss {sum(losses) / len(losses):.4f}, "
+        f"train accuracy {sum(rights) / faces:.4f}, {rate:.0f} images/s",
         flush=True,
     )
     run.save()
@@ -209,8 +217,21 @@ def augment(faces: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored[:, None, None], moved.flip(2), moved)
 
 
+def size_at(share: float) -> int:
+    """Height and width of the training faces after a share of the epochs, in pixels."""
+    return next(size for until, size in SIZES if share < until)
+
+
+def resize(faces: Tensor, size: int) -> Tensor:
+    """Faces (B, H, W) -> (B, size, size), without aliasing."""
+    if faces.shape[1:] == (size, size):
+        return faces
+    images = faces.unsqueeze(1)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True).squeeze(1)
+
+
 def _step(run: _Run, faces: Tensor, labels: Tensor) -> tuple[float, int]:
-    """One optimizer step on (B, 48, 48) faces; the loss and how many were classified rightly."""
+    """One optimizer step on (B, H, W) faces; the loss and how many were classified rightly."""
     _, logits = run.net(faces)
     loss = F.cross_entropy(logits, labels, label_smoothing=run.settings.label_smoothing)
     run.optimizer.zero_grad()
@@ -219,11 +240,6 @@ def _step(run: _Run, faces: Tensor, labels: Tensor) -> tuple[float, int]:
     run.optimizer.step()
     run.schedule.step()
     return loss.item(), int((logits.argmax(1) == labels).sum())
-
-
-def accuracy(net: DenseFaceNet, split: FaceSplit) -> float:
-    """Share of a split that is classified rightly."""
-    return float((logits_of(net, split).argmax(1) == split.labels).double().mean())
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ from data_pipeline.features.train_denseface import (
     FaceTraining,
     _Run,
     augment,
+    resize,
+    size_at,
     train_face,
 )
 
@@ -80,6 +82,20 @@ def test_augmented_faces_are_shifted_or_mirrored_windows() -> None:
     assert all(plain or flipped for plain, flipped in kinds)
     assert 16 < sum(flipped for _, flipped in kinds) < 48
     assert len({row.tobytes() for row in results}) > 20
+
+
+def test_the_last_quarter_of_the_epochs_sees_whole_faces() -> None:
+    assert [size_at(epoch / 20) for epoch in range(20)] == [32] * 12 + [40] * 3 + [48] * 5
+    assert size_at(0.0) == 32
+
+
+def test_smaller_faces_are_averages_of_what_they_cover() -> None:
+    faces = torch.rand(3, 48, 48, generator=torch.manual_seed(1))
+    assert resize(faces, 48) is faces
+    centres = (torch.arange(32) + 0.5) * 1.5 - 0.5  # of the small pixels, in the large ones
+    weights = (1 - (torch.arange(48) - centres[:, None]).abs() / 1.5).clamp(min=0)  # a triangle
+    weights = weights / weights.sum(1, keepdim=True)
+    torch.testing.assert_close(resize(faces, 32), weights @ faces @ weights.T)
 
 
 def test_an_interrupted_run_ends_as_one_never_interrupted(

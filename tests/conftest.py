@@ -1,6 +1,7 @@
 """Where the real corpora are looked for, and an environment in which tests are quick."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import settings
 # Before torch is imported: two test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
+
+from tests.undrawn import undrawn
 
 # Nothing is fetched; without this, transformers asks its hub again and again for a minute.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -24,6 +27,15 @@ settings.load_profile("memo")
 def _denormal_numbers() -> None:
     """A run in this process has set them to zero for good; hypothesis draws some."""
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _undrawn(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("draws"):
+        yield
+    else:
+        with undrawn():
+            yield
 
 
 @pytest.fixture(scope="session")

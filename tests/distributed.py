@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+from tests.undrawn import undrawn
+
 ROOT = Path(__file__).parents[1]
 SERVER = get_context("forkserver")
 """Has imported what ranks need, which takes each of them seconds otherwise."""
@@ -74,7 +76,8 @@ def be_rank(
         os.dup2(file.fileno(), sys.stderr.fileno())
     status = 1
     try:
-        getattr(import_module(module), name)(argument)
+        with undrawn():
+            getattr(import_module(module), name)(argument)
         status = 0
     except BaseException:
         traceback.print_exc()

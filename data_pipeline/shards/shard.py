@@ -1,5 +1,9 @@
 """An open shard: clips by their row, from a memory map of the tar or from ranges of its bytes."""
 
+import ctypes
+import mmap
+import os
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +25,7 @@ from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import ShardIndex
 from data_pipeline.shards.place import Url
 from data_pipeline.shards.remote import Remote
-from data_pipeline.shards.tar import BLOCK, map_tar
+from data_pipeline.shards.tar import BLOCK
 
 GAP = 16 * BLOCK
 """Bytes between two members up to which one request for both is cheaper than two."""
@@ -37,6 +41,15 @@ COLUMN = {name: number for number, name in enumerate(MEMBERS)}
 
 CUT_OFF = "lies beyond the end of the tar, which is cut off"
 CHANGED = "was changed since it was written: its checksum differs"
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+LIBC.mmap.restype = ctypes.c_void_p
+LIBC.mmap.argtypes = (
+    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int),
+    ctypes.c_longlong,
+)
+LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+FAILED = ctypes.c_void_p(-1).value
 
 Span: TypeAlias = tuple[int, int]
 """Bytes [begin, end) of a tar."""
@@ -126,10 +139,29 @@ class MappedShard(Shard):
 
     def __init__(self, path: Path, index: ShardIndex, features: FeatureSchema) -> None:
         super().__init__(index, features)
-        self._content = memoryview(map_tar(path))
+        self._content = _map(path)
 
     def _read(self, spans: Mapping[str, Span]) -> dict[str, memoryview]:
         return {name: self._content[begin:end] for name, (begin, end) in spans.items()}
+
+
+def _map(path: Path) -> memoryview:
+    """A file as a memory map, which is closed when the last view of it is gone.
+
+    Python's mmap would keep a descriptor for each, of which a process may have few: a mixture of
+    large datasets has thousands of tars open.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return memoryview(b"")
+        address = LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    if address == FAILED:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), str(path))
+    memory = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(memory, LIBC.munmap, address, size).atexit = False  # arrays may live longer
+    return memoryview(memory).cast("B").toreadonly()
 
 
 class RangedShard(Shard):

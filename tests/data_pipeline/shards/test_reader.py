@@ -1,6 +1,8 @@
 """Reading by number, in any order, from several threads, and from datasets that are not whole."""
 
+import gc
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +49,28 @@ def test_arrays_are_views_that_cannot_be_written(split: Split) -> None:
     assert not speech.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
         speech[0, 0] = 1
+
+
+def test_an_open_tar_costs_no_descriptor_and_goes_with_its_last_array(folder: Path) -> None:
+    split = open_dataset(folder).split("train")
+    before = len(os.listdir("/proc/self/fd"))
+    clips = [split.read(sample) for sample in range(len(split))]
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert mapped(folder) == len(split.shards) > 1
+    kept = next(clip.face.features for clip in clips if clip.face is not None)
+    expected = kept.copy()
+    del clips, split
+    gc.collect()
+    assert mapped(folder) == 1
+    np.testing.assert_array_equal(kept, expected)
+    del kept
+    assert mapped(folder) == 0
+
+
+def mapped(folder: Path) -> int:
+    """Files below a folder that are part of this process's memory."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return len({line.split()[-1] for line in lines if str(folder) in line})
 
 
 def test_lengths_are_those_of_the_clips(split: Split) -> None:

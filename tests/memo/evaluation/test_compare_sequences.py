@@ -14,6 +14,8 @@ from memo.evaluation.page import run_names
 from memo.evaluation.transfer import transfer
 from tests.memo.evaluation.test_compare_tuned import write_run
 
+pytestmark = pytest.mark.draws
+
 TASKS = ("a", "b")
 CLASSES = [["calm", "glad"], ["glad", "sad", "calm"]]
 FIRST = np.array([[0.5, 0.3], [0.9, 0.4], [0.6, 0.8]])  # (stages + 1, tasks)

@@ -13,6 +13,8 @@ from memo.evaluation.compare_tuned import read_answers
 from memo.evaluation.scores import SCORES, score
 from memo.evaluation.tuning_report import write_tuning_report
 
+pytestmark = pytest.mark.draws
+
 CLASSES = ["calm", "glad", "sad"]
 
 

@@ -7,6 +7,8 @@ import pytest
 from data_pipeline.errors import UserError
 from memo.evaluation.report import write_report
 
+pytestmark = pytest.mark.draws
+
 ROWS = [
     {"step": 10, "epoch": 0, "samples": 640, "tokens": 9000, "loss": 3.5, "loss/wwmlm": 2.25},
     {"step": 20, "epoch": 1, "samples": 1280, "tokens": 18000, "loss": 1.5, "loss/wwmlm": 0.75},

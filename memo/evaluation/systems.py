@@ -1,24 +1,22 @@
 """Pages and comparisons of systems that learn several tasks at once."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars, draw_lines, draw_table
+from memo.evaluation.left_out import compare_left_out, tasks_of
 from memo.evaluation.page import Comparison, PageTable, run_names, write_page
+from memo.evaluation.right import average, difference_cell, right_answers
 from memo.evaluation.statistics import interval
 
 Results = Mapping[str, Any]
 
 MAIN = {False: "wa", True: "accuracy"}
 """Multi-label? -> the score that is called accuracy."""
-BOOTSTRAPS = 2_000
-SEED = 0
 
 
 def main_name(member: Results) -> str:
@@ -109,6 +107,8 @@ def _confusion(name: str, member: Results) -> str:
 def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Comparison:
     """Accuracy of every task and their average; differences to the first run with intervals.
 
+    Runs that left out different tasks make another table (see `compare_left_out`).
+
     Args:
         runs: folders.
         results: the content of their `results.json`.
@@ -117,21 +117,23 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
         UserError: they are not of the same texts.
     """
     names = list(results[0]["members"])
+    same_views = all(list(one["members"]) == names for one in results)
+    if same_views and any(tasks_of(one) != tasks_of(results[0]) for one in results):
+        return compare_left_out(runs, results)
     shared = [name for name in names if all(name in one["members"] for one in results)]
     if not shared:
         raise UserError(f"{runs[0]} and the other runs have no task in common")
-    right = [_right(run, shared) for run in runs]
+    right = [right_answers(run, shared) for run in runs]
     rows, labels = [], run_names(runs)
     for number, (run, one) in enumerate(zip(runs, results, strict=True)):
         cells = [
             f"{one['members'][name]['scores'][main_name(one['members'][name])]['mean']:.4f}"
             for name in shared
         ]
-        mean, low, high = _difference(right[0], right[number], run) if number else (0.0, 0.0, 0.0)
-        against = f"{mean:+.4f} ({low:+.4f} to {high:+.4f})" if number else ""
-        average = float(np.mean([np.mean(list(of.values())) for of in right[number].values()]))
+        against = difference_cell(right[0], right[number], run) if number else ""
+        mean = f"{average(right[number]):.4f}"
         cost = f"{one['trained_parameters']:,}", f"{one['seconds']:,.0f}", str(one["runs"])
-        rows.append([labels[number], *cells, f"{average:.4f}", against, *cost])
+        rows.append([labels[number], *cells, mean, against, *cost])
     head = [
         "run", *shared, "average", "difference to the first (95 %)", "trained", "seconds", "runs",
     ]  # fmt: skip
@@ -141,47 +143,3 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
         return [("", draw_bars("comparison", labels, bars, "accuracy"))]
 
     return Comparison(PageTable(str(results[0]["task"]), head, rows), draw)
-
-
-Right = Mapping[str, Mapping[str, float]]
-"""Task -> key of a test text -> share of right answers over seeds (and traits)."""
-
-
-def _right(run: Path, names: Sequence[str]) -> Right:
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for path in sorted(run.glob("folds/*/result.json")):
-        record = json.loads(path.read_text("utf8"))
-        for name in names:
-            answers = record["tasks"][name]["answers"]
-            for key, share in zip(answers["keys"], _shares(answers), strict=True):
-                found[name].setdefault(key, []).append(share)
-    return {
-        name: {key: float(np.mean(shares)) for key, shares in sorted(of.items())}
-        for name, of in found.items()
-    }
-
-
-def _shares(answers: Results) -> list[float]:
-    """Share of right answers to each text."""
-    targets = np.array(answers["targets"])  # (n, T)
-    probabilities = np.array(answers["probabilities"])  # (n, C) or (n, K)
-    if targets.shape[1] == probabilities.shape[1]:
-        shares: NDArray[np.float64] = ((probabilities > 0.5) == targets).mean(axis=1)
-    else:
-        shares = (probabilities.argmax(axis=1) == targets[:, 0]).astype(float)
-    return list(shares.tolist())
-
-
-def _difference(first: Right, second: Right, run: Path) -> tuple[float, float, float]:
-    """Of the mean accuracies, with a 95 % bootstrap interval: the texts of each task are drawn."""
-    if any(list(first[name]) != list(second[name]) for name in first):
-        raise UserError(f"{run} has other folds or test texts than the first run")
-    rng = np.random.default_rng(SEED)
-    drawn, means = np.zeros(BOOTSTRAPS), []
-    for name in first:
-        changes = np.array(list(second[name].values())) - np.array(list(first[name].values()))
-        chosen = rng.integers(len(changes), size=(BOOTSTRAPS, len(changes)))
-        drawn += changes[chosen].mean(axis=1) / len(first)
-        means.append(changes.mean())
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return float(np.mean(means)), float(low), float(high)

@@ -1,5 +1,6 @@
 """Train one fold of a system, choose the epoch on the validation parts, test that epoch once."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -305,14 +306,15 @@ def _watch(fold: SystemFold, system: System) -> dict[str, float]:
     system.eval()
     for task, kind in enumerate(system.tasks):
         part = fold.part(task).valid[:WATCHED]
-        texts = next(iter(eval_batches(fold.maker(task, part, alone=True))), None)
-        if texts is None or not texts.seqlens:
-            continue
-        texts = texts.to(fold.ranks.device)
-        with torch.no_grad():
-            traces = system.traces(texts, task)
-        found |= {f"{kind.name}/{name}": float(one) for name, one in traces.items()}
-        if isinstance(system, SogSystem) and fold.setup.config.distribution.zero_stage < 3:
+        batches = eval_batches(fold.maker(task, part, alone=True))
+        texts = [one.to(fold.ranks.device) for one in batches if one.seqlens]
+        means = _traces(system, texts, task)
+        found |= {f"{kind.name}/{name}": one for name, one in means.items()}
+        if (
+            texts
+            and isinstance(system, SogSystem)
+            and fold.setup.config.distribution.zero_stage < 3
+        ):
             gradients.append(_gradients(system, texts, task))
     if len(gradients) == 2:
         found["conflict"] = conflict(*gradients)
@@ -320,9 +322,23 @@ def _watch(fold: SystemFold, system: System) -> dict[str, float]:
     return found
 
 
-def _gradients(system: SogSystem, texts: PackedBatch, task: int) -> list[Tensor | None]:
-    """Of a task's mean loss, by every trained parameter."""
+@torch.no_grad()
+def _traces(system: System, batches: Sequence[PackedBatch], task: int) -> dict[str, float]:
+    """Means over the texts of all batches."""
+    sums: defaultdict[str, float] = defaultdict(float)
+    for texts in batches:
+        for name, mean in system.traces(texts, task).items():
+            sums[name] += float(mean) * len(texts.seqlens)
+    count = sum(len(texts.seqlens) for texts in batches)
+    return {name: one / count for name, one in sums.items()}
+
+
+def _gradients(system: SogSystem, batches: Sequence[PackedBatch], task: int) -> list[Tensor | None]:
+    """Of a task's summed loss, by every trained parameter; `conflict` is about directions."""
     trained = [one for one in system.parameters() if one.requires_grad]
-    batch = TaskBatch(task, texts, labelled=True, counts={})
-    loss = system.loss_of(system.logits, batch).sum
-    return list(torch.autograd.grad(loss, trained, allow_unused=True))
+    sums: list[Tensor | None] = [None] * len(trained)
+    for texts in batches:
+        loss = system.loss_of(system.logits, TaskBatch(task, texts, labelled=True, counts={})).sum
+        found = torch.autograd.grad(loss, trained, allow_unused=True)
+        sums = [one if old is None else old + one for old, one in zip(sums, found, strict=True)]
+    return sums

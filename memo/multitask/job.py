@@ -109,6 +109,7 @@ class SystemJob(Job):
             "backbone": self.config.backbone,
             "members": {
                 view.name: {
+                    "task": setup.members[view.task].name,
                     "answers": list(setup.members[view.task].answers),
                     "multi_label": bool(setup.members[view.task].traits),
                     "scores": _summaries(records, view.name),

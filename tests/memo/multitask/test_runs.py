@@ -68,6 +68,15 @@ def test_sog_learns_both_tasks(changes: tuple[str, ...], sog: Path, tmp_path: Pa
         assert all(-1.001 <= one[name] <= 1.001 for name in one if name != "epoch")
 
 
+def test_all_watched_texts_are_measured_however_they_are_batched(sog: Path, tmp_path: Path) -> None:
+    found = []
+    for budget in (40, 4096):
+        changes = f"batch.token_budget={budget}", "sog.dropout=0", "training.epochs=1"
+        finetune(system_config(sog, tmp_path / str(budget), *changes))
+        found.append(record(tmp_path / str(budget))["traces"][0])
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+
+
 SHARINGS = [
     ("asp_mtl.sharing=alone",),
     ("asp_mtl.sharing=fs", "asp_mtl.encoder=cnn"),

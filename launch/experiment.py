@@ -47,6 +47,8 @@ class Experiment:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.tasks: Sequence[str] = arguments.tasks
         self.pretrained: str | None = arguments.pretrained
+        self.config: Path | None = arguments.config
+        self.mode: str = arguments.mode
         self.varied: Sequence[str] = arguments.vary
         self.settings: Sequence[str] = arguments.settings
         self.folder: Path = arguments.out
@@ -93,6 +95,7 @@ class Experiment:
             what,
             f"--mode={mode}",
             *([f"--pretrained={start}"] if start else []),
+            *([f"--config={self.config}"] if self.config else []),
             f"run_dir={run}",
             *self._settings_of(mode),
             *settings,
@@ -138,7 +141,7 @@ def grid(experiment: Experiment) -> None:
     """Every combination of the varied settings; the first is what the others are compared with."""
     folder, varied = experiment.folder, experiment.varied
     runs = [folder / one.label for one in combinations(varied)]
-    experiment.tune("", "full", *(f"--vary={one}" for one in varied))
+    experiment.tune("", experiment.mode, *(f"--vary={one}" for one in varied))
     compare_runs(runs, folder)
 
 
@@ -178,6 +181,8 @@ def main() -> None:
     tasks.add_argument("--task", dest="tasks", metavar="A", type=lambda name: (name,), help=one)
     tasks.add_argument("--tasks", metavar="A,B", type=lambda names: tuple(names.split(",")))
     parser.add_argument("--pretrained", help="run, or for objectives a YAML file")
+    parser.add_argument("--config", type=Path, help="YAML file of settings of the tuning runs")
+    parser.add_argument("--mode", default="full", help="of a grid's runs")
     parser.add_argument("--vary", action="append", default=[], metavar="KEY=A,B", help="of grid")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs")
     parser.add_argument("--launcher", choices=("deepspeed", "python"), default="deepspeed")

@@ -5,8 +5,9 @@ end as one dense vector, and an output layer. Behind the convolutions, the maxim
 vector a gate may let the other branches in.
 
 In the published code the other branch reads another text, whichever the batch pairs it with, so
-that an answer depends on a stranger's text. Here all branches read the text in question; the
-published way is to be had by handing each branch its own.
+that an answer depends on a stranger's text. Here all branches read the text in question. The
+network takes a text for each branch, of any length, so that the published way can be compared in
+code; no setting asks for it.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from memo.heads.gates import GateName
 from memo.heads.sog import Place
@@ -19,7 +19,9 @@ class WordSettings(Settings):
             parts and on unlabelled ones.
         width: of vectors that are trained.
         most: words of the vocabulary, the most frequent ones.
-        fewest: times that a word of the vocabulary occurs.
+        fewest: times that a word of the vocabulary occurs in these texts. The others are all one
+            unknown word, in the test part as well: a file's vectors of words that the training
+            part lacks would not be there when the saved model meets new texts.
         spread: a word without a vector gets one from -spread..spread (0.25 in SoG, 0.1 in ASP-MTL).
         frozen: leave the vectors as they are.
     """
@@ -53,7 +55,7 @@ class SogSettings(Settings):
 
     Attributes:
         gate: `none` lets nothing through.
-        places: where gates stand.
+        places: where gates stand, each once.
         published_dense: the form of the dense gate in the published code.
         training: `joint`: every step sees a batch of each task; `alternating`: one task's, in turn;
             `maml`: see `MamlSettings`. A single task is trained with `members=[NAME]`.
@@ -74,6 +76,13 @@ class SogSettings(Settings):
     dropout: float = Field(0.5, ge=0, lt=1)
     pooling: Literal["max", "mean"] = "max"
     layer: int | None = Field(None, ge=0)
+
+    @field_validator("places")
+    @classmethod
+    def _each_once(cls, places: tuple[Place, ...]) -> tuple[Place, ...]:
+        if len(set(places)) < len(places):
+            raise ValueError("a place stands there twice")
+        return places
 
 
 class AspSettings(Settings):

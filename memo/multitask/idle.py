@@ -52,6 +52,7 @@ def _idle(config: FinetuneConfig, system: str) -> Iterator[tuple[str, str]]:
         (config.adapter.kind != "lora", "for adapter.kind=lora", ("adapter.scale",)),
         (sog.training != "maml", "for sog.training=maml", ("sog.maml",)),
         ("dense" not in sog.places, "for the place dense", ("sog.published_dense",)),
+        (sog.gate == "none", "for a gate", ("sog.published_dense",)),
         (asp.sharing != "asp", "for asp_mtl.sharing=asp", _ADVERSARIAL),
     )
     for applies, reason, names in table:

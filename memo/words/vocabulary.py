@@ -33,7 +33,7 @@ class Vocabulary:
         """The words of some texts, the most frequent first, equals by the alphabet.
 
         Args:
-            texts: of the training part alone.
+            texts: of the training part, and unlabelled ones.
             fewest: a word must occur so often.
             most: so many words at most.
         """

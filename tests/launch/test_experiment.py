@@ -87,14 +87,16 @@ def test_a_grid_is_one_command_and_compares_every_combination(
     started: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places = "sog.places=[convolution],[pooling,dense]"
-    run(monkeypatch, "grid", "--vary=sog.gate=none,sog", f"--vary={places}", "seeds=[1]")
+    more = "--mode=linear", "--config=sog.yaml", "seeds=[1]"
+    run(monkeypatch, "grid", "--vary=sog.gate=none,sog", f"--vary={places}", *more)
     tuned, compared = started
     assert compared == [
         str(Path("x") / f"gate-{g}_places-{p}")
         for g in ("none", "sog")
         for p in ("convolution", "pooling+dense")
     ]
-    assert {"--vary=sog.gate=none,sog", f"--vary={places}", "seeds=[1]", "run_dir=x"} <= {*tuned}
+    varied = "--vary=sog.gate=none,sog", f"--vary={places}"
+    assert {*varied, *more, "run_dir=x"} <= {*tuned}
 
 
 @pytest.mark.parametrize(

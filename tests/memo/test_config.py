@@ -3,12 +3,15 @@ from pathlib import Path
 import pytest
 
 from memo.config import AUTO, PretrainConfig
+from memo.multitask.idle import check_settings
 from memo.multitask.members import load_system
 from memo.multitask.setup import find_recipe
 from memo.settings import load_config
+from memo.tuning.config import FinetuneConfig
 from memo.tuning.task import TASKS, is_system, load_task
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "pretrain").glob("*.yaml"))
+PLACE = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted((PLACE / "pretrain").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -16,6 +19,17 @@ def test_every_shipped_config_is_valid_and_named_after_its_file(path: Path) -> N
     config = load_config(PretrainConfig, path, [])
     assert config.name == path.stem
     assert config.limits.longest <= config.batch.token_budget
+
+
+@pytest.mark.parametrize("system", ["asp_mtl", "sog", "trimodal"])
+def test_every_system_has_settings_of_its_original_form_that_it_heeds(system: str) -> None:
+    path = PLACE / "finetune" / f"{system}_original.yaml"
+    config = load_config(FinetuneConfig, path, [f"task={system}"])
+    assert config.backbone == "original"
+    settings = load_system(system)
+    check_settings(config, settings)
+    longest = max(one.longest for one in settings.members)
+    assert config.batch.token_budget >= longest * config.batch.global_batch  # MAML needs them whole
 
 
 def test_an_automatic_budget_is_shown_as_it_was_written() -> None:

@@ -37,6 +37,7 @@ UNHEEDED = [
     ("sog", MEMO, ["mode=adapter", "adapter.scale=9"], "adapter.scale is for adapter.kind=lora"),
     ("sog", WORDS, ["sog.maml.rate=9"], "sog.maml is for sog.training=maml"),
     ("sog", WORDS, ["sog.places=[pooling]", "sog.published_dense=true"], "for the place dense"),
+    ("sog", WORDS, ["sog.gate=none", "sog.published_dense=true"], "for a gate"),
     ("asp_mtl", MEMO, ["asp_mtl.sharing=fs", "asp_mtl.difference=9"], "for asp_mtl.sharing=asp"),
     ("asp_mtl", MEMO, ["asp_mtl.sharing=sp", "asp_mtl.adversary=9"], "for asp_mtl.sharing=asp"),
     ("asp_mtl", MEMO, ["asp_mtl.sharing=alone", "asp_mtl.steepness=9"], "asp_mtl.sharing=asp"),

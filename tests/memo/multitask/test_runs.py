@@ -237,6 +237,7 @@ REFUSED = [
     (["backbone=memo", "pretrained=x", "words.width=3"], "words is for backbone=original"),
     (["sog.widths=[0]"], "sog.widths"),
     (["sog.places=[]"], "sog.places"),
+    (["sog.places=[dense,dense]"], "a place stands there twice"),
     (["sog.layer=1"], "sog.layer is not for backbone=original"),
     (
         ["sog.training=maml", "distribution.zero_stage=3"],

@@ -13,6 +13,7 @@ from torch import Tensor
 from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
 from memo.inference.model import CONFIG, FORMAT, MODEL, TOKENIZER
+from memo.multitask.artifact import RECORD as SYSTEM
 from memo.tuning.adapter import merge_low_rank
 from memo.tuning.artifact import RECORD, Tuned, open_tuned
 from memo.tuning.base import Parts, parse_mode
@@ -73,6 +74,11 @@ def find_tuned(place: Path) -> Path:
     if (place / RECORD).is_file():
         return place
     found = sorted(path.parent for path in place.glob(f"**/{RECORD}"))
+    if not found and next(place.glob(f"**/{SYSTEM}"), None):
+        raise UserError(
+            f"{place} learned several tasks at once; memo.multitask.trained.open_texts and "
+            "open_trimodal answer with it, this is for a run of one task"
+        )
     if not found:
         raise UserError(f"there is no tuned model in {place}; give a run of one task that is done")
     if len(found) > 1:

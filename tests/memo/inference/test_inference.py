@@ -94,6 +94,11 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
         export_model(place / "run-full", None, exported)
     with pytest.raises(UserError, match=r"there is no tuned model in .*; give a run of one"):
         export_model(place / "demo", None, tmp_path / "x")
+    saved = tmp_path / "several" / "folds" / "fold-0-seed-1" / "system" / "system.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("{}")
+    with pytest.raises(UserError, match=r"several tasks at once; .*open_texts"):
+        export_model(tmp_path / "several", None, tmp_path / "x")
     other = write_backbone(place / "demo", tmp_path / "other", "seed=7")
     with pytest.raises(UserError, match="was trained on the backbone with sha256"):
         export_model(place / "run-full", other, tmp_path / "x")

@@ -104,6 +104,19 @@ def test_both_directions_are_those_of_torch_on_packed_texts() -> None:
     assert lstm.width == 10
 
 
+def test_stacked_layers_are_those_of_torch_on_packed_texts() -> None:
+    table, lstm = embedding(), WordLstm(6, 5, layers=2)
+    (direction,) = lstm.directions
+    reference = nn.LSTM(6, 5, num_layers=2, batch_first=True)
+    reference.load_state_dict(direction.state_dict())
+    words = fill_up([[1, 2, 3, 4], [5], [6, 7]])
+    vectors = table(words.numbers)
+    packed = pack_padded_sequence(vectors, words.lengths, batch_first=True, enforce_sorted=False)
+    _, (last, _) = reference(packed)  # (2, 3, 5), the upper layer's last
+    torch.testing.assert_close(lstm(vectors, words.lengths), last[1])
+    assert lstm.width == 5
+
+
 def test_forget_gates_begin_open() -> None:
     """On words of zeros a cell keeps sigmoid(1) of its state at every step."""
     lstm = WordLstm(6, 5).directions[0]

@@ -1,7 +1,8 @@
 """Tiny corpora, word numbers and settings for the tests of systems."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
@@ -71,17 +72,17 @@ def write_moods(folder: Path, sessions: Sequence[str] = ("",), each: int = 60) -
     return folder
 
 
-def write_people(folder: Path, count: int = 120) -> Path:
-    """Longer texts whose two traits have words of their own."""
+def write_people(folder: Path, odd: Mapping[int, str] = MappingProxyType({})) -> Path:
+    """Longer texts whose two traits have words of their own; some have an odd text instead."""
     rng = np.random.default_rng(1)
     with _writer(folder) as writer:
-        for at in range(count):
+        for at in range(120):
             has = {"calm": bool(at & 1), "loud": bool(at & 2)}
             cues = [TRAITS[name] for name, there in has.items() if there]
             words = rng.permutation([*rng.choice(FILLERS, 20), *cues])
             clip = Clip(
                 key=f"person-{at:03}",
-                text=" ".join(words.tolist()),
+                text=odd.get(at, " ".join(words.tolist())),
                 speaker=f"person-{at:03}",
                 labels={name: "yes" if there else "no" for name, there in has.items()},
             )
@@ -140,9 +141,9 @@ def _writer(folder: Path) -> ShardWriter:
     return ShardWriter(folder, name=folder.name, corpus="own", licence="own", features=features)
 
 
-def write_sog(folder: Path) -> Path:
-    """Corpora, tasks and the system of two tasks: traits and moods."""
-    write_people(folder / "people_data")
+def write_sog(folder: Path, odd: Mapping[int, str] = MappingProxyType({})) -> Path:
+    """Corpora, tasks and the system of two tasks: traits, with some odd texts, and moods."""
+    write_people(folder / "people_data", odd)
     write_moods(folder / "moods_data")
     by_speaker = {"by": "speaker", "count": 3, "valid_groups": 8}
     _write_task(

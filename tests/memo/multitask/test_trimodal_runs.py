@@ -239,7 +239,6 @@ def test_what_is_refused(posts: Path, tmp_path: Path) -> None:
         (["trimodal.image.frozen=true"], "frozen=true needs weights"),
         (["trimodal.image.model=nonsense"], "timm has no 'nonsense'"),
         (["trimodal.image.model=vit_tiny_patch16_224"], "cannot read images of 32 x 32"),
-        (["trimodal.fusion=mean", "trimodal.lost=1"], "lost=1 leaves none"),
         ([f"trimodal.image.weights={posts}"], "cannot be read as weights"),
     ):
         with pytest.raises(UserError, match=reason):

@@ -52,7 +52,6 @@ from memo.multitask.setup import (
 from memo.objectives.base import LossSum
 from memo.tuning.setup import Backbone, check_features
 
-
 FILLED = ("concat", "mean")
 """Fusions with one classifier, which something stands for what is absent to."""
 

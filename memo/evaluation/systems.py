@@ -35,7 +35,7 @@ def answered_of(member: Results) -> str:
     return f"{member['answered']:,} of {member['texts']:,}"
 
 
-def on_common(members: Results) -> dict[str, Results]:
+def on_common(members: Results) -> Results:
     """The members as they are on the texts that every view of their task answers.
 
     Of patterns of visible modalities these are the samples that have all of them. {} where the

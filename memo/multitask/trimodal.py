@@ -53,7 +53,7 @@ from memo.objectives.base import LossSum
 from memo.tuning.setup import Backbone, check_features
 
 FILLED = ("concat", "mean")
-"""Fusions with one classifier, which something stands for what is absent to."""
+"""Fusions with one classifier, which always reads three states: something stands for the absent."""
 
 
 def pattern_names(modalities: Sequence[str]) -> list[str]:

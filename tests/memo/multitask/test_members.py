@@ -59,7 +59,9 @@ def write_labelled(folder: Path, clips: Sequence[tuple[str, str, dict[str, str]]
     with ShardWriter(folder, name="own", corpus="own", licence="own", features=features) as writer:
         for at, (speaker, session, labels) in enumerate(clips):
             name, _, test = session.partition(" ")
-            clip = Clip(f"{at}", text=f"text {at}", speaker=speaker, session=name, labels=labels)
+            clip = Clip(
+                f"{at}", text=f"text {at}", speaker=speaker, session=name, labels=dict(labels)
+            )
             writer.write(test or "train", clip)
     return str(folder)
 

@@ -76,7 +76,12 @@ def test_what_is_absent_is_the_mean_of_what_was_there() -> None:
 def test_the_mean_is_that_of_the_samples_of_all_ranks() -> None:
     """The ranks have samples of unlike number; the others' sums are added to one's own."""
     model, other, sums = system("mean"), system("mean"), list[Tensor]()
-    other.calibrate([posts([4])], lambda own: sums.append(own) or own)
+
+    def told(own: Tensor) -> Tensor:
+        sums.append(own)
+        return own
+
+    other.calibrate([posts([4])], told)
     added = iter(sums)
     model.calibrate([posts([0, 1]), posts([2, 3])], lambda own: own + next(added))
     torch.testing.assert_close(model.means, means(model, range(5)))

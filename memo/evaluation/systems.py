@@ -17,6 +17,11 @@ Results = Mapping[str, Any]
 
 MAIN = {False: "wa", True: "accuracy"}
 """Multi-label? -> the score that is called accuracy."""
+COMMON = "on the samples that have every modality"
+"""Title of the table in which patterns of visible modalities can be compared."""
+
+SIDES = ("for", "against")
+"""The last class, in `memo.multitask.probes.typical_words`."""
 
 
 def main_name(member: Results) -> str:
@@ -29,6 +34,17 @@ def answered_of(member: Results) -> str:
     if "answered" not in member:  # an older run
         return ""
     return f"{member['answered']:,} of {member['texts']:,}"
+
+
+def on_common(members: Results) -> Results:
+    """The members as they are on the texts that every view of their task answers.
+
+    Of patterns of visible modalities these are the samples that have all of them. {} where the
+    views have answered the same texts anyway, or the run is an older one.
+    """
+    found = {name: {**one, **one["common"]} for name, one in members.items() if "common" in one}
+    alike = all(one["answered"] == members[name]["answered"] for name, one in found.items())
+    return {} if alike else found
 
 
 def system_page(run: Path, results: Results, records: Sequence[Results]) -> Path:
@@ -54,10 +70,14 @@ def system_page(run: Path, results: Results, records: Sequence[Results]) -> Path
         for name, one in members.items()
         if "confusion" in one["scores"] and len(one["answers"]) > 2
     ]
-    return write_page(run, summary, [_scores(members), *_trait_tables(members)], figures)
+    tables = [_scores("Tasks", members)]
+    if common := on_common(members):
+        tables.append(_scores(f"Tasks {COMMON}", common))
+    tables += [*_trait_tables(members), *_examined(results, records[0])]
+    return write_page(run, summary, tables, figures)
 
 
-def _scores(members: Results) -> PageTable:
+def _scores(title: str, members: Results) -> PageTable:
     """Every score of every task."""
     names = list(
         dict.fromkeys(
@@ -72,7 +92,7 @@ def _scores(members: Results) -> PageTable:
         found = [one["scores"].get(score) for score in names]
         cells = ["" if s is None else f"{s['mean']:.4f} ± {s['std']:.4f}" for s in found]
         rows.append([name, *cells, f"{one['majority']:.4f}", answered_of(one)])
-    return PageTable("Tasks", ["task", *names, "majority", "answered"], rows)
+    return PageTable(title, ["task", *names, "majority", "answered"], rows)
 
 
 def _trait_tables(members: Results) -> list[PageTable]:
@@ -85,6 +105,18 @@ def _trait_tables(members: Results) -> list[PageTable]:
         for name, one in members.items()
         if "of_trait" in one["scores"]
     ]
+
+
+def _examined(results: Results, record: Results) -> list[PageTable]:
+    """What was measured of the trained models, and the words that move their answers."""
+    tables = []
+    if measured := results.get("examined"):
+        rows = [[name, f"{value:.4f}"] for name, value in measured.items()]
+        tables.append(PageTable("Measured of the trained models", ["", "mean"], rows))
+    if words := record["examined"].get("typical"):
+        rows = [[name, *(", ".join(of[side]) for side in SIDES)] for name, of in words.items()]
+        tables.append(PageTable("Typical words, first fold", ["encoder", *SIDES], rows))
+    return tables
 
 
 def _traces(record: Results) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What a system is to its trainer: losses of a task's batch, and answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -61,9 +61,18 @@ class System(nn.Module, ABC):
         A row of NaN means that the text cannot be answered.
         """
 
-    def calibrate(self, batches: Iterable[PackedBatch]) -> None:
-        """Measure what answers need to know of the first task's training texts."""
-        del batches
+    def calibrate(
+        self, batches: Iterable[PackedBatch], over_ranks: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Measure what is to be known of the first task's training texts.
+
+        It is called before the first step, after every epoch, and before the test.
+
+        Args:
+            batches: this rank's share of them.
+            over_ranks: the sum of the ranks' values.
+        """
+        del batches, over_ranks
 
     def traces(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
         """What is watched during training: name -> scalar, a mean over the texts."""

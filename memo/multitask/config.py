@@ -171,9 +171,3 @@ class TrimodalSettings(Settings):
     longest_tags: int = Field(10, ge=1)
     filters: int = Field(100, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _something_complete(self) -> Self:
-        if self.fusion == "mean" and self.lost == 1:
-            raise ValueError("fusion=mean is trained on complete samples: lost=1 leaves none")
-        return self

@@ -33,8 +33,6 @@ from memo.training.optimizer import learning_rate, warm_up_note
 from memo.training.progress import Display
 from memo.tuning.course import Course
 
-CALIBRATED = 512
-"""Training texts of the first task from which a system measures what its answers need."""
 WATCHED = 64
 """Validation texts of each task on which cosines and the conflict of gradients are measured."""
 
@@ -147,6 +145,8 @@ def _train(fold: SystemFold, system: System, engine: Engine, show: bool) -> Cour
     ):
         if note := warm_up_note(config.optimizer, steps):
             display.say(f"{fold.name}: {note}")
+        if not course.step:
+            _calibrate(fold, system)
         take = partial(_take, fold, system, engine, streams, steps)
         for number in course.epochs_left(take, display):
             display.say(f"{fold.name}, epoch {number}: loss {course.loss:.4f}")
@@ -232,8 +232,8 @@ def answer(fold: SystemFold, system: System, part: Literal["valid", "test"]) -> 
     Raises:
         UserError: no text, or too many texts, cannot be used.
     """
+    _calibrate(fold, system)
     system.eval()
-    system.calibrate(_calibration(fold))
     found: dict[str, Answers] = {}
     for task in sorted({view.task for view in fold.setup.views}):
         found |= _answer_task(fold, system, task, getattr(fold.part(task), part))
@@ -241,11 +241,17 @@ def answer(fold: SystemFold, system: System, part: Literal["valid", "test"]) -> 
     return {view.name: found[view.name] for view in fold.setup.views}
 
 
+def _calibrate(fold: SystemFold, system: System) -> None:
+    """Show the system the first task's training texts as they are trained on."""
+    system.eval()
+    system.calibrate(_calibration(fold), fold.ranks.sum)
+    system.train()
+
+
 def _calibration(fold: SystemFold) -> Iterator[PackedBatch]:
-    """Some training texts of the first task as they are trained on, the same on every rank."""
-    rng = np.random.default_rng(fold.seed)
-    part = np.sort(rng.permutation(fold.part(0).train)[:CALIBRATED])
-    for batch in eval_batches(fold.maker(0, part, training=True, alone=True)):
+    """This rank's share of the first task's training texts; nothing is read unless it is asked."""
+    for batch in eval_batches(fold.maker(0, fold.part(0).train, training=True)):
+        fold.ranks.does(f"{fold.name}, measuring means")
         yield batch.to(fold.ranks.device)
 
 

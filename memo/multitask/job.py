@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from data_pipeline.quarantine import Quarantine
 from data_pipeline.shards.index import file_sha256
 from memo.evaluation.scores import majority_scores
 from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
-from memo.evaluation.systems import MAIN, answered_of, main_name
+from memo.evaluation.systems import COMMON, MAIN, answered_of, main_name, on_common
 from memo.evaluation.traits import score_traits
 from memo.multitask.artifact import TABLE, SystemArtifact
 from memo.multitask.fold import Answers, SystemResult, learn, scores_of
 from memo.multitask.members import Member
-from memo.multitask.setup import SystemFold, SystemSetup, open_fold, set_up_system
+from memo.multitask.setup import SystemFold, SystemSetup, View, open_fold, set_up_system
 from memo.multitask.texts import SharedStates
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
@@ -112,8 +114,11 @@ class SystemJob(Job):
                     "task": setup.members[view.task].name,
                     "answers": list(setup.members[view.task].answers),
                     "multi_label": bool(setup.members[view.task].traits),
-                    "scores": _summaries(records, view.name),
+                    "scores": _summaries(
+                        records, [one["tasks"][view.name]["scores"] for one in records]
+                    ),
                     **_answered(setup.members[view.task], of_folds, view.name),
+                    **_common(records, view.name),
                 }
                 for view in setup.views
             },
@@ -127,15 +132,21 @@ class SystemJob(Job):
         }
 
     def tables(self, results: Record) -> list[Table]:
-        """Every task's scores, and their average."""
+        """Every task's scores, and their average; patterns on the same samples, if they differ."""
         title = f"{results['task']}, {results['backbone']}: {results['runs']} runs"
-        head = "task", "accuracy", "error", "95 % interval of accuracy", "majority", "answered"
-        table = Table(*head, title=title)
-        for name, one in results["members"].items():
-            accuracy = one["scores"][main_name(one)]
-            table.add_row(name, *_cells(accuracy), f"{one['majority']:.4f}", answered_of(one))
+        table = _table(title, results["members"])
         table.add_row("average", *_cells(results["average"]), "", "")
-        return [table]
+        common = on_common(results["members"])
+        return [table, _table(COMMON, common)] if common else [table]
+
+
+def _table(title: str, members: Mapping[str, Any]) -> Table:
+    head = "task", "accuracy", "error", "95 % interval of accuracy", "majority", "answered"
+    table = Table(*head, title=title)
+    for name, one in members.items():
+        accuracy = one["scores"][main_name(one)]
+        table.add_row(name, *_cells(accuracy), f"{one['majority']:.4f}", answered_of(one))
+    return table
 
 
 def _cells(accuracy: Mapping[str, Any]) -> list[str]:
@@ -162,6 +173,7 @@ def _record(fold: SystemFold, result: SystemResult) -> dict[str, Any]:
                 "valid": result.valid[view.name],
                 "scores": scores_of(fold, view.task, result.test[view.name]),
                 "answers": _answers(fold.setup.members[view.task], result.test[view.name]),
+                **_common_record(fold, result.test, view),
             }
             for view in fold.setup.views
         },
@@ -178,9 +190,41 @@ def _answers(member: Member, answers: Answers) -> dict[str, Any]:
     }
 
 
-def _summaries(records: Sequence[Record], name: str) -> dict[str, Any]:
-    """Every score of one task over folds and seeds."""
-    tests = [one["tasks"][name]["scores"] for one in records]
+def _common_record(fold: SystemFold, test: Mapping[str, Answers], view: View) -> dict[str, Any]:
+    """A view on the texts that every view of its task answers, if it has several and there are any.
+
+    Patterns of visible modalities answer different ones; on these they can be compared.
+    """
+    answered = [test[one.name].samples for one in fold.setup.views if one.task == view.task]
+    common = reduce(np.intersect1d, answered)
+    if len(answered) < 2 or not len(common):
+        return {}
+    own, member = test[view.name], fold.setup.members[view.task]
+    chosen = np.isin(own.samples, common)
+    scores = scores_of(fold, view.task, Answers(common, own.probabilities[chosen]))
+    majority = _majority(member, fold.number, member.targets[common])
+    return {"common": {"answered": len(common), "majority": majority, "scores": scores}}
+
+
+def _common(records: Sequence[Record], name: str) -> dict[str, Any]:
+    """Of a view in all folds, what `_common_record` has of each; nothing where none has it."""
+    having = [one for one in records if "common" in one["tasks"][name]]
+    if not having:
+        return {}
+    of_folds = {one["fold"]: one["tasks"][name]["common"] for one in having}.values()
+    return {
+        "common": {
+            "answered": sum(one["answered"] for one in of_folds),
+            "majority": float(np.mean([one["majority"] for one in of_folds])),
+            "scores": _summaries(
+                having, [one["tasks"][name]["common"]["scores"] for one in having]
+            ),
+        }
+    }
+
+
+def _summaries(records: Sequence[Record], tests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every score of one view over folds and seeds; `tests` has those of each record."""
     found: dict[str, Any] = {}
     for score, first in tests[0].items():
         if isinstance(first, float):
@@ -226,15 +270,19 @@ def _answered(member: Member, records: Sequence[Record], name: str) -> dict[str,
         "texts": sum(one["texts"]["test"] for one in of_view),
         "answered": sum(len(one["answers"]["keys"]) for one in of_view),
         "majority": float(
-            np.mean([_majority(member, one["fold"], one["tasks"][name]) for one in records])
+            np.mean(
+                [
+                    _majority(member, one["fold"], np.array(of["answers"]["targets"]))
+                    for one, of in zip(records, of_view, strict=True)
+                ]
+            )
         ),
     }
 
 
-def _majority(member: Member, number: int, of_view: Record) -> float:
-    """Accuracy of the most frequent answer of the training part on the texts of a view."""
+def _majority(member: Member, number: int, test: NDArray[np.int64]) -> float:
+    """Accuracy of the most frequent answer of the training part on targets (n, T) of a view."""
     train = member.targets[member.folds[number].train]
-    test = np.array(of_view["answers"]["targets"])
     if not member.traits:
         return majority_scores(train[:, 0], test[:, 0], member.outputs).wa
     usual = train.mean(axis=0) > 0.5  # (K,)

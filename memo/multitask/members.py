@@ -153,11 +153,19 @@ def _of_session(whole: Member, name: str, own: NDArray[np.bool_]) -> Member:
         for fold in whole.folds
     ]
     for number, fold in enumerate(folds):
-        labels = whole.corpus.labels[fold.train]
-        single = not whole.traits and len(np.unique(labels)) < 2
-        if not len(fold.valid) or not len(fold.test) or single:
-            raise UserError(
-                f"task {whole.name}: session {name!r} has no clips to validate or test in fold "
-                f"{number}, or one class alone to train on"
-            )
+        _check_session(whole, f"task {whole.name}: session {name!r}, fold {number}", fold)
     return Member(name, whole.corpus, folds, whole.unlabelled[own[whole.unlabelled]], whole.excerpt)
+
+
+def _check_session(whole: Member, where: str, fold: Fold) -> None:
+    """A session is validated, tested, and has more than one answer to learn."""
+    remedy = "take other folds, or each_session: false"
+    for part, what in (("train", "train"), ("valid", "validate"), ("test", "test")):
+        if not len(getattr(fold, part)):
+            raise UserError(f"{where}: no clips to {what}; {remedy}")
+    alone = whole.corpus.constant_trait(fold.train)
+    classes = np.unique(whole.corpus.labels[fold.train])
+    if not whole.traits and len(classes) < 2:
+        alone = whole.corpus.classes[classes[0]]
+    if alone is not None:
+        raise UserError(f"{where}: {alone} alone to train on; {remedy}")

@@ -2,11 +2,12 @@
 
 - `seven`: a classifier for every subset, all trained; that of exactly what is there answers.
 - `concat`: one classifier of all three, trained on all samples; what is absent is zero.
-- `mean`: the same, trained on complete samples; what is absent is the mean of the training part.
+- `mean`: the same; what is absent is the mean over the samples of the first task's training part
+  that have it, measured before the first epoch and after every one.
 - `late`: a classifier of each modality; the mean of the answers of what is there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -51,6 +52,9 @@ from memo.multitask.setup import (
 from memo.objectives.base import LossSum
 from memo.tuning.setup import Backbone, check_features
 
+FILLED = ("concat", "mean")
+"""Fusions with one classifier, which always reads three states: something stands for the absent."""
+
 
 def pattern_names(modalities: Sequence[str]) -> list[str]:
     """Names of the seven patterns, the complete one first."""
@@ -69,6 +73,7 @@ class TrimodalSystem(System):
     """
 
     means: Tensor
+    """float32 (3, width), what stands for the absent; zero but of `mean`."""
 
     def __init__(
         self,
@@ -106,25 +111,32 @@ class TrimodalSystem(System):
         """See the base class."""
         present = self._trained_on(batch.texts.targets[PRESENT].values)
         labels = batch.texts.targets[LABEL].values[:, 0]
-        found: dict[str, LossSum] = self.network(self.encoder(batch.texts), present, labels)
+        states = self._filled(self.encoder(batch.texts), batch.texts.targets[PRESENT].values)
+        found: dict[str, LossSum] = self.network(states, present, labels)
         return found
 
     def _trained_on(self, present: Tensor) -> Tensor:
-        """What counts as present in training: of `concat` all, for zeros stand for the rest."""
-        return torch.ones_like(present) if self.fusion == "concat" else present
+        """What counts as present in training: all of it, if something stands for the rest."""
+        return torch.ones_like(present) if self.fusion in FILLED else present
+
+    def _filled(self, states: Tensor, present: Tensor) -> Tensor:
+        """States (S, 3, width) with what stands for those that are absent, zeros or means."""
+        return torch.where(present[:, :, None], states, self.means.to(states.dtype))
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[PackedBatch]) -> None:
+    def calibrate(
+        self, batches: Iterable[PackedBatch], over_ranks: Callable[[Tensor], Tensor]
+    ) -> None:
         """See the base class: the mean states of what is there."""
         if self.fusion != "mean":
             return
-        sums = torch.zeros_like(self.means)
-        counts = torch.zeros(3, 1, device=self.means.device)
+        sums = torch.zeros_like(self.means, dtype=torch.float64)
+        counts = sums.new_zeros(3, 1)
         for batch in batches:
-            present = batch.targets[PRESENT].values[:, :, None].float()  # (S, 3, 1)
+            present = batch.targets[PRESENT].values[:, :, None].double()  # (S, 3, 1)
             sums += (self.encoder(batch) * present).sum(dim=0)
             counts += present.sum(dim=0)
-        self.means.copy_(sums / counts.clamp(min=1))
+        self.means.copy_(over_ranks(sums) / over_ranks(counts).clamp(min=1))
 
     def answers(self, texts: PackedBatch, task: int) -> dict[str, Tensor]:
         """See the base class: under every pattern of visible modalities."""
@@ -147,9 +159,7 @@ class TrimodalSystem(System):
             each = self.network.logits(states).softmax(dim=2)  # (3, S, C)
             shares = present.T[:, :, None].float()
             return (each * shares).sum(dim=0) / shares.sum(dim=0).clamp(min=1)
-        absent = self.means if self.fusion == "mean" else torch.zeros_like(self.means)
-        filled = torch.where(present[:, :, None], states, absent.to(states.dtype))
-        return self.network.logits(filled)[0].softmax(dim=1)
+        return self.network.logits(self._filled(states, present))[0].softmax(dim=1)
 
 
 @register

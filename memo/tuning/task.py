@@ -144,7 +144,8 @@ class LabelledCorpus(Labelled):
         """The folds, numbered through all samples; only labelled clips are in them.
 
         Raises:
-            UserError: see `make_folds`; or a class that a training part lacks.
+            UserError: see `make_folds`; or a class that a training part lacks, or a trait that has
+                one answer there.
         """
         used = np.flatnonzero(self.labels >= 0)
         numbers = used.tolist()
@@ -163,14 +164,26 @@ class LabelledCorpus(Labelled):
         return folds
 
     def _check_classes(self, number: int, fold: Fold) -> None:
+        where = f"task {self.task.name}: fold {number}"
+        if constant := self.constant_trait(fold.train):
+            raise UserError(
+                f"{where} has {constant} alone to train on; take fewer folds or leave the trait out"
+            )
         if self.task.traits:
             return
         missing = set(range(len(self.classes))) - set(self.labels[fold.train].tolist())
         if missing:
             raise UserError(
-                f"task {self.task.name}: fold {number} has no {self.task.classes[min(missing)]!r} "
-                "to train on; take fewer folds or merge the class"
+                f"{where} has no {self.task.classes[min(missing)]!r} to train on; take fewer folds "
+                "or merge the class"
             )
+
+    def constant_trait(self, samples: NDArray[np.int64]) -> str | None:
+        """A trait that all of some samples answer alike, with the answer; None if there is none."""
+        for trait, column in zip(self.task.traits, self.traits[samples].T, strict=True):
+            if len(set(column.tolist())) < 2:
+                return f"{trait}={self.classes[column[0]]}"
+        return None
 
 
 def task_file(name: str) -> Path:

@@ -1,5 +1,6 @@
 """Which texts are a task's, and task files that cannot be learned."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -8,8 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
+from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.quarantine import Quarantine
+from data_pipeline.shards.dataset import FeatureSchema
+from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import Placement
 from memo.multitask.batches import Sampling, TaskStreams, steps_of_epoch
 from memo.multitask.members import load_system, open_members
@@ -47,6 +51,84 @@ def test_traits_and_classes_are_read(sog: Path) -> None:
     assert people.targets[:4].tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
     assert (moods.outputs, moods.answers) == (2, ("good", "bad"))
     assert set(moods.targets[:, 0].tolist()) == {-1, 0, 1}
+
+
+def write_labelled(folder: Path, clips: Sequence[tuple[str, str, dict[str, str]]]) -> str:
+    """A corpus of (speaker, session, labels); those of session `...test` are of that split."""
+    features = FeatureSchema(face=None, speech=None)
+    with ShardWriter(folder, name="own", corpus="own", licence="own", features=features) as writer:
+        for at, (speaker, session, labels) in enumerate(clips):
+            name, _, test = session.partition(" ")
+            clip = Clip(
+                f"{at}", text=f"text {at}", speaker=speaker, session=name, labels=dict(labels)
+            )
+            writer.write(test or "train", clip)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (
+            {"traits": ["calm", "loud"], "classes": ["no", "yes"]},
+            "task moods: fold . has loud=no alone to train on; take fewer folds or leave the trait",
+        ),
+        (
+            {"label": "loud", "classes": ["no", "yes"]},
+            "task moods: fold . has no 'yes' to train on; take fewer folds or merge the class",
+        ),
+    ],
+)
+def test_a_fold_has_every_class_and_both_answers_to_train_on(
+    kind: dict[str, object], reason: str, sog: Path, tmp_path: Path
+) -> None:
+    """One speaker alone is ever loud, and every speaker is in the test part of some fold."""
+    clips = [
+        (f"p{at // 2}", "", {"calm": ("no", "yes")[at % 2], "loud": ("no", "yes")[at < 2]})
+        for at in range(24)
+    ]
+    folds = {"by": "speaker", "count": 3, "valid_groups": 2}
+    data = write_labelled(tmp_path / "data", clips)
+    with pytest.raises(UserError, match=reason):
+        finetune(
+            system_config(
+                changed(sog, tmp_path, dataset=data, folds=folds, **kind), tmp_path / "run"
+            )
+        )
+    assert not (tmp_path / "run").exists()
+
+
+GOOD, BAD = {"mood": "good", "calm": "yes"}, {"mood": "bad", "calm": "no"}
+SESSIONS = [
+    (GOOD, GOOD, "label", "session 'films', fold 0: good alone to train on; take other folds"),
+    (GOOD, GOOD, "traits", "session 'films', fold 0: calm=yes alone to train on; take other"),
+    (GOOD, BAD, "label", "session 'films', fold 0: no clips to test; take other folds"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "kind", "reason"), SESSIONS)
+def test_a_session_with_nothing_to_learn_or_to_test_is_refused(
+    first: dict[str, str],
+    second: dict[str, str],
+    kind: str,
+    reason: str,
+    asp: Path,
+    tmp_path: Path,
+) -> None:
+    own = [GOOD, BAD] * 10
+    clips = [("", "books", one) for one in own] + [("", "books test", one) for one in own]
+    clips += [("", "films", one) for one in [first, second] * 10]
+    clips += [("", "films test", one) for one in own if first == second]
+    task = yaml.safe_load((asp.parent / "reviews.yaml").read_text())
+    task["dataset"] = write_labelled(tmp_path / "data", clips)
+    if kind == "traits":
+        task |= {"traits": ["calm"], "classes": ["no", "yes"]}
+    (tmp_path / "reviews.yaml").write_text(yaml.safe_dump(task))
+    system = yaml.safe_load(asp.read_text())
+    system["members"][0]["task"] = str(tmp_path / "reviews.yaml")
+    (tmp_path / "system.yaml").write_text(yaml.safe_dump(system))
+    with pytest.raises(UserError, match=f"task reviews: {reason}"):
+        open_members(load_system(str(tmp_path / "system.yaml")), None)
 
 
 def changed(sog: Path, folder: Path, **settings: object) -> Path:

@@ -383,7 +383,10 @@ def test_the_probe_and_the_typical_words(asp: Path, tmp_path: Path) -> None:
     found = record(tmp_path / "run")["examined"]
     assert found["task told by shared states"] > 0.5
     assert set(found["typical"]) == {"shared", "private, books", "private, films", "private, music"}
+    page = (tmp_path / "run" / "report.html").read_text("utf8")
+    assert f"<td>{found['task told by shared states']:.4f}</td>" in page
     named = found["typical"]["shared"]
+    assert f"<td>{', '.join(named['for'])}</td>" in page
     assert {"sunny", "warm"} & set(named["against"][:2]) or {"cold", "grey"} & set(named["for"][:2])
 
 

@@ -67,10 +67,40 @@ def means(model: TrimodalSystem, numbers: Sequence[int]) -> Tensor:
 
 def test_what_is_absent_is_the_mean_of_what_was_there() -> None:
     model = system("mean")
-    model.calibrate([posts([0, 1, 2]), posts([3, 4])])
+    model.calibrate([posts([0, 1, 2]), posts([3, 4])], lambda own: own)
     torch.testing.assert_close(model.means, means(model, range(5)))
-    model.calibrate([posts([1, 2])])  # measured anew
+    model.calibrate([posts([1, 2])], lambda own: own)  # measured anew
     torch.testing.assert_close(model.means, means(model, [1, 2]))
+
+
+def test_the_mean_is_that_of_the_samples_of_all_ranks() -> None:
+    """The ranks have samples of unlike number; the others' sums are added to one's own."""
+    model, other, sums = system("mean"), system("mean"), list[Tensor]()
+
+    def told(own: Tensor) -> Tensor:
+        sums.append(own)
+        return own
+
+    other.calibrate([posts([4])], told)
+    added = iter(sums)
+    model.calibrate([posts([0, 1]), posts([2, 3])], lambda own: own + next(added))
+    torch.testing.assert_close(model.means, means(model, range(5)))
+
+
+def test_what_is_absent_is_filled_in_training_as_in_the_test() -> None:
+    """The loss of `mean`, post by post; states of what is there alone have a gradient."""
+    model, numbers = system("mean"), range(len(HAS))
+    assert isinstance(model.encoder, Table)
+    model.calibrate([posts(numbers)], lambda own: own)
+    model.encoder.states.requires_grad_()
+    batch = posts(numbers)
+    (loss,) = model(TaskBatch(0, batch, labelled=True, counts={})).values()
+    told = [by_hand(model, one, [at for at in range(3) if HAS[one][at]]) for one in numbers]
+    own = [-row[one % CLASSES].log() for one, row in zip(numbers, told, strict=True)]
+    torch.testing.assert_close(loss.sum, torch.stack(own).sum())
+    loss.sum.backward()
+    assert model.encoder.states.grad is not None
+    assert model.encoder.states.grad.any(dim=2).tolist() == [list(one) for one in HAS]
 
 
 @torch.no_grad()
@@ -94,7 +124,7 @@ def by_hand(model: TrimodalSystem, number: int, seen: Sequence[int]) -> Tensor:
 @pytest.mark.parametrize("fusion", ["seven", "concat", "mean", "late"])
 def test_answers_are_those_of_each_sample_and_pattern_alone(fusion: str) -> None:
     model, numbers = system(fusion), range(len(HAS))
-    model.calibrate([posts(numbers)])
+    model.calibrate([posts(numbers)], lambda own: own)
     found = model.answers(posts(numbers), 0)
     assert list(found) == pattern_names(POST)
     for pattern, rows in found.items():
@@ -110,7 +140,7 @@ def test_answers_are_those_of_each_sample_and_pattern_alone(fusion: str) -> None
     ("fusion", "needs"),
     [
         ("concat", {"image+text+tags": 6}),
-        ("mean", {"image+text+tags": 2}),
+        ("mean", {"image+text+tags": 6}),
         ("late", {"image": 4, "text": 4, "tags": 4}),
         (
             "seven",

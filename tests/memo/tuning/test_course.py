@@ -91,7 +91,7 @@ RUNS = {
     "maml": ("sog", THREE, "sog.training=maml", "sog.maml.batches=2"),
     "unlabelled": ("asp", THREE, "asp_mtl.unlabelled=true", "asp_mtl.sampling=proportional"),
     "left out": ("asp", THREE, "asp_mtl.leave_out=books"),
-    "batch norm": ("posts", THREE, "trimodal.image.frozen=false"),
+    "batch norm, means": ("posts", THREE, "trimodal.image.frozen=false", "trimodal.fusion=mean"),
 }
 
 

@@ -7,10 +7,9 @@ from elsewhere.
 
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias
 
@@ -18,11 +17,17 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 from numpy.typing import NDArray
 
 from data_pipeline.errors import say_without_path
-from data_pipeline.features.frames import Frames, fitted, upright
+from data_pipeline.features.frames import Frames, Pixels, fitted, upright
+from data_pipeline.features.streams import (
+    SMALLEST_LEAD_S,
+    Damage,
+    stream_frames,
+    video_stream,
+    zero_s,
+)
 
 SMALLEST_GAP_S = 0.05
 """Sound that comes so late has a hole before it, filled with silence; below it times may just be
@@ -30,15 +35,8 @@ rounded, to a packet of AAC or MP3 at most."""
 SMALLEST_OVERLAP_S = 0.1
 """Sound that comes so early is cut off where there is some already. More than the smallest gap:
 times that jump to and fro would have it filled up and cut off in turn."""
-SMALLEST_RESET_S = 1.0
-"""A clock that goes back so far was set anew, as where files were joined: the sound goes on."""
-SMALLEST_LEAD_S = 0.1
-"""Sound that begins so long before the first picture is kept, and time zero with it. Below it is
-cut off: encoders begin sound a packet early, and pictures two or three late."""
 LONGEST_GAP_S = 60.0
 """No talking face stands still for so long: the times in the file are damaged."""
-SQUARE = 0.02
-"""Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
 WIDEST_PIXEL = 8.0
 """Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
@@ -254,29 +252,6 @@ def _opened(media: Media, what: str) -> Iterator[Any]:
         raise MediaError(f"the {what} cannot be decoded ({say_without_path(error)})") from None
 
 
-def _video_stream(container: Any) -> Any:  # noqa: ANN401
-    """The first video stream that is not the cover picture of a piece of music; None without."""
-    streams = container.streams.video
-    return next((one for one in streams if not one.disposition & Disposition.attached_pic), None)
-
-
-def _zero_s(container: Any) -> float:  # noqa: ANN401
-    """Time zero on the file's own clock."""
-    video, sounds = _video_stream(container), container.streams.audio
-    picture_s = _start_s(video) if video else None
-    sound_s = _start_s(sounds[0]) if sounds else None
-    if picture_s is None:
-        return sound_s or 0.0
-    if sound_s is None or picture_s - sound_s < SMALLEST_LEAD_S:
-        return picture_s
-    return sound_s
-
-
-def _start_s(stream: Any) -> float | None:  # noqa: ANN401
-    """When a stream starts on the file's own clock, if that is known."""
-    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
-
-
 def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
     """The frame's time on the file's own clock."""
     if frame.time is None:
@@ -284,49 +259,18 @@ def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
     return float(frame.time)
 
 
-@dataclass(frozen=True)
-class _Damage:
-    """A packet that cannot be decoded: its time on the file's own clock, if known, and length."""
-
-    time_s: float | None
-    length_s: float
-
-
-def _frames(
-    container: Any,  # noqa: ANN401
-    stream: Any,  # noqa: ANN401
-    decoded: Callable[[float | None], None] = lambda time_s: None,
-) -> Iterator[Any]:
-    """The frames of a stream; a `_Damage` in the place of what cannot be decoded.
-
-    Args:
-        container: of the file.
-        stream: of it.
-        decoded: is told the time of each packet that was, on the file's own clock, if known.
-    """
-    for packet in container.demux(stream):
-        time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            yield _Damage(time_s, float((packet.duration or 0) * packet.time_base))
-        else:
-            decoded(time_s)
-            yield from frames
-
-
 def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
     """Each picture with its times; what is shown before damage is not shown for long enough."""
-    stream = _video_stream(container)
+    stream = video_stream(container)
     if stream is None:
         return
-    zero_s, pixels = _zero_s(container), _Pixels(stream)
+    begin_s, pixels = zero_s(container), Pixels(stream)
     shown, from_s, pixel, damaged = None, 0.0, 1.0, False
-    for frame in _frames(container, stream, pixels.note):
-        if isinstance(frame, _Damage):
+    for frame in stream_frames(container, stream, pixels.note):
+        if isinstance(frame, Damage):
             damaged = True
             continue
-        time_s, its_pixel = _time_s(frame, "video") - zero_s, pixels.of(frame)
+        time_s, its_pixel = _time_s(frame, "video") - begin_s, pixels.of(frame)
         if shown is None and time_s >= SMALLEST_LEAD_S:
             yield _Picture(None if damaged else frame, 0.0, time_s, its_pixel, lead=True)
             damaged = False
@@ -341,44 +285,13 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-class _Pixels:
-    """How wide the pixels of a video are, of a height of 1.
-
-    What the file says goes before what its pictures say. These may say something else from a key
-    picture on, as where television changes from 4:3 to 16:9; the decoder knows it as soon as it
-    has that picture's packet, while pictures from before are still to come.
-    """
-
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401
-        self._ratio = stream.sample_aspect_ratio
-        self._pictures = stream.codec_context  # None of a codec that is not known
-        self._fixed = not self._pictures or self._ratio != self._pictures.sample_aspect_ratio
-        self._changes: list[tuple[float, Fraction | None]] = []
-
-    def note(self, time_s: float | None) -> None:
-        """A packet has been decoded; its time on the file's own clock, if known."""
-        if self._fixed:
-            return
-        ratio = self._pictures.sample_aspect_ratio
-        known = self._changes[-1][1] if self._changes else self._ratio
-        if ratio != known:
-            self._changes.append((-math.inf if time_s is None else time_s, ratio))
-
-    def of(self, frame: av.VideoFrame) -> float:
-        """Of the picture that comes next; 1 of pixels that are nearly square, or unknown."""
-        while self._changes and frame.key_frame and self._changes[0][0] <= frame.time:
-            _, self._ratio = self._changes.pop(0)
-        pixel = float(self._ratio or 1)
-        return 1.0 if abs(pixel - 1) < SQUARE else pixel
-
-
 def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
     """See `decode_track`."""
     if not container.streams.audio:
         return None
-    track = _Track(rate, _zero_s(container))
-    for frame in _frames(container, container.streams.audio[0]):
-        if isinstance(frame, _Damage):
+    track = _Track(rate, zero_s(container))
+    for frame in stream_frames(container, container.streams.audio[0]):
+        if isinstance(frame, Damage):
             track.add_damage(frame)
         else:
             track.add(frame)
@@ -418,7 +331,7 @@ class _Track:
         self._add_samples(frame)
         self._due_s += frame.samples / frame.sample_rate
 
-    def add_damage(self, damage: _Damage) -> None:
+    def add_damage(self, damage: Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
         from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)
@@ -453,8 +366,6 @@ class _Track:
             raise MediaError(f"the sound has a hole of {late_s:.0f} s")
         if late_s >= SMALLEST_GAP_S:
             self._add_silence(late_s)
-        elif late_s <= -SMALLEST_RESET_S:
-            self._zero_s += late_s
         elif late_s <= -SMALLEST_OVERLAP_S:
             early = round(-late_s * self._rate)
             self._early += early

@@ -35,8 +35,13 @@ rounded, to a packet of AAC or MP3 at most."""
 SMALLEST_OVERLAP_S = 0.1
 """Sound that comes so early is cut off where there is some already. More than the smallest gap:
 times that jump to and fro would have it filled up and cut off in turn."""
-LONGEST_GAP_S = 60.0
-"""No talking face stands still for so long: the times in the file are damaged."""
+LONGEST_GAP_S = 6 * 3600.0
+"""Of sound, all holes together, and of one picture, which may be a slide. If nothing is there for
+longer, the times in the file are damaged."""
+LONG_SILENCE_S = 60.0
+"""Silence from here on takes no memory."""
+LONGEST_PACKET_S = 60.0
+"""Of what cannot be decoded, whatever it says of its length."""
 WIDEST_PIXEL = 8.0
 """Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
@@ -219,7 +224,7 @@ def decode_sound(
 def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
     """The sound, and where it cannot be decoded.
 
-    Memory grows with its samples alone.
+    Memory grows with its samples alone, and not with long silence where there are none.
 
     Args:
         media: a video or sound file.
@@ -229,7 +234,7 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
         None if there is no sound.
 
     Raises:
-        MediaError: nothing of the file can be decoded.
+        MediaError: nothing of the file can be decoded, or sound is missing for hours in it.
     """
     with _opened(media, "sound") as container:
         return _sound(container, rate)
@@ -299,7 +304,7 @@ def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
 
 
 class _Track:
-    """Sound that grows, in one piece of memory.
+    """Sound that grows.
 
     Args:
         rate: samples a second.
@@ -310,7 +315,8 @@ class _Track:
         self._rate = rate
         self._zero_s = zero_s
         self._resampler: Any = None
-        self._bytes = bytearray()
+        self._samples = _Samples(round(LONG_SILENCE_S * rate))
+        self._silent_s = 0.0
         self._before = 0
         """Samples before time zero."""
         self._started = False
@@ -335,7 +341,7 @@ class _Track:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
         from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)
-        length_s = min(damage.length_s, LONGEST_GAP_S)
+        length_s = min(damage.length_s, LONGEST_PACKET_S)
         self._add_silence(length_s)
         until_s = from_s + length_s
         if self._broken and from_s - self._broken[-1][1] < SMALLEST_GAP_S:
@@ -346,24 +352,19 @@ class _Track:
         """All of it; None if there is none."""
         if self._resampler is not None:
             self._add_samples(None)
-        if not self._bytes and not self._broken:
+        if not self._samples.count and not self._broken:
             return None
-        samples = np.frombuffer(self._bytes, dtype=np.float32)[self._before :]
-        np.clip(samples, -1.0, 1.0, out=samples)
+        samples = self._samples.whole()[self._before :]
         return Sound(samples, self._rate, tuple(self._broken))
 
     def _go_to(self, time_s: float) -> None:
         """The next samples belong to this time, in seconds from time zero."""
         if not self._started:
-            if time_s > LONGEST_GAP_S:
-                raise MediaError(f"the sound starts {time_s:.0f} s after the video")
             self._before = max(round(-time_s * self._rate), 0)
             self._started, self._due_s = True, min(time_s, 0.0)
             self._add_silence(max(time_s, 0.0))
             return
         late_s = time_s - self._due_s
-        if late_s > LONGEST_GAP_S:
-            raise MediaError(f"the sound has a hole of {late_s:.0f} s")
         if late_s >= SMALLEST_GAP_S:
             self._add_silence(late_s)
         elif late_s <= -SMALLEST_OVERLAP_S:
@@ -377,12 +378,56 @@ class _Track:
             self._write(part.to_ndarray().mean(axis=0))
 
     def _add_silence(self, length_s: float) -> None:
+        self._silent_s += length_s
+        if self._silent_s > LONGEST_GAP_S:
+            raise MediaError(f"the sound is missing for {self._silent_s:.0f} s")
         count = round(length_s * self._rate)
-        self._write(np.zeros(count, dtype=np.float32))
         self._due_s += count / self._rate
+        self._samples.add_silence(count - self._left_out(count))
 
     def _write(self, samples: NDArray[np.float32]) -> None:
         """Samples that come next, without those that come too early."""
-        due = samples[self._early :]
-        self._early -= len(samples) - len(due)
-        self._bytes += due.tobytes()
+        self._samples.add(samples[self._left_out(len(samples)) :])
+
+    def _left_out(self, count: int) -> int:
+        """How many of so many samples are left out, which come too early."""
+        left_out = min(self._early, count)
+        self._early -= left_out
+        return left_out
+
+
+class _Samples:
+    """Samples that grow, in one piece of memory as long as there is no long silence in them.
+
+    Args:
+        long: so many samples of silence are long, and take no memory.
+    """
+
+    def __init__(self, long: int) -> None:
+        self._long = long
+        self._runs = [(0, bytearray())]
+        self.count = 0
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """Samples (n,) that come next, cut off at 1."""
+        self._runs[-1][1].extend(np.clip(samples, -1.0, 1.0).tobytes())
+        self.count += len(samples)
+
+    def add_silence(self, count: int) -> None:
+        """So many samples of nothing."""
+        if count < self._long:
+            self.add(np.zeros(count, dtype=np.float32))
+        else:
+            self.count += count
+            self._runs.append((self.count, bytearray()))
+
+    def whole(self) -> NDArray[np.float32]:
+        """All samples: (count,). They are handed over, and gone from here."""
+        if len(self._runs) == 1:
+            return np.frombuffer(self._runs.pop()[1], dtype=np.float32)
+        whole = np.zeros(self.count, dtype=np.float32)  # pages that nobody writes take no memory
+        while self._runs:
+            begin, run = self._runs.pop()
+            samples = np.frombuffer(run, dtype=np.float32)
+            whole[begin : begin + len(samples)] = samples
+        return whole

@@ -45,7 +45,8 @@ LONGEST_PACKET_S = 60.0
 WIDEST_PIXEL = 8.0
 """Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
-"""Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
+"""Of the grey pictures of one utterance: nearly two minutes of 720p, the largest that there are, at
+10 pictures a second."""
 
 
 Media: TypeAlias = bytes | BinaryIO
@@ -91,7 +92,8 @@ def decode_frames(media: Media, fps: float = 10.0, span: tuple[float, float] = W
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care; before the first one, it is black. A rotation noted in the file, as telephones
     do, is carried out, and pixels that are not square, as DVDs have them, are made so by scaling
-    the width. Pictures of another size than the first are scaled into it.
+    the width. Pictures of more than 720 lines are shrunk to as many, and those of another size than
+    the first are scaled into it.
 
     Args:
         media: a video file.

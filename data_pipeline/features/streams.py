@@ -20,9 +20,15 @@ def video_stream(container: Any) -> Any:  # noqa: ANN401
     return next((one for one in streams if not one.disposition & Disposition.attached_pic), None)
 
 
+def sound_streams(container: Any) -> list[Any]:  # noqa: ANN401
+    """The sound streams of known codecs: those first that the file marks as the default."""
+    streams = [one for one in container.streams.audio if one.codec_context is not None]
+    return sorted(streams, key=lambda one: not one.disposition & Disposition.default)
+
+
 def zero_s(container: Any) -> float:  # noqa: ANN401
     """Time zero on the file's own clock."""
-    video, sounds = video_stream(container), container.streams.audio
+    video, sounds = video_stream(container), sound_streams(container)
     picture_s = _start_s(video) if video else None
     sound_s = _start_s(sounds[0]) if sounds else None
     if picture_s is None:

@@ -6,8 +6,9 @@ from elsewhere.
 """
 
 import io
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from data_pipeline.features.frames import Frames, Pixels, fitted, upright
 from data_pipeline.features.streams import (
     SMALLEST_LEAD_S,
     Damage,
+    sound_streams,
     stream_frames,
     video_stream,
     zero_s,
@@ -226,6 +228,9 @@ def decode_sound(
 def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
     """The sound, and where it cannot be decoded.
 
+    Of several tracks, it is the first one of which something can be decoded; the one that the file
+    marks as its default goes before the others.
+
     Memory grows with its samples alone, and not with long silence where there are none.
 
     Args:
@@ -233,13 +238,26 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
         rate: samples a second.
 
     Returns:
-        None if there is no sound.
+        None if there is no sound, or none of a known codec beside the pictures.
 
     Raises:
         MediaError: nothing of the file can be decoded, or sound is missing for hours in it.
     """
-    with _opened(media, "sound") as container:
-        return _sound(container, rate)
+    broken = None
+    for number in itertools.count():
+        with _opened(media, "sound") as container:
+            streams = sound_streams(container)
+            if not streams and container.streams.audio and not video_stream(container):
+                raise MediaError("the sound cannot be decoded (its codec is not known)")
+            if number >= len(streams):
+                break
+            track = _Track(rate, zero_s(container))
+            track.fill(stream_frames(container, streams[number]))
+            sound = track.finish()
+        if track.heard:
+            return sound
+        broken = broken or sound
+    return broken
 
 
 @contextmanager
@@ -292,19 +310,6 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
-    """See `decode_track`."""
-    if not container.streams.audio:
-        return None
-    track = _Track(rate, zero_s(container))
-    for frame in stream_frames(container, container.streams.audio[0]):
-        if isinstance(frame, Damage):
-            track.add_damage(frame)
-        else:
-            track.add(frame)
-    return track.finish()
-
-
 class _Track:
     """Sound that grows.
 
@@ -328,7 +333,20 @@ class _Track:
         """Of the next samples, those to be left out."""
         self._broken: list[tuple[float, float]] = []
 
-    def add(self, frame: Any) -> None:  # noqa: ANN401
+    @property
+    def heard(self) -> bool:
+        """Whether anything of it could be decoded."""
+        return self._resampler is not None
+
+    def fill(self, frames: Iterable[Any]) -> None:
+        """All frames of a stream, and what is damaged between them."""
+        for frame in frames:
+            if isinstance(frame, Damage):
+                self._add_damage(frame)
+            else:
+                self._add(frame)
+
+    def _add(self, frame: Any) -> None:  # noqa: ANN401
         """The samples of a frame, at its time; without one they follow the last, as WMA's end."""
         if frame.time is not None or not self._started:
             self._go_to(_time_s(frame, "sound") - self._zero_s)
@@ -339,7 +357,7 @@ class _Track:
         self._add_samples(frame)
         self._due_s += frame.samples / frame.sample_rate
 
-    def add_damage(self, damage: Damage) -> None:
+    def _add_damage(self, damage: Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
         from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)

@@ -8,6 +8,7 @@ packets that jump to and fro are damage; they take the times that were due.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +30,20 @@ def timed_packets(container: Any, stream: Any) -> Iterator[Any]:  # noqa: ANN401
         stream: of it.
     """
     clock = _Clock()
-    for packet in container.demux(container.streams.video + container.streams.audio):
+    for packet in _packets(container):
         for timed in clock.add(packet):
             if timed.stream.index == stream.index:
                 yield timed
+
+
+def _packets(container: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Of all pictures and sound, as the file has them.
+
+    Where streams have shown up later than at its begin, as damage makes them, PyAV fails after the
+    very last packet.
+    """
+    with suppress(IndexError):
+        yield from container.demux(container.streams.video + container.streams.audio)
 
 
 @dataclass

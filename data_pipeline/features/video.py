@@ -273,7 +273,7 @@ def _opened(media: Media, what: str) -> Iterator[Any]:
         file.seek(0)
         with av.open(file, options=options, metadata_errors="ignore") as container:
             yield container
-    except (FFmpegError, ValueError, OSError) as error:
+    except (FFmpegError, ValueError, OverflowError, OSError) as error:
         raise MediaError(f"the {what} cannot be decoded ({say_without_path(error)})") from None
 
 
@@ -322,6 +322,7 @@ class _Track:
         self._rate = rate
         self._zero_s = zero_s
         self._resampler: Any = None
+        self._form: tuple[str, str, int] | None = None
         self._samples = _Samples(round(LONG_SILENCE_S * rate))
         self._silent_s = 0.0
         self._before = 0
@@ -348,14 +349,26 @@ class _Track:
 
     def _add(self, frame: Any) -> None:  # noqa: ANN401
         """The samples of a frame, at its time; without one they follow the last, as WMA's end."""
+        self._prepare(frame)
         if frame.time is not None or not self._started:
             self._go_to(_time_s(frame, "sound") - self._zero_s)
-        if self._resampler is None:
+        self._add_samples(frame)
+        self._due_s += frame.samples / frame.sample_rate
+
+    def _prepare(self, frame: Any) -> None:  # noqa: ANN401
+        """A resampler for this frame: files that were joined may have different rates."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:
+            self._flush()
             # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
             layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
-        self._add_samples(frame)
-        self._due_s += frame.samples / frame.sample_rate
+            self._form = form
+
+    def _flush(self) -> None:
+        """What the resampler has held back."""
+        if self._resampler is not None:
+            self._add_samples(None)
 
     def _add_damage(self, damage: Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
@@ -370,8 +383,7 @@ class _Track:
 
     def finish(self) -> Sound | None:
         """All of it; None if there is none."""
-        if self._resampler is not None:
-            self._add_samples(None)
+        self._flush()
         if not self._samples.count and not self._broken:
             return None
         samples = self._samples.whole()[self._before :]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.features.clock import timed_packets
 from data_pipeline.features.video import decode_frames, decode_sound, decode_spans
-from tests.data_pipeline.features.clicks import brightness, clicks, onsets_s
+from tests.data_pipeline.features.clicks import brightness, click, clicks, onsets_s
 from tests.data_pipeline.features.media import Form, make_video
 
 DARK, BRIGHT = 20, 230
@@ -63,6 +63,19 @@ def test_parts_of_a_joined_file_are_those_of_the_whole() -> None:
         np.testing.assert_array_equal(part, whole[begin : begin + 25])
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 2), (44_100, 2)])
+def test_files_that_are_joined_may_have_different_sound(rate: int, channels: int) -> None:
+    def heard_in(rate: int, channels: int) -> bytes:
+        form = Form(**KINDS[".m2ts"], rate=rate, channels=channels)
+        return make_video(
+            range(0, 3000, 40), [DARK] * 75, np.tile(click(0.5, 1.0, rate), 3), **form
+        )
+
+    sound = decode_sound(heard_in(16_000, 1) + heard_in(rate, channels) + heard_in(16_000, 1))
+    assert sound is not None
+    np.testing.assert_allclose(onsets_s(sound), np.arange(9) + 0.5, atol=0.15)
+
+
 @dataclass
 class Packet:
     """What of PyAV's packets the clock looks at; in milliseconds. The last one has no size."""
@@ -79,8 +92,13 @@ class Packet:
         self.pts = self.said = self.dts
 
 
-def times_s(packets: Sequence[tuple[str, float]], of: str, step_s: float = 0.5) -> list[float]:
-    """The times that packets of these kinds and times, in their file's order, are given."""
+def times_s(
+    packets: Sequence[tuple[str, float]], of: str, step_s: float = 0.5, fails: bool = False
+) -> list[float]:
+    """The times that packets of these kinds and times, in their file's order, are given.
+
+    PyAV fails at the end of some files.
+    """
     kinds = ("video", "audio")
     streams = {kind: SimpleNamespace(index=at, type=kind) for at, kind in enumerate(kinds)}
     made = [
@@ -90,6 +108,8 @@ def times_s(packets: Sequence[tuple[str, float]], of: str, step_s: float = 0.5) 
 
     def demux(_: object) -> Iterator[Packet]:
         yield from [*made, *ends]
+        if fails:
+            raise IndexError
 
     container = SimpleNamespace(
         streams=SimpleNamespace(video=[streams["video"]], audio=[streams["audio"]]), demux=demux
@@ -144,3 +164,9 @@ def test_a_hole_that_lasts_is_one(far: float) -> None:
     assert times_s(packets, "audio") == [time for _, time in packets]
     packets = [("video", 0.0), ("video", far), ("video", 2 * far), ("video", 3 * far)]
     assert times_s(packets, "video", 0.0) == [time for _, time in packets]
+
+
+def test_nothing_is_lost_where_pyav_fails_at_the_end() -> None:
+    packets = steps("audio", (0, 5)) + steps("video", (0, 5))
+    for kind in ("video", "audio"):
+        assert times_s(packets, kind, fails=True) == np.arange(0, 5, 0.5).tolist()

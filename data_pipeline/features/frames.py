@@ -1,7 +1,8 @@
 """Decoded pictures -> grey ones, upright, of square pixels and of one size."""
 
 import math
-from typing import TypeAlias
+from fractions import Fraction
+from typing import Any, TypeAlias
 
 import av
 import cv2
@@ -10,20 +11,66 @@ from numpy.typing import NDArray
 
 Frames: TypeAlias = NDArray[np.uint8]
 
+LARGEST = 720
+"""Height of pictures, or width if that is less, in pixels. Faces are looked for at a fraction of
+it, and 48 pixels of them are kept; a minute of larger pictures would fill the memory."""
+SQUARE = 0.02
+"""Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
+
 
 def upright(frame: av.VideoFrame, pixel: float) -> Frames:
     """The picture (H, W), uint8, grey, of square pixels, turned as its file says it is to be shown.
+
+    What is larger than `LARGEST` is shrunk to it.
 
     Args:
         frame: as it was decoded.
         pixel: how wide its pixels are, of a height of 1.
     """
-    colours = frame.to_ndarray(format="rgb24")
+    height, width, shrunk = frame.height, max(1, round(pixel * frame.width)), frame
+    scale = LARGEST / min(height, width)
+    if scale < 1:  # before there are colours of all its pixels
+        height, width = round(scale * height), round(scale * width)
+        shrunk = frame.reformat(width, height, format="rgb24", interpolation="AREA")
+    colours = shrunk.to_ndarray(format="rgb24")
     picture = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-    if pixel != 1:
-        height, width = picture.shape
-        picture = _scaled(picture, height, max(1, round(pixel * width)))
+    if picture.shape != (height, width):
+        picture = _scaled(picture, height, width)
     return np.rot90(picture, round(frame.rotation / 90))
+
+
+class Pixels:
+    """How wide the pixels of a video are, of a height of 1.
+
+    What the file says goes before what its pictures say. These may say something else from a key
+    picture on, as where television changes from 4:3 to 16:9; the decoder knows it as soon as it
+    has that picture's packet, while pictures from before are still to come.
+
+    Args:
+        stream: PyAV's, of the video.
+    """
+
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401
+        self._ratio = stream.sample_aspect_ratio
+        self._pictures = stream.codec_context  # None of a codec that is not known
+        self._fixed = not self._pictures or self._ratio != self._pictures.sample_aspect_ratio
+        self._changes: list[tuple[float, Fraction | None]] = []
+
+    def note(self, time_s: float | None) -> None:
+        """A packet has been decoded; its time on the pictures' clock, if known."""
+        if self._fixed:
+            return
+        ratio = self._pictures.sample_aspect_ratio
+        known = self._changes[-1][1] if self._changes else self._ratio
+        if ratio != known:
+            self._changes.append((-math.inf if time_s is None else time_s, ratio))
+
+    def of(self, frame: av.VideoFrame) -> float:
+        """Of the picture that comes next; 1 of pixels that are nearly square, or unknown."""
+        while self._changes and frame.key_frame and self._changes[0][0] <= frame.time:
+            _, self._ratio = self._changes.pop(0)
+        pixel = float(self._ratio or 1)
+        return 1.0 if abs(pixel - 1) < SQUARE else pixel
 
 
 def fitted(picture: Frames, height: int, width: int) -> Frames:

@@ -6,11 +6,11 @@ from elsewhere.
 """
 
 import io
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any, BinaryIO, TypeAlias
 
@@ -18,11 +18,18 @@ import av
 import cv2
 import numpy as np
 from av.error import FFmpegError
-from av.stream import Disposition
 from numpy.typing import NDArray
 
 from data_pipeline.errors import say_without_path
-from data_pipeline.features.frames import Frames, fitted, upright
+from data_pipeline.features.frames import Frames, Pixels, fitted, upright
+from data_pipeline.features.streams import (
+    SMALLEST_LEAD_S,
+    Damage,
+    sound_streams,
+    stream_frames,
+    video_stream,
+    zero_s,
+)
 
 SMALLEST_GAP_S = 0.05
 """Sound that comes so late has a hole before it, filled with silence; below it times may just be
@@ -30,19 +37,18 @@ rounded, to a packet of AAC or MP3 at most."""
 SMALLEST_OVERLAP_S = 0.1
 """Sound that comes so early is cut off where there is some already. More than the smallest gap:
 times that jump to and fro would have it filled up and cut off in turn."""
-SMALLEST_RESET_S = 1.0
-"""A clock that goes back so far was set anew, as where files were joined: the sound goes on."""
-SMALLEST_LEAD_S = 0.1
-"""Sound that begins so long before the first picture is kept, and time zero with it. Below it is
-cut off: encoders begin sound a packet early, and pictures two or three late."""
-LONGEST_GAP_S = 60.0
-"""No talking face stands still for so long: the times in the file are damaged."""
-SQUARE = 0.02
-"""Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
+LONGEST_GAP_S = 6 * 3600.0
+"""Of sound, all holes together, and of one picture, which may be a slide. If nothing is there for
+longer, the times in the file are damaged."""
+LONG_SILENCE_S = 60.0
+"""Silence from here on takes no memory."""
+LONGEST_PACKET_S = 60.0
+"""Of what cannot be decoded, whatever it says of its length."""
 WIDEST_PIXEL = 8.0
 """Times as wide as high, or as high as wide; no camera has such."""
 MOST_BYTES = 1 << 30
-"""Of the grey pictures of one utterance: nearly a minute of 1080p at 10 pictures a second."""
+"""Of the grey pictures of one utterance: nearly two minutes of 720p, the largest that there are, at
+10 pictures a second."""
 
 
 Media: TypeAlias = bytes | BinaryIO
@@ -88,7 +94,8 @@ def decode_frames(media: Media, fps: float = 10.0, span: tuple[float, float] = W
     A picture is shown from its own time on until the next one comes, so a variable frame rate
     needs no care; before the first one, it is black. A rotation noted in the file, as telephones
     do, is carried out, and pixels that are not square, as DVDs have them, are made so by scaling
-    the width. Pictures of another size than the first are scaled into it.
+    the width. Pictures of more than 720 lines are shrunk to as many, and those of another size than
+    the first are scaled into it.
 
     Args:
         media: a video file.
@@ -221,20 +228,36 @@ def decode_sound(
 def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
     """The sound, and where it cannot be decoded.
 
-    Memory grows with its samples alone.
+    Of several tracks, it is the first one of which something can be decoded; the one that the file
+    marks as its default goes before the others.
+
+    Memory grows with its samples alone, and not with long silence where there are none.
 
     Args:
         media: a video or sound file.
         rate: samples a second.
 
     Returns:
-        None if there is no sound.
+        None if there is no sound, or none of a known codec beside the pictures.
 
     Raises:
-        MediaError: nothing of the file can be decoded.
+        MediaError: nothing of the file can be decoded, or sound is missing for hours in it.
     """
-    with _opened(media, "sound") as container:
-        return _sound(container, rate)
+    broken = None
+    for number in itertools.count():
+        with _opened(media, "sound") as container:
+            streams = sound_streams(container)
+            if not streams and container.streams.audio and not video_stream(container):
+                raise MediaError("the sound cannot be decoded (its codec is not known)")
+            if number >= len(streams):
+                break
+            track = _Track(rate, zero_s(container))
+            track.fill(stream_frames(container, streams[number]))
+            sound = track.finish()
+        if track.heard:
+            return sound
+        broken = broken or sound
+    return broken
 
 
 @contextmanager
@@ -250,31 +273,8 @@ def _opened(media: Media, what: str) -> Iterator[Any]:
         file.seek(0)
         with av.open(file, options=options, metadata_errors="ignore") as container:
             yield container
-    except (FFmpegError, ValueError, OSError) as error:
+    except (FFmpegError, ValueError, OverflowError, OSError) as error:
         raise MediaError(f"the {what} cannot be decoded ({say_without_path(error)})") from None
-
-
-def _video_stream(container: Any) -> Any:  # noqa: ANN401
-    """The first video stream that is not the cover picture of a piece of music; None without."""
-    streams = container.streams.video
-    return next((one for one in streams if not one.disposition & Disposition.attached_pic), None)
-
-
-def _zero_s(container: Any) -> float:  # noqa: ANN401
-    """Time zero on the file's own clock."""
-    video, sounds = _video_stream(container), container.streams.audio
-    picture_s = _start_s(video) if video else None
-    sound_s = _start_s(sounds[0]) if sounds else None
-    if picture_s is None:
-        return sound_s or 0.0
-    if sound_s is None or picture_s - sound_s < SMALLEST_LEAD_S:
-        return picture_s
-    return sound_s
-
-
-def _start_s(stream: Any) -> float | None:  # noqa: ANN401
-    """When a stream starts on the file's own clock, if that is known."""
-    return None if stream.start_time is None else float(stream.start_time * stream.time_base)
 
 
 def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
@@ -284,49 +284,18 @@ def _time_s(frame: Any, what: str) -> float:  # noqa: ANN401
     return float(frame.time)
 
 
-@dataclass(frozen=True)
-class _Damage:
-    """A packet that cannot be decoded: its time on the file's own clock, if known, and length."""
-
-    time_s: float | None
-    length_s: float
-
-
-def _frames(
-    container: Any,  # noqa: ANN401
-    stream: Any,  # noqa: ANN401
-    decoded: Callable[[float | None], None] = lambda time_s: None,
-) -> Iterator[Any]:
-    """The frames of a stream; a `_Damage` in the place of what cannot be decoded.
-
-    Args:
-        container: of the file.
-        stream: of it.
-        decoded: is told the time of each packet that was, on the file's own clock, if known.
-    """
-    for packet in container.demux(stream):
-        time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
-        try:
-            frames = packet.decode()
-        except FFmpegError:
-            yield _Damage(time_s, float((packet.duration or 0) * packet.time_base))
-        else:
-            decoded(time_s)
-            yield from frames
-
-
 def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
     """Each picture with its times; what is shown before damage is not shown for long enough."""
-    stream = _video_stream(container)
+    stream = video_stream(container)
     if stream is None:
         return
-    zero_s, pixels = _zero_s(container), _Pixels(stream)
+    begin_s, pixels = zero_s(container), Pixels(stream)
     shown, from_s, pixel, damaged = None, 0.0, 1.0, False
-    for frame in _frames(container, stream, pixels.note):
-        if isinstance(frame, _Damage):
+    for frame in stream_frames(container, stream, pixels.note):
+        if isinstance(frame, Damage):
             damaged = True
             continue
-        time_s, its_pixel = _time_s(frame, "video") - zero_s, pixels.of(frame)
+        time_s, its_pixel = _time_s(frame, "video") - begin_s, pixels.of(frame)
         if shown is None and time_s >= SMALLEST_LEAD_S:
             yield _Picture(None if damaged else frame, 0.0, time_s, its_pixel, lead=True)
             damaged = False
@@ -341,52 +310,8 @@ def _pictures(container: Any) -> Iterator[_Picture]:  # noqa: ANN401
         raise MediaError("the video cannot be decoded (no picture of it)")
 
 
-class _Pixels:
-    """How wide the pixels of a video are, of a height of 1.
-
-    What the file says goes before what its pictures say. These may say something else from a key
-    picture on, as where television changes from 4:3 to 16:9; the decoder knows it as soon as it
-    has that picture's packet, while pictures from before are still to come.
-    """
-
-    def __init__(self, stream: Any) -> None:  # noqa: ANN401
-        self._ratio = stream.sample_aspect_ratio
-        self._pictures = stream.codec_context  # None of a codec that is not known
-        self._fixed = not self._pictures or self._ratio != self._pictures.sample_aspect_ratio
-        self._changes: list[tuple[float, Fraction | None]] = []
-
-    def note(self, time_s: float | None) -> None:
-        """A packet has been decoded; its time on the file's own clock, if known."""
-        if self._fixed:
-            return
-        ratio = self._pictures.sample_aspect_ratio
-        known = self._changes[-1][1] if self._changes else self._ratio
-        if ratio != known:
-            self._changes.append((-math.inf if time_s is None else time_s, ratio))
-
-    def of(self, frame: av.VideoFrame) -> float:
-        """Of the picture that comes next; 1 of pixels that are nearly square, or unknown."""
-        while self._changes and frame.key_frame and self._changes[0][0] <= frame.time:
-            _, self._ratio = self._changes.pop(0)
-        pixel = float(self._ratio or 1)
-        return 1.0 if abs(pixel - 1) < SQUARE else pixel
-
-
-def _sound(container: Any, rate: int) -> Sound | None:  # noqa: ANN401
-    """See `decode_track`."""
-    if not container.streams.audio:
-        return None
-    track = _Track(rate, _zero_s(container))
-    for frame in _frames(container, container.streams.audio[0]):
-        if isinstance(frame, _Damage):
-            track.add_damage(frame)
-        else:
-            track.add(frame)
-    return track.finish()
-
-
 class _Track:
-    """Sound that grows, in one piece of memory.
+    """Sound that grows.
 
     Args:
         rate: samples a second.
@@ -397,7 +322,9 @@ class _Track:
         self._rate = rate
         self._zero_s = zero_s
         self._resampler: Any = None
-        self._bytes = bytearray()
+        self._form: tuple[str, str, int] | None = None
+        self._samples = _Samples(round(LONG_SILENCE_S * rate))
+        self._silent_s = 0.0
         self._before = 0
         """Samples before time zero."""
         self._started = False
@@ -407,22 +334,47 @@ class _Track:
         """Of the next samples, those to be left out."""
         self._broken: list[tuple[float, float]] = []
 
-    def add(self, frame: Any) -> None:  # noqa: ANN401
+    @property
+    def heard(self) -> bool:
+        """Whether anything of it could be decoded."""
+        return self._resampler is not None
+
+    def fill(self, frames: Iterable[Any]) -> None:
+        """All frames of a stream, and what is damaged between them."""
+        for frame in frames:
+            if isinstance(frame, Damage):
+                self._add_damage(frame)
+            else:
+                self._add(frame)
+
+    def _add(self, frame: Any) -> None:  # noqa: ANN401
         """The samples of a frame, at its time; without one they follow the last, as WMA's end."""
+        self._prepare(frame)
         if frame.time is not None or not self._started:
             self._go_to(_time_s(frame, "sound") - self._zero_s)
-        if self._resampler is None:
-            # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
-            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
         self._add_samples(frame)
         self._due_s += frame.samples / frame.sample_rate
 
-    def add_damage(self, damage: _Damage) -> None:
+    def _prepare(self, frame: Any) -> None:  # noqa: ANN401
+        """A resampler for this frame: files that were joined may have different rates."""
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:
+            self._flush()
+            # FFmpeg adds channels with 0.7 each: what is on both would be louder, and cut off.
+            layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+            self._resampler = av.AudioResampler(format="fltp", layout=layout, rate=self._rate)
+            self._form = form
+
+    def _flush(self) -> None:
+        """What the resampler has held back."""
+        if self._resampler is not None:
+            self._add_samples(None)
+
+    def _add_damage(self, damage: Damage) -> None:
         """Silence in the place of a packet; without a time of its own it follows the last one."""
         from_s = self._due_s if damage.time_s is None else damage.time_s - self._zero_s
         self._go_to(from_s)
-        length_s = min(damage.length_s, LONGEST_GAP_S)
+        length_s = min(damage.length_s, LONGEST_PACKET_S)
         self._add_silence(length_s)
         until_s = from_s + length_s
         if self._broken and from_s - self._broken[-1][1] < SMALLEST_GAP_S:
@@ -431,30 +383,22 @@ class _Track:
 
     def finish(self) -> Sound | None:
         """All of it; None if there is none."""
-        if self._resampler is not None:
-            self._add_samples(None)
-        if not self._bytes and not self._broken:
+        self._flush()
+        if not self._samples.count and not self._broken:
             return None
-        samples = np.frombuffer(self._bytes, dtype=np.float32)[self._before :]
-        np.clip(samples, -1.0, 1.0, out=samples)
+        samples = self._samples.whole()[self._before :]
         return Sound(samples, self._rate, tuple(self._broken))
 
     def _go_to(self, time_s: float) -> None:
         """The next samples belong to this time, in seconds from time zero."""
         if not self._started:
-            if time_s > LONGEST_GAP_S:
-                raise MediaError(f"the sound starts {time_s:.0f} s after the video")
             self._before = max(round(-time_s * self._rate), 0)
             self._started, self._due_s = True, min(time_s, 0.0)
             self._add_silence(max(time_s, 0.0))
             return
         late_s = time_s - self._due_s
-        if late_s > LONGEST_GAP_S:
-            raise MediaError(f"the sound has a hole of {late_s:.0f} s")
         if late_s >= SMALLEST_GAP_S:
             self._add_silence(late_s)
-        elif late_s <= -SMALLEST_RESET_S:
-            self._zero_s += late_s
         elif late_s <= -SMALLEST_OVERLAP_S:
             early = round(-late_s * self._rate)
             self._early += early
@@ -466,12 +410,56 @@ class _Track:
             self._write(part.to_ndarray().mean(axis=0))
 
     def _add_silence(self, length_s: float) -> None:
+        self._silent_s += length_s
+        if self._silent_s > LONGEST_GAP_S:
+            raise MediaError(f"the sound is missing for {self._silent_s:.0f} s")
         count = round(length_s * self._rate)
-        self._write(np.zeros(count, dtype=np.float32))
         self._due_s += count / self._rate
+        self._samples.add_silence(count - self._left_out(count))
 
     def _write(self, samples: NDArray[np.float32]) -> None:
         """Samples that come next, without those that come too early."""
-        due = samples[self._early :]
-        self._early -= len(samples) - len(due)
-        self._bytes += due.tobytes()
+        self._samples.add(samples[self._left_out(len(samples)) :])
+
+    def _left_out(self, count: int) -> int:
+        """How many of so many samples are left out, which come too early."""
+        left_out = min(self._early, count)
+        self._early -= left_out
+        return left_out
+
+
+class _Samples:
+    """Samples that grow, in one piece of memory as long as there is no long silence in them.
+
+    Args:
+        long: so many samples of silence are long, and take no memory.
+    """
+
+    def __init__(self, long: int) -> None:
+        self._long = long
+        self._runs = [(0, bytearray())]
+        self.count = 0
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """Samples (n,) that come next, cut off at 1."""
+        self._runs[-1][1].extend(np.clip(samples, -1.0, 1.0).tobytes())
+        self.count += len(samples)
+
+    def add_silence(self, count: int) -> None:
+        """So many samples of nothing."""
+        if count < self._long:
+            self.add(np.zeros(count, dtype=np.float32))
+        else:
+            self.count += count
+            self._runs.append((self.count, bytearray()))
+
+    def whole(self) -> NDArray[np.float32]:
+        """All samples: (count,). They are handed over, and gone from here."""
+        if len(self._runs) == 1:
+            return np.frombuffer(self._runs.pop()[1], dtype=np.float32)
+        whole = np.zeros(self.count, dtype=np.float32)  # pages that nobody writes take no memory
+        while self._runs:
+            begin, run = self._runs.pop()
+            samples = np.frombuffer(run, dtype=np.float32)
+            whole[begin : begin + len(samples)] = samples
+        return whole

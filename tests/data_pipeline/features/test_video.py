@@ -342,12 +342,16 @@ def test_parts_of_a_file_that_does_not_open_are_all_broken() -> None:
     assert [str(part)[:27] for part in parts] == ["the video cannot be decoded"] * 2
 
 
-def test_a_still_picture_far_from_a_part_does_not_harm_it() -> None:
-    media = make_video([0, 40, 90_000, 90_040, 91_000], [DARK] * 5, None, format="matroska")
-    parts = list(decode_spans(media, 10.0, [(1.0, 2.0), (90.0, 91.0)]))
-    assert str(parts[0]) == "the video has a picture shown until 90 s"
-    assert isinstance(parts[1], np.ndarray)
-    assert len(parts[1]) == 10
+def test_a_picture_that_stands_for_minutes_is_seen_as_it_was_shown() -> None:
+    levels = [40, 80, 120, 160, 200]
+    media = make_video([0, 40, 290_000, 290_040, 291_000], levels, None, format="matroska")
+    spans = [(1.0, 2.0), (100.0, 101.0), (289.5, 290.5)]
+    shown = list(decode_spans(media, 10.0, spans))
+    for part, expected in zip(
+        shown, ([80] * 10, [80] * 10, [80] * 5 + [120] + [160] * 4), strict=True
+    ):
+        assert isinstance(part, np.ndarray)
+        np.testing.assert_allclose(brightness(part), expected, atol=4)
 
 
 def test_an_open_file_is_read_as_its_content_is() -> None:

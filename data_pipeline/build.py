@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipeline.build_broken import BrokenFiles
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -32,7 +33,7 @@ from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
 from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.extract import Extractor, ExtractSettings, describe, show_name
+from data_pipeline.features.extract import Extractor, ExtractSettings, describe
 from data_pipeline.features.speech import speech_group
 from data_pipeline.filters import (
     FILTERED,
@@ -57,7 +58,7 @@ from data_pipeline.kept import (
     write_atomically,
 )
 from data_pipeline.progress import build_progress
-from data_pipeline.quarantine import QUARANTINE, Quarantine
+from data_pipeline.quarantine import QUARANTINE
 from data_pipeline.shards.dataset import (
     NAME,
     FaceSchema,
@@ -84,7 +85,7 @@ class BuildSettings:
         name: of the dataset; the corpus's if not given.
         workers: processes, each with one thread.
         samples_per_shard: clips of one tar.
-        max_broken: stop after this many recordings that cannot be used.
+        max_broken: stop after this many files of which something cannot be used.
         options: of the corpus, by name.
         filters: which clips are left out.
         part: of the recordings; None is all of them.
@@ -138,7 +139,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     Raises:
         UserError: an existing output, an unknown corpus or encoder, a source without the corpus's
             layout, thresholds that make no sense, a partial build with other settings, too many
-            broken recordings, or no clip at all.
+            broken files, or no clip at all.
     """
     settings, licence, recordings, left_out = plan_build(settings)
     origin = BuildOrigin(
@@ -156,14 +157,13 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     report = _written_before(settings, origin)
     if report is None:
         settings = replace(settings, source=unpacked(settings.source, work))
-        (work / QUARANTINE).unlink(missing_ok=True)  # what was broken is tried again
-        quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
+        broken = BrokenFiles(work / QUARANTINE, settings.max_broken)
         arguments = (settings.source, settings.extract, settings.transcribe, settings.filters, work)
         with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
             recordings = _stamped(recordings, open_source(settings.source))
             recordings = _cut_apart(recordings, work, pool)
             _check_recordings(recordings)
-            _extract_missing(settings, recordings, work, quarantine, pool)
+            _extract_missing(settings, recordings, work, broken, pool)
         with ShardWriter(
             settings.out,
             name=settings.name or settings.corpus,
@@ -173,7 +173,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             transcribers=transcribers,
             samples_per_shard=settings.samples_per_shard,
         ) as writer:
-            report = _write(settings, origin, recordings, work, quarantine, writer)
+            report = _write(settings, origin, recordings, work, broken, writer)
     remove_work(work)
     return report
 
@@ -237,7 +237,7 @@ def _write(
     origin: BuildOrigin,
     recordings: Sequence[Recording],
     work: Path,
-    quarantine: Quarantine,
+    broken: BrokenFiles,
     writer: ShardWriter,
 ) -> BuildReport:
     """Put the finished clips into shards, and what became of the others beside them.
@@ -245,7 +245,7 @@ def _write(
     Raises:
         UserError: there is no clip; of a part that is no error, others may have some.
     """
-    tally, order, broken, filtered = BuildTally(), PartOrder(), [], []
+    tally, order, unusable, filtered = BuildTally(), PartOrder(), [], []
     for recording, clip, dropped, transcribed in _finished(settings, recordings, work):
         if clip is not None:
             writer.write(recording.split, clip)
@@ -255,14 +255,14 @@ def _write(
             filtered.append((recording.key, dropped))
             order.filtered.append(recording.at)
         else:
-            broken.append(recording.key)
+            unusable.append(recording.key)
             order.broken.append(recording.at)
-    if not settings.part and len(broken) + len(filtered) == len(recordings):
+    if not settings.part and len(unusable) + len(filtered) == len(recordings):
         raise UserError(
             f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
-            f"{len(broken):,} are broken; {work} has what is known of them"
+            f"{len(unusable):,} are broken; {work} has what is known of them"
         )
-    lines = quarantine.lines(broken) if broken else ""
+    lines = broken.lines(unusable)
     mixed = any(one.at for one in recordings)
     report = tally.report(origin, settings.part, filtered, lines, order if mixed else None)
     for name, content in (
@@ -418,7 +418,7 @@ def _extract_missing(
     settings: BuildSettings,
     recordings: Sequence[Recording],
     work: Path,
-    quarantine: Quarantine,
+    broken: BrokenFiles,
     pool: BuildPool,
 ) -> None:
     """Decode and encode every recording that needs it and has no finished clip yet."""
@@ -432,15 +432,13 @@ def _extract_missing(
     ]
     for recording in recordings:
         if flaw := _flaw(recording):
-            quarantine.add("", recording.key, show_name(recording.media or ""), flaw)
-            quarantine.check()
+            broken.add(recording, flaw)
     with build_progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
         for file, failed in pool.results(extract, _files(missing)):
             for recording, reason in [(one, KILLED) for one in file] if failed is None else failed:
-                quarantine.add("", recording.key, show_name(recording.media or ""), reason)
-                quarantine.check()
+                broken.add(recording, reason)
             progress.advance(task, len(file))
 
 

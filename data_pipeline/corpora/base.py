@@ -21,6 +21,9 @@ SOUNDS = (
 )
 """Suffixes of files in which there is nothing to see."""
 
+DOUBLE = "a video of this name lies beside it; rename it if it is another recording"
+"""The flaw of a file that is said to be nothing but part of another; nothing is broken."""
+
 UNITS = 35
 """Action units of OpenFace: 17 intensities and 18 presences."""
 

@@ -37,7 +37,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
+from data_pipeline.corpora.base import DOUBLE, SOUNDS, Corpus, Recording, numbered, register
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
@@ -67,7 +67,6 @@ KEY_BYTES = 200
 """Of a key without its number, so that its members can be unpacked as files."""
 
 NO_SPEECH = "its transcript has no speech in it"
-DOUBLE = "a video of this name lies beside it; rename it if it is another recording"
 LANGUAGE = re.compile(r"(.+)\.([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 """A name and the code of a language, without the script and country."""
 SUFFIX = re.compile(r"\.\w{1,10}")

@@ -201,7 +201,7 @@ def test_a_corpus_of_broken_recordings_is_refused(settings: BuildSettings) -> No
         path.write_bytes(b"this is no video")
     with pytest.raises(UserError, match=r"no recording of .* can be used"):
         build_dataset(settings)
-    with pytest.raises(UserError, match="more than 3 bad samples"):
+    with pytest.raises(UserError, match="more than 3 files cannot be used"):
         build_dataset(replace(settings, max_broken=3))
     assert not settings.out.exists()
 

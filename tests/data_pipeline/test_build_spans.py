@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data_pipeline import build, build_pool, build_worker
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
-from data_pipeline.corpora.base import Corpus, Recording
+from data_pipeline.corpora.base import DOUBLE, Corpus, Recording
 from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
@@ -238,6 +238,23 @@ def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:
     assert e == ("e", "nobody agrees what this is")
 
 
+def test_a_file_is_broken_once_however_many_of_its_parts_are(give: Give) -> None:
+    """And one that is said to be part of another not at all."""
+    spans = [(0, 1), (12, 13), (14, 15), (16, 17)]
+    doubles = [Recording(f"d{n}", "train", f"{n}.wav", flaw=DOUBLE) for n in range(3)]
+    told = [*parts_of_long(spans), *doubles]
+    settings = replace(give(told), max_broken=1)
+    report = build_dataset(settings)
+    assert (report.samples, report.quarantined) == ({"train": 1}, 6)
+    second = Recording("e", "train", "gone.avi", text="so", span=(0, 1))
+    two = replace(give([*told, second]), max_broken=1, out=settings.out.with_name("two"))
+    with pytest.raises(
+        UserError, match=r"^more than 1 files cannot be used, .* the last is gone\.avi: the file can"
+    ):
+        build_dataset(two)
+    assert build_dataset(replace(two, max_broken=2)).quarantined == 7
+
+
 def test_what_is_said_of_a_file_does_not_depend_on_where_it_lies(
     give: Give, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,7 +382,7 @@ def test_what_could_not_be_cut_is_cut_once_it_is_mended(
     settings = give([Recording("long", "train", "long.wav", cut=True)])
     path, sound = settings.source / "long.wav", speech((2, 4), (9, 11), length_s=25)
     path.write_bytes(sound[:40])
-    with pytest.raises(UserError, match="more than 0 bad samples"):
+    with pytest.raises(UserError, match="more than 0 files cannot be used"):
         build_dataset(replace(settings, max_broken=0))
     path.write_bytes(sound)
     parts = build_parts(replace(settings, max_broken=0), monkeypatch)

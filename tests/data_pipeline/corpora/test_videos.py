@@ -15,9 +15,9 @@ from data_pipeline import build
 from data_pipeline.build import BuildSettings, build_dataset, plan_build
 from data_pipeline.build_report import read_report
 from data_pipeline.clip import Clip, Word, is_key
-from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.base import DOUBLE, Recording, load_corpus
 from data_pipeline.corpora.source import open_source
-from data_pipeline.corpora.videos import DOUBLE, NO_SPEECH
+from data_pipeline.corpora.videos import NO_SPEECH
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.shards.check import check_dataset

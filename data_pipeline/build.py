@@ -9,6 +9,7 @@ interruptions.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -187,7 +188,7 @@ def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport
     if not settings.out.exists():
         return None
     report = read_report(open_dataset(settings.out))
-    if report is None or {**dict(report), **dict(origin), "part": settings.part} != dict(report):
+    if report is None or (report.agreed, report.part) != (origin.agreed, settings.part):
         raise _exists(settings.out)
     return report
 
@@ -222,14 +223,26 @@ def _check_settings(settings: BuildSettings) -> None:
     """What can be seen without the source.
 
     Raises:
-        UserError: an existing output, a name or thresholds that cannot be.
+        UserError: an existing output, one inside what is read, a name or thresholds that cannot be.
     """
     out = settings.out
     if out.exists() and not (out.name and (work_folder(out) / MADE_BY).exists()):
         raise _exists(out)
+    given = {"source": settings.source, **settings.options}
+    for option, folder in given.items():
+        if isinstance(folder, Path) and folder.is_dir() and _lies_in(out, folder):
+            raise UserError(
+                f"--out: {out} is in {folder}, and would be taken for a part of --{option}; give a "
+                "folder elsewhere"
+            )
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
     settings.filters.check()
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not be there, is below a folder, whatever links lead to it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _write(

@@ -220,6 +220,39 @@ def test_existing_output_and_a_partial_build_of_other_settings_are_refused(
         build_dataset(settings)
 
 
+@pytest.mark.parametrize("place", ["out", "clips/out.parts/1-of-2", "../link/out"])
+def test_a_dataset_inside_what_it_is_made_of_is_refused(
+    settings: BuildSettings, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "link").symlink_to(settings.source)
+    before = sorted(tmp_path.rglob("*"))
+    out = settings.source / place
+    with pytest.raises(
+        UserError, match=rf"^--out: {out} is in {settings.source}, .* part of --source; give"
+    ):
+        build_dataset(replace(settings, out=out))
+    elsewhere = replace(settings, source=tmp_path / "grid_s3.tar", corpus="videos")
+    texts = replace(elsewhere, options={"transcripts": settings.source}, out=out)
+    with pytest.raises(UserError, match="taken for a part of --transcripts"):
+        build_dataset(texts)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_file_that_has_come_since_a_build_ended_does_not_make_it_another(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = replace(settings.extract, face=None)
+    settings = replace(settings, corpus="videos", extract=sound)
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "remove_work", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    (settings.source / "job.log").touch()
+    assert build_dataset(settings).samples == {"train": CLIPS}
+    assert not settings.out.with_name("out.partial").exists()
+
+
 def korean_corpus(root: Path, files: list[str], labels: list[str]) -> Path:
     """Files of noise with these labels."""
     lines = ["wav\tpart\tspeaker\temotion\tdur_s\tsr\ttext"]

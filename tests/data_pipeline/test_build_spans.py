@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from data_pipeline import build, build_pool, build_worker
@@ -19,6 +20,7 @@ from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.filters import Filters
 from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
@@ -216,6 +218,51 @@ def test_a_defect_of_the_face_search_is_that_of_one_part(
     settings = give(parts_of_long([(0, 1), (1, 1.5), (2, 3)]))
     assert build_dataset(settings).samples == {"train": 2}
     assert quarantined(settings.out) == [("k1", "MemoryError")]
+
+
+def test_too_little_memory_for_a_tensor_is_a_fault_of_one_part(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other errors of torch are defects, and a GPU's memory is everybody's."""
+    spans = [(0.0, 1.0), (1.0, 1.5), (2.0, 3.0)]
+    rows_of = Extractor._speech_rows
+    failing: list[Callable[[], object]] = [lambda: torch.empty(1 << 50)]
+
+    def fails_at_half_a_second(self: Extractor, sound: NDArray[np.float32]) -> Any:  # noqa: ANN401
+        return rows_of(self, sound) if len(sound) != 8000 else failing[0]()
+
+    def out_of_a_gpus_memory() -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Extractor, "_speech_rows", fails_at_half_a_second)
+    settings = give(parts_of_long(spans))
+    assert build_dataset(settings).samples == {"train": 2}
+    assert quarantined(settings.out) == [("k1", "there is not enough memory to encode it")]
+    again = replace(settings, out=settings.out.with_name("again"))
+    failing[0] = lambda: torch.ones(2) @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="size"):
+        build_dataset(again)
+    failing[0] = out_of_a_gpus_memory
+    with pytest.raises(UserError, match="the GPU has not enough memory"):
+        build_dataset(again)
+
+
+def test_what_is_longer_than_an_utterance_is_named_before_it_is_encoded(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Recording("w", "train", "long.mkv", text="so", longest_s=9.5)
+    parts = [replace(one, longest_s=1.5) for one in parts_of_long([(0.0, 1.5), (2.0, 3.6)])]
+    published = Recording("p", "train", "long.mkv", text="so")
+    settings = give([whole, *parts, published])
+    assert list(build_parts(settings, monkeypatch)) == ["p", "k0"]
+    length_s = open_dataset(settings.out).split("train").read(1).duration_s
+    assert quarantined(settings.out) == [
+        ("w", f"it is {length_s:.2f} s long; an utterance has 9.5 at most"),
+        ("k1", "it is 1.60 s long; an utterance has 1.5 at most"),
+    ]
+    short = replace(settings, out=settings.out.with_name("short"), filters=Filters(None, None, 1.0))
+    with pytest.raises(UserError, match="4 are filtered out, 0 are broken"):
+        build_dataset(short)
 
 
 def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:

@@ -11,12 +11,13 @@ interruptions.
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.build_broken import BrokenFiles
+from data_pipeline.build_cut import cut_apart, stamped
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -29,10 +30,10 @@ from data_pipeline.build_report import (
     hash_recordings,
     read_report,
 )
-from data_pipeline.build_worker import cut, extract
+from data_pipeline.build_worker import extract
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
-from data_pipeline.corpora.base import Recording, load_corpus, numbered
-from data_pipeline.corpora.source import Source, open_source, unpacked
+from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import Extractor, ExtractSettings, describe
 from data_pipeline.features.speech import speech_group
@@ -52,11 +53,11 @@ from data_pipeline.kept import (
     MADE_BY,
     Kept,
     clip_path,
-    cut_path,
+    empty_work,
     read_kept,
     remove_work,
+    sole_build,
     work_folder,
-    write_atomically,
 )
 from data_pipeline.progress import build_progress
 from data_pipeline.quarantine import QUARANTINE
@@ -70,8 +71,7 @@ from data_pipeline.shards.dataset import (
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
-
-SILENT = "no speech was found in it"
+from data_pipeline.whole_file import write_atomically
 
 
 @dataclass(frozen=True)
@@ -154,29 +154,39 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
     transcribers = Transcriber.load(settings.transcribe).infos
-    work = _open_work_folder(settings, schema, transcribers)
-    report = _written_before(settings, origin)
-    if report is None:
-        settings = replace(settings, source=unpacked(settings.source, work))
-        broken = BrokenFiles(work / QUARANTINE, settings.max_broken)
-        arguments = (settings.source, settings.extract, settings.transcribe, settings.filters, work)
-        with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
-            recordings = _stamped(recordings, open_source(settings.source))
-            recordings = _cut_apart(recordings, work, pool)
-            _check_recordings(recordings)
-            _extract_missing(settings, recordings, work, broken, pool)
-        with ShardWriter(
-            settings.out,
-            name=settings.name or settings.corpus,
-            corpus=settings.corpus,
-            licence=licence,
-            features=schema,
-            transcribers=transcribers,
-            samples_per_shard=settings.samples_per_shard,
-        ) as writer:
-            report = _write(settings, origin, recordings, work, broken, writer)
+    with sole_build(work_folder(settings.out)):
+        work = _open_work_folder(settings, schema, transcribers)
+        report = _written_before(settings, origin)
+        if report is None:
+            broken = BrokenFiles(work / QUARANTINE, settings.max_broken)
+            recordings = _extract_all(settings, recordings, work, broken)
+            with ShardWriter(
+                settings.out,
+                name=settings.name or settings.corpus,
+                corpus=settings.corpus,
+                licence=licence,
+                features=schema,
+                transcribers=transcribers,
+                samples_per_shard=settings.samples_per_shard,
+            ) as writer:
+                report = _write(settings, origin, recordings, work, broken, writer)
+        empty_work(work)
     remove_work(work)
     return report
+
+
+def _extract_all(
+    settings: BuildSettings, recordings: Sequence[Recording], work: Path, broken: BrokenFiles
+) -> list[Recording]:
+    """The recordings after long media were cut; each has its finished clip then, or is broken."""
+    source = unpacked(settings.source, work)
+    arguments = (source, settings.extract, settings.transcribe, settings.filters, work)
+    with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
+        recordings = stamped(recordings, open_source(source))
+        recordings = cut_apart(recordings, work, pool)
+        _check_recordings(recordings)
+        _extract_missing(settings, recordings, work, broken, pool)
+    return recordings
 
 
 def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport | None:
@@ -258,18 +268,9 @@ def _write(
     Raises:
         UserError: there is no clip; of a part that is no error, others may have some.
     """
-    tally, order, unusable, filtered = BuildTally(), PartOrder(), [], []
-    for recording, clip, dropped, transcribed in _finished(settings, recordings, work):
-        if clip is not None:
-            writer.write(recording.split, clip)
-            tally.add(recording.split, clip, transcribed)
-            order.written.setdefault(recording.split, []).append(recording.at)
-        elif dropped is not None:
-            filtered.append((recording.key, dropped))
-            order.filtered.append(recording.at)
-        else:
-            unusable.append(recording.key)
-            order.broken.append(recording.at)
+    tally, order = BuildTally(), PartOrder()
+    outcomes = _finished(settings, recordings, work)
+    filtered, unusable = _write_clips(outcomes, writer, tally, order)
     if not settings.part and len(unusable) + len(filtered) == len(recordings):
         raise UserError(
             f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
@@ -286,6 +287,26 @@ def _write(
         if content:
             writer.add_file(name, content)
     return report
+
+
+def _write_clips(
+    outcomes: Iterable[Outcome], writer: ShardWriter, tally: BuildTally, order: PartOrder
+) -> tuple[list[tuple[str, Dropped]], list[str]]:
+    """Write, count and order the clips; what was filtered out, and the keys of what is broken."""
+    filtered: list[tuple[str, Dropped]] = []
+    broken: list[str] = []
+    for recording, clip, dropped, transcribed in outcomes:
+        if clip is not None:
+            writer.write(recording.split, clip)
+            tally.add(recording.split, clip, transcribed)
+            order.written.setdefault(recording.split, []).append(recording.at)
+        elif dropped is not None:
+            filtered.append((recording.key, dropped))
+            order.filtered.append(recording.at)
+        else:
+            broken.append(recording.key)
+            order.broken.append(recording.at)
+    return filtered, broken
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:
@@ -374,57 +395,6 @@ def _open_work_folder(
 def _as_recorded(option: Path | str) -> str:
     """What a work folder says of an option; a path means the same in every folder."""
     return str(option.resolve()) if isinstance(option, Path) else option
-
-
-def _stamped(recordings: Sequence[Recording], source: Source) -> list[Recording]:
-    """The recordings with what tells whether their files are those that were read before."""
-    names = {name for one in recordings for name in (one.media, one.image) if name is not None}
-    stamps = {name: _stamp(source, name) for name in names}
-    return [
-        replace(one, stamp=" ".join(stamps[name] for name in (one.media, one.image) if name))
-        for one in recordings
-    ]
-
-
-def _stamp(source: Source, name: str) -> str:
-    try:
-        return source.stamp(name)
-    except (OSError, KeyError):  # whoever reads it says so
-        return ""
-
-
-def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:
-    """The recordings, with numbered parts in the place of those to be cut by their speech.
-
-    One that cannot be cut stays whole, with this flaw.
-    """
-    flaws: dict[str, str] = {}
-    missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
-    with build_progress() as progress:
-        task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
-        for recording, reason in pool.results(cut, missing):
-            if reason != "":
-                flaws[recording.key] = reason or KILLED
-            progress.advance(task)
-    return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
-
-
-def _cut_parts(recording: Recording, work: Path, flaw: str) -> list[Recording]:
-    """The parts of a recording that is to be cut; the whole with a flaw, also if nobody speaks."""
-    if not recording.cut:
-        return [recording]
-    spans = None if flaw else json.loads(cut_path(work, recording).read_text("utf8"))
-    flaw = SILENT if spans == [] else flaw
-    return [
-        replace(
-            recording,
-            key=numbered(recording.key, number),
-            span=span and (span[0], span[1]),
-            cut=False,
-            flaw=flaw,
-        )
-        for number, span in enumerate(spans or [None], start=1)
-    ]
 
 
 def _extract_missing(

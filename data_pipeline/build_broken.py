@@ -11,7 +11,7 @@ from data_pipeline.quarantine import Quarantine
 
 
 class BrokenFiles:
-    """Names the recordings that cannot be used, and stops the build once they are of too many files.
+    """Names the recordings that cannot be used; stops the build once they are of too many files.
 
     A film that ends too early has hundreds of cues behind its end, and is one file. A `DOUBLE` is
     named, but nothing is broken.

@@ -50,7 +50,7 @@ class BuildOrigin(Record):
     def agreed(self) -> dict[str, object]:
         """What is the same whenever a build, or a part of it, is begun: a file may have come since.
 
-        What is left out is counted in the whole source, and that may be where jobs write their logs.
+        What is left out is counted in the whole source, where jobs may write their logs.
         """
         names = (name for name in BuildOrigin.model_fields if name != "left_out")
         return {name: getattr(self, name) for name in names}

@@ -18,9 +18,9 @@ from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
 from data_pipeline.features.video import MediaError, decode_track
 from data_pipeline.filters import Filters, Measures, count_words, speech_level
-from data_pipeline.kept import Kept, clip_path, cut_path, keep, write_atomically
+from data_pipeline.kept import Kept, clip_path, cut_path, keep
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
-
+from data_pipeline.whole_file import write_atomically
 
 NO_MEMORY = "there is not enough memory to encode it"
 

@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import lzma
-import shutil
 import tarfile
 import threading
 import zipfile
@@ -17,12 +16,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from data_pipeline.errors import UserError
+from data_pipeline.whole_file import whole_file
 
 WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """For `str.translate`: control characters that were letters and marks on a Windows machine."""
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
+
+
+_BLOCK = 1 << 20
+"""Bytes that are unpacked at once."""
 
 
 class Source(ABC):
@@ -218,14 +222,23 @@ def unpacked(path: Path, folder: Path) -> Path:
     made_of = _stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
     plain = folder / f"{path.name.partition('.')[0]}.{made_of}.tar"
     if not plain.exists():
-        temporary = plain.with_suffix(".tmp")
-        with opener(path) as packed, temporary.open("wb") as file:
-            try:
-                shutil.copyfileobj(packed, file)
-            except DAMAGED as error:
-                raise _damaged(path, error) from None
-        temporary.replace(plain)
+        with whole_file(plain) as file:
+            file.writelines(_unpacked(path, opener))
     return plain
+
+
+def _unpacked(path: Path, opener: Callable[[Path], IO[bytes]]) -> Iterator[bytes]:
+    """The content of a compressed file, in blocks.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with opener(path) as packed:
+            while block := packed.read(_BLOCK):
+                yield block
+    except DAMAGED as error:
+        raise _damaged(path, error) from None
 
 
 def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:

@@ -4,7 +4,8 @@ Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. 
 known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
 `media` (a video or sound file), `begin_s` and `end_s` (of the clip in its media, where that is
 longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `image` (a JPEG file); an
-empty cell says nothing. A clip of more than `LONGEST_S` is quarantined. A table that is neither UTF-8 nor UTF-16 is in what `--encoding` says.
+empty cell says nothing. A clip longer than `LONGEST_S` is quarantined. A table that is neither
+UTF-8 nor UTF-16 is in what `--encoding` says.
 
 Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
 is refused: taken for a label, it would make each clip all of its media. So is `Text` or ` speaker`.

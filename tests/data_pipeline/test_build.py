@@ -1,6 +1,9 @@
 import json
 import math
+import os
+import re
 import shutil
+import socket
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,7 @@ from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 from tests.data_pipeline.features.onnx_file import write_yunet
+from tests.room import room_for
 
 CLIPS = 9
 
@@ -159,6 +163,50 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
     build_dataset(killed)
     assert len(encoded) - 4 == CLIPS - done
     assert content(killed.out) == content(settings.out)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_folder_is_of_one_build_at_a_time(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second start, of whatever settings, leaves the marks and clips of the first alone."""
+    work = settings.out.with_name("out.partial")
+    extract_missing, tried = build._extract_missing, []
+
+    def started_again(*given: Any) -> None:  # noqa: ANN401
+        if not tried:
+            marks = work / "at_work" / "mark"
+            marks.touch()
+            for again in (settings, replace(settings, filters=Filters(1))):
+                with pytest.raises(UserError) as caught:
+                    build_dataset(again)
+                tried.append(str(caught.value))
+            assert marks.exists()
+        extract_missing(*given)
+
+    monkeypatch.setattr(build, "_extract_missing", started_again)
+    assert build_dataset(settings).samples == {"train": 8, "valid": 1}
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    message = f"{settings.out} is being built by {holder}; wait for it, or give another --out"
+    assert tried == [message] * 2
+    assert not work.exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_full_disk_ends_the_build_with_a_line_and_what_is_done_is_kept(
+    settings: BuildSettings,
+) -> None:
+    work = settings.out.with_name("out.partial")
+    with room_for(9000), pytest.raises(UserError) as caught:  # less than any tar has
+        build_dataset(settings)
+    said = re.fullmatch(
+        rf"{work}/clips/\w+\.tar: File too large; what is done is kept in {work}: once that is "
+        "mended, run the same command again",
+        str(caught.value),
+    )
+    assert said
+    assert list((work / "clips").iterdir()) == []
+    assert build_dataset(settings).samples == {"train": 8, "valid": 1}
 
 
 @pytest.mark.usefixtures("in_process")

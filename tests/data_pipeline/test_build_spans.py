@@ -296,7 +296,7 @@ def test_a_file_is_broken_once_however_many_of_its_parts_are(give: Give) -> None
     second = Recording("e", "train", "gone.avi", text="so", span=(0, 1))
     two = replace(give([*told, second]), max_broken=1, out=settings.out.with_name("two"))
     with pytest.raises(
-        UserError, match=r"^more than 1 files cannot be used, .* the last is gone\.avi: the file can"
+        UserError, match=r"^more than 1 files cannot be used, .* the last is gone\.avi: the f"
     ):
         build_dataset(two)
     assert build_dataset(replace(two, max_broken=2)).quarantined == 7

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 import tarfile
 import threading
 import zipfile
@@ -29,6 +30,10 @@ _BLOCK = 1 << 20
 """Bytes that are unpacked at once."""
 
 
+LOST = "lost+found"
+"""A folder in which file systems keep what they have found astray; only the superuser sees it."""
+
+
 class Source(ABC):
     """Raw files by their name relative to the corpus's root, `/` between folders.
 
@@ -41,7 +46,11 @@ class Source(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of all regular files, sorted; without what macOS leaves beside them."""
+        """Names of all regular files, sorted; without what macOS leaves beside them.
+
+        Raises:
+            UserError: a folder cannot be looked into.
+        """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -187,7 +196,7 @@ def open_source(path: Path, option: str = "--source") -> Source:
         UserError: the path is missing or is neither.
     """
     if path.is_dir():
-        return _Folder(path)
+        return _Folder(path, option)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix.lower() in (".csv", ".tsv"):
@@ -256,14 +265,25 @@ def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
 
 
 class _Folder(Source):
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, option: str) -> None:
         super().__init__(root)
         self._root = root
+        self._option = option
 
     def names(self) -> list[str]:
-        files = (path for path in self._root.rglob("*") if path.is_file())
-        return sorted(
-            path.relative_to(self._root).as_posix() for path in files if not _is_litter(path.name)
+        found: list[str] = []
+        for folder, folders, files in os.walk(self._root, onerror=self._unreadable):
+            if LOST in folders:
+                folders.remove(LOST)
+            paths = (Path(folder, name) for name in files if not _is_litter(name))
+            found += (path.relative_to(self._root).as_posix() for path in paths if path.is_file())
+        return sorted(found)
+
+    def _unreadable(self, error: OSError) -> None:
+        """What lies in such a folder would be missing, and nobody would know."""
+        raise UserError(
+            f"{self._option}: {error.filename} cannot be read ({error.strerror}); make it "
+            "readable, or move it away"
         )
 
     def read(self, name: str) -> bytes:

@@ -254,7 +254,7 @@ def test_what_is_longer_than_an_utterance_is_named_before_it_is_encoded(
     parts = [replace(one, longest_s=1.5) for one in parts_of_long([(0.0, 1.5), (2.0, 3.6)])]
     published = Recording("p", "train", "long.mkv", text="so")
     settings = give([whole, *parts, published])
-    assert list(build_parts(settings, monkeypatch)) == ["p", "k0"]
+    assert build_parts(settings, monkeypatch).keys() == {"k0", "p"}
     length_s = open_dataset(settings.out).split("train").read(1).duration_s
     assert quarantined(settings.out) == [
         ("w", f"it is {length_s:.2f} s long; an utterance has 9.5 at most"),

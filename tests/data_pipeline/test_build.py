@@ -171,7 +171,8 @@ def test_a_folder_is_of_one_build_at_a_time(
 ) -> None:
     """A second start, of whatever settings, leaves the marks and clips of the first alone."""
     work = settings.out.with_name("out.partial")
-    extract_missing, tried = build._extract_missing, []
+    extract_missing = build._extract_missing
+    tried: list[str] = []
 
     def started_again(*given: Any) -> None:  # noqa: ANN401
         if not tried:

@@ -9,12 +9,15 @@ interruptions.
 """
 
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipeline.build_broken import BrokenFiles
+from data_pipeline.build_cut import cut_apart, stamped
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -27,12 +30,12 @@ from data_pipeline.build_report import (
     hash_recordings,
     read_report,
 )
-from data_pipeline.build_worker import cut, extract
+from data_pipeline.build_worker import extract
 from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
-from data_pipeline.corpora.base import Recording, load_corpus, numbered
-from data_pipeline.corpora.source import Source, open_source, unpacked
+from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
-from data_pipeline.features.extract import Extractor, ExtractSettings, describe, show_name
+from data_pipeline.features.extract import Extractor, ExtractSettings, describe
 from data_pipeline.features.speech import speech_group
 from data_pipeline.filters import (
     FILTERED,
@@ -50,14 +53,14 @@ from data_pipeline.kept import (
     MADE_BY,
     Kept,
     clip_path,
-    cut_path,
+    empty_work,
     read_kept,
     remove_work,
+    sole_build,
     work_folder,
-    write_atomically,
 )
 from data_pipeline.progress import build_progress
-from data_pipeline.quarantine import QUARANTINE, Quarantine
+from data_pipeline.quarantine import QUARANTINE
 from data_pipeline.shards.dataset import (
     NAME,
     FaceSchema,
@@ -68,8 +71,7 @@ from data_pipeline.shards.dataset import (
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
-
-SILENT = "no speech was found in it"
+from data_pipeline.whole_file import write_atomically
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class BuildSettings:
         name: of the dataset; the corpus's if not given.
         workers: processes, each with one thread.
         samples_per_shard: clips of one tar.
-        max_broken: stop after this many recordings that cannot be used.
+        max_broken: stop after this many files of which something cannot be used.
         options: of the corpus, by name.
         filters: which clips are left out.
         part: of the recordings; None is all of them.
@@ -138,7 +140,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     Raises:
         UserError: an existing output, an unknown corpus or encoder, a source without the corpus's
             layout, thresholds that make no sense, a partial build with other settings, too many
-            broken recordings, or no clip at all.
+            broken files, or no clip at all.
     """
     settings, licence, recordings, left_out = plan_build(settings)
     origin = BuildOrigin(
@@ -152,30 +154,39 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
     transcribers = Transcriber.load(settings.transcribe).infos
-    work = _open_work_folder(settings, schema, transcribers)
-    report = _written_before(settings, origin)
-    if report is None:
-        settings = replace(settings, source=unpacked(settings.source, work))
-        (work / QUARANTINE).unlink(missing_ok=True)  # what was broken is tried again
-        quarantine = Quarantine(work / QUARANTINE, settings.max_broken)
-        arguments = (settings.source, settings.extract, settings.transcribe, settings.filters, work)
-        with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
-            recordings = _stamped(recordings, open_source(settings.source))
-            recordings = _cut_apart(recordings, work, pool)
-            _check_recordings(recordings)
-            _extract_missing(settings, recordings, work, quarantine, pool)
-        with ShardWriter(
-            settings.out,
-            name=settings.name or settings.corpus,
-            corpus=settings.corpus,
-            licence=licence,
-            features=schema,
-            transcribers=transcribers,
-            samples_per_shard=settings.samples_per_shard,
-        ) as writer:
-            report = _write(settings, origin, recordings, work, quarantine, writer)
+    with sole_build(work_folder(settings.out)):
+        work = _open_work_folder(settings, schema, transcribers)
+        report = _written_before(settings, origin)
+        if report is None:
+            broken = BrokenFiles(work / QUARANTINE, settings.max_broken)
+            recordings = _extract_all(settings, recordings, work, broken)
+            with ShardWriter(
+                settings.out,
+                name=settings.name or settings.corpus,
+                corpus=settings.corpus,
+                licence=licence,
+                features=schema,
+                transcribers=transcribers,
+                samples_per_shard=settings.samples_per_shard,
+            ) as writer:
+                report = _write(settings, origin, recordings, work, broken, writer)
+        empty_work(work)
     remove_work(work)
     return report
+
+
+def _extract_all(
+    settings: BuildSettings, recordings: Sequence[Recording], work: Path, broken: BrokenFiles
+) -> list[Recording]:
+    """The recordings after long media were cut; each has its finished clip then, or is broken."""
+    source = unpacked(settings.source, work)
+    arguments = (source, settings.extract, settings.transcribe, settings.filters, work)
+    with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
+        recordings = stamped(recordings, open_source(source))
+        recordings = cut_apart(recordings, work, pool)
+        _check_recordings(recordings)
+        _extract_missing(settings, recordings, work, broken, pool)
+    return recordings
 
 
 def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport | None:
@@ -187,7 +198,7 @@ def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport
     if not settings.out.exists():
         return None
     report = read_report(open_dataset(settings.out))
-    if report is None or {**dict(report), **dict(origin), "part": settings.part} != dict(report):
+    if report is None or (report.agreed, report.part) != (origin.agreed, settings.part):
         raise _exists(settings.out)
     return report
 
@@ -222,14 +233,26 @@ def _check_settings(settings: BuildSettings) -> None:
     """What can be seen without the source.
 
     Raises:
-        UserError: an existing output, a name or thresholds that cannot be.
+        UserError: an existing output, one inside what is read, a name or thresholds that cannot be.
     """
     out = settings.out
     if out.exists() and not (out.name and (work_folder(out) / MADE_BY).exists()):
         raise _exists(out)
+    given = {"source": settings.source, **settings.options}
+    for option, folder in given.items():
+        if isinstance(folder, Path) and folder.is_dir() and _lies_in(out, folder):
+            raise UserError(
+                f"--out: {out} is in {folder}, and would be taken for a part of --{option}; give a "
+                "folder elsewhere"
+            )
     if not re.fullmatch(NAME, settings.name or settings.corpus):
         raise UserError(f"--name: {settings.name!r}; a name has letters, digits, - and _ only")
     settings.filters.check()
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not be there, is below a folder, whatever links lead to it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _write(
@@ -237,7 +260,7 @@ def _write(
     origin: BuildOrigin,
     recordings: Sequence[Recording],
     work: Path,
-    quarantine: Quarantine,
+    broken: BrokenFiles,
     writer: ShardWriter,
 ) -> BuildReport:
     """Put the finished clips into shards, and what became of the others beside them.
@@ -245,24 +268,15 @@ def _write(
     Raises:
         UserError: there is no clip; of a part that is no error, others may have some.
     """
-    tally, order, broken, filtered = BuildTally(), PartOrder(), [], []
-    for recording, clip, dropped, transcribed in _finished(settings, recordings, work):
-        if clip is not None:
-            writer.write(recording.split, clip)
-            tally.add(recording.split, clip, transcribed)
-            order.written.setdefault(recording.split, []).append(recording.at)
-        elif dropped is not None:
-            filtered.append((recording.key, dropped))
-            order.filtered.append(recording.at)
-        else:
-            broken.append(recording.key)
-            order.broken.append(recording.at)
-    if not settings.part and len(broken) + len(filtered) == len(recordings):
+    tally, order = BuildTally(), PartOrder()
+    outcomes = _finished(settings, recordings, work)
+    filtered, unusable = _write_clips(outcomes, writer, tally, order)
+    if not settings.part and len(unusable) + len(filtered) == len(recordings):
         raise UserError(
             f"no recording of {settings.source} can be used: {len(filtered):,} are filtered out, "
-            f"{len(broken):,} are broken; {work} has what is known of them"
+            f"{len(unusable):,} are broken; {work} has what is known of them"
         )
-    lines = quarantine.lines(broken) if broken else ""
+    lines = broken.lines(unusable)
     mixed = any(one.at for one in recordings)
     report = tally.report(origin, settings.part, filtered, lines, order if mixed else None)
     for name, content in (
@@ -273,6 +287,26 @@ def _write(
         if content:
             writer.add_file(name, content)
     return report
+
+
+def _write_clips(
+    outcomes: Iterable[Outcome], writer: ShardWriter, tally: BuildTally, order: PartOrder
+) -> tuple[list[tuple[str, Dropped]], list[str]]:
+    """Write, count and order the clips; what was filtered out, and the keys of what is broken."""
+    filtered: list[tuple[str, Dropped]] = []
+    broken: list[str] = []
+    for recording, clip, dropped, transcribed in outcomes:
+        if clip is not None:
+            writer.write(recording.split, clip)
+            tally.add(recording.split, clip, transcribed)
+            order.written.setdefault(recording.split, []).append(recording.at)
+        elif dropped is not None:
+            filtered.append((recording.key, dropped))
+            order.filtered.append(recording.at)
+        else:
+            broken.append(recording.key)
+            order.broken.append(recording.at)
+    return filtered, broken
 
 
 def _check_recordings(recordings: Sequence[Recording]) -> None:
@@ -363,62 +397,11 @@ def _as_recorded(option: Path | str) -> str:
     return str(option.resolve()) if isinstance(option, Path) else option
 
 
-def _stamped(recordings: Sequence[Recording], source: Source) -> list[Recording]:
-    """The recordings with what tells whether their files are those that were read before."""
-    names = {name for one in recordings for name in (one.media, one.image) if name is not None}
-    stamps = {name: _stamp(source, name) for name in names}
-    return [
-        replace(one, stamp=" ".join(stamps[name] for name in (one.media, one.image) if name))
-        for one in recordings
-    ]
-
-
-def _stamp(source: Source, name: str) -> str:
-    try:
-        return source.stamp(name)
-    except (OSError, KeyError):  # whoever reads it says so
-        return ""
-
-
-def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:
-    """The recordings, with numbered parts in the place of those to be cut by their speech.
-
-    One that cannot be cut stays whole, with this flaw.
-    """
-    flaws: dict[str, str] = {}
-    missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
-    with build_progress() as progress:
-        task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
-        for recording, reason in pool.results(cut, missing):
-            if reason != "":
-                flaws[recording.key] = reason or KILLED
-            progress.advance(task)
-    return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
-
-
-def _cut_parts(recording: Recording, work: Path, flaw: str) -> list[Recording]:
-    """The parts of a recording that is to be cut; the whole with a flaw, also if nobody speaks."""
-    if not recording.cut:
-        return [recording]
-    spans = None if flaw else json.loads(cut_path(work, recording).read_text("utf8"))
-    flaw = SILENT if spans == [] else flaw
-    return [
-        replace(
-            recording,
-            key=numbered(recording.key, number),
-            span=span and (span[0], span[1]),
-            cut=False,
-            flaw=flaw,
-        )
-        for number, span in enumerate(spans or [None], start=1)
-    ]
-
-
 def _extract_missing(
     settings: BuildSettings,
     recordings: Sequence[Recording],
     work: Path,
-    quarantine: Quarantine,
+    broken: BrokenFiles,
     pool: BuildPool,
 ) -> None:
     """Decode and encode every recording that needs it and has no finished clip yet."""
@@ -432,15 +415,13 @@ def _extract_missing(
     ]
     for recording in recordings:
         if flaw := _flaw(recording):
-            quarantine.add("", recording.key, show_name(recording.media or ""), flaw)
-            quarantine.check()
+            broken.add(recording, flaw)
     with build_progress() as progress:
         task = progress.add_task(settings.corpus, total=len(recordings))
         progress.advance(task, len(recordings) - len(missing))
         for file, failed in pool.results(extract, _files(missing)):
             for recording, reason in [(one, KILLED) for one in file] if failed is None else failed:
-                quarantine.add("", recording.key, show_name(recording.media or ""), reason)
-                quarantine.check()
+                broken.add(recording, reason)
             progress.advance(task, len(file))
 
 

@@ -46,6 +46,15 @@ class BuildOrigin(Record):
     device: str = "cpu"
     left_out: dict[str, int] = Field(default_factory=dict)
 
+    @property
+    def agreed(self) -> dict[str, object]:
+        """What is the same whenever a build, or a part of it, is begun: a file may have come since.
+
+        What is left out is counted in the whole source, where jobs may write their logs.
+        """
+        names = (name for name in BuildOrigin.model_fields if name != "left_out")
+        return {name: getattr(self, name) for name in names}
+
 
 class PartOrder(Record):
     """Where the recordings of a part stand in the corpus's list, if not all after one another.

@@ -13,13 +13,16 @@ import torch
 from data_pipeline.clip import NOTHING, BadSampleError, Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source, open_source
-from data_pipeline.errors import say_without_path
+from data_pipeline.errors import in_one_line, say_without_path
 from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
 from data_pipeline.features.video import MediaError, decode_track
 from data_pipeline.filters import Filters, Measures, count_words, speech_level
-from data_pipeline.kept import Kept, clip_path, cut_path, keep, write_atomically
+from data_pipeline.kept import Kept, clip_path, cut_path, keep
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
+from data_pipeline.whole_file import write_atomically
+
+NO_MEMORY = "there is not enough memory to encode it"
 
 
 @dataclass
@@ -79,11 +82,11 @@ def cut(recording: Recording) -> str:
     try:
         with _worker.source.open(recording.media) as media:
             sound = decode_track(media, SAMPLE_RATE)
+        spans = None if sound is None else find_utterances(sound.samples)
     except (OSError, KeyError) as error:
         return _unreadable(error)
     except (MediaError, MemoryError) as error:
-        return _in_one_line(error)
-    spans = None if sound is None else find_utterances(sound.samples)
+        return in_one_line(error)
     write_atomically(cut_path(_worker.work, recording), json.dumps(spans).encode())
     return ""
 
@@ -102,12 +105,20 @@ def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
         try:
             _finish(_worker, recording, part)
         except (MediaError, BadSampleError, MemoryError, cv2.error) as error:
-            failed.append((recording, _in_one_line(error)))
+            failed.append((recording, in_one_line(error)))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            failed.append((recording, NO_MEMORY))
     return failed
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch has not got a tensor's memory on the CPU, which it says in this way alone.
+
+    A GPU is shared by all processes of a build: what it has not got is for the user to mend.
+    """
+    return "DefaultCPUAllocator" in str(error)
 
 
 def _unreadable(error: OSError | KeyError) -> str:
@@ -139,6 +150,7 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
     measures, clip = _measure(worker, part), None
     outcomes: tuple[str, ...] = ()
     if worker.filters.first_failed(measures) is None:
+        _refuse_long(recording, measures)
         sound = None if part is None else part.sound
         recording, outcomes = worker.transcriber.transcribe(recording, sound)
         measures = replace(measures, words=count_words(recording.text))
@@ -158,6 +170,19 @@ def _measure(worker: _Worker, part: Part | None) -> Measures:
         return Measures()
     duration_s = length_s(part.sound, len(part.frames), worker.extractor.face_fps)
     return Measures(duration_s=duration_s, speech_dbfs=speech_level(part.sound))
+
+
+def _refuse_long(recording: Recording, measures: Measures) -> None:
+    """A recording that nobody has cut cannot be encoded in one piece.
+
+    Raises:
+        MediaError: it is longer than it may be.
+    """
+    length_s = measures.duration_s or 0.0
+    if length_s > recording.longest_s:
+        raise MediaError(
+            f"it is {length_s:.2f} s long; an utterance has {recording.longest_s:g} at most"
+        )
 
 
 def _look(worker: _Worker, recording: Recording, part: Part) -> Part:

@@ -19,6 +19,11 @@ def say_without_path(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def in_one_line(error: Exception) -> str:
+    """What an error says, without a path, in one line; its kind if it says nothing."""
+    return " ".join(say_without_path(error).split()) or type(error).__name__
+
+
 def check_place(option: str, path: Path | None) -> None:
     """What is asked for can be written, which is told before hours are spent on it.
 

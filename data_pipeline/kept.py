@@ -7,22 +7,27 @@ whole or not at all.
 import hashlib
 import io
 import json
-import os
 import shutil
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.clip import Clip, clip_from_members, clip_members
 from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError, say_without_path
 from data_pipeline.filters import Measures
+from data_pipeline.lock import sole_process
+from data_pipeline.whole_file import write_atomically
 
 CLIPS = "clips"
 CUTS = "cuts"
 AT_WORK = "at_work"
 MADE_BY = "made_by.json"
 """In the work folder: what it was made from; the last of it to be removed."""
+_LOCK = "lock"
 _MEASURES = "measures.json"
 _OUTCOMES = "outcomes.json"
 
@@ -32,13 +37,40 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def remove_work(work: Path) -> None:
-    """Remove the folder, its record last: a job that was stopped within can tell that it was."""
+@contextmanager
+def sole_build(work: Path) -> Iterator[None]:
+    """No other process builds in this folder meanwhile.
+
+    Raises:
+        UserError: another one does, or a file cannot be written or read.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    doing = f"{work.with_suffix('')} is being built"
+    with sole_process(work / _LOCK, doing, "wait for it, or give another --out"):
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or work}: {say_without_path(error)}; what is done is kept in "
+                f"{work}: once that is mended, run the same command again"
+            ) from error
+
+
+def empty_work(work: Path) -> None:
+    """Remove what is kept, but not the lock of who does so, and the record: see `remove_work`."""
     for one in work.iterdir():
         if one.is_dir():
             shutil.rmtree(one)
-        elif one.name != MADE_BY:
+        elif one.name not in (MADE_BY, _LOCK):
             one.unlink()
+
+
+def remove_work(work: Path) -> None:
+    """Remove the emptied folder, its record last: a job that was stopped within can tell that.
+
+    The lock is to be free: some network file systems keep a file that is open in its folder.
+    """
+    (work / _LOCK).unlink(missing_ok=True)
     shutil.rmtree(work)
 
 
@@ -104,16 +136,6 @@ def read_kept(path: Path, key: str) -> Kept:
     measures = Measures(**json.loads(members.pop(_MEASURES)))
     outcomes = tuple(json.loads(members.pop(_OUTCOMES)))
     return Kept(clip_from_members(key, members) if members else None, measures, outcomes)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _hash(*parts: object) -> str:

@@ -7,7 +7,6 @@ as soon as a shard's are all known.
 
 import contextlib
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from data_pipeline.cache_folder import cache_folder
 from data_pipeline.clip import BadSampleError
 from data_pipeline.order import WINDOW_SAMPLES
 from data_pipeline.shards.reader import Split
+from data_pipeline.whole_file import write_atomically
 
 UNKNOWN = -1
 """Pieces of a text that was not counted yet."""
@@ -194,14 +194,9 @@ def _load(path: Path) -> NDArray[np.int32] | None:
 def _save(path: Path, pieces: NDArray[np.int32]) -> None:
     """Write the counts, whole or not at all; without a writable cache the run goes on without."""
     counts = pieces.astype("<i4").tobytes()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(hashlib.sha256(counts).digest() + counts)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, hashlib.sha256(counts).digest() + counts)
 
 
 _DIGEST_BYTES = hashlib.sha256().digest_size

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_report import (
     BUILD_REPORT,
-    BuildOrigin,
     BuildReport,
     read_report,
     sum_reports,
@@ -156,7 +155,7 @@ def _check_together(one: Part, other: Part) -> None:
         ("licence", one.dataset.info.licence, other.dataset.info.licence),
         ("--recognise and --align", _models(one), _models(other)),
         *_other_rows(one, other),
-        *((f, getattr(one.report, f), getattr(other.report, f)) for f in BuildOrigin.model_fields),
+        *((name, value, other.report.agreed[name]) for name, value in one.report.agreed.items()),
     )
     for what, here, there in values:
         if here != there:

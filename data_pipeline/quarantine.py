@@ -5,8 +5,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from os import SEEK_END
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple
 
 from data_pipeline.errors import UserError
 
@@ -20,6 +21,34 @@ class BadSample(NamedTuple):
     key: str
     member: str
     reason: str
+
+
+class _Named:
+    """What a growing file names: of what others have written to it, too, each line is read once.
+
+    Attributes:
+        torn: the last line has no end.
+    """
+
+    def __init__(self) -> None:
+        self._samples: set[tuple[str, str]] = set()
+        self._read = 0
+        self.torn = False
+
+    def read(self, file: BinaryIO) -> set[tuple[str, str]]:
+        """Shard and key of every sample in the file."""
+        if file.seek(0, SEEK_END) < self._read:  # it was removed meanwhile
+            self._samples, self._read = set(), 0
+        file.seek(self._read)
+        content = file.read()
+        *lines, rest = content.split(b"\n")
+        for line in (*lines, rest):
+            with suppress(ValueError):  # a line that a power cut has torn
+                record = json.loads(line)
+                self._samples.add((record["shard"], record["key"]))
+        self.torn = bool(rest)
+        self._read += len(content) - len(rest)
+        return self._samples
 
 
 class Quarantine:
@@ -41,12 +70,13 @@ class Quarantine:
         self.excess: str | None = None
         self._path = path
         self._cap = cap
+        self._known = _Named()
 
     def __len__(self) -> int:
         if not self._path.exists():
             return 0
-        with self._path.open(encoding="utf8") as file:
-            return len(_named(file))
+        with self._path.open("rb") as file:
+            return len(_Named().read(file))
 
     def add(self, shard: str, key: str, member: str, reason: str) -> None:
         """Name a bad sample, once; once there are too many, no more are named.
@@ -69,13 +99,13 @@ class Quarantine:
     def _append(self, sample: BadSample) -> int:
         """Write its line if there is none; how many samples are named then."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a+", encoding="utf8") as file:
+        with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
-            named = _named(file)
+            named = self._known.read(file)
             if (sample.shard, sample.key) in named:
                 return len(named)
             line = json.dumps(sample._asdict(), ensure_ascii=False)
-            file.write("\n" * _torn(file) + line + "\n")
+            file.write(b"\n" * self._known.torn + f"{line}\n".encode())
             return len(named) + 1
 
     def lines(self, keys: Sequence[str]) -> str:
@@ -129,21 +159,3 @@ def count_reasons(lines: Iterable[str]) -> Counter[str]:
         except (ValueError, TypeError, KeyError, RecursionError):
             reasons["(a line that names no reason)"] += 1
     return reasons
-
-
-def _torn(file: TextIO) -> bool:
-    """Whether the last line has no end."""
-    file.seek(0)
-    content = file.read()
-    return bool(content) and not content.endswith("\n")
-
-
-def _named(file: TextIO) -> set[tuple[str, str]]:
-    """Shard and key of every sample in the file."""
-    file.seek(0)
-    named = set()
-    for line in file:
-        with suppress(ValueError):  # a line that a power cut has torn
-            record = json.loads(line)
-            named.add((record["shard"], record["key"]))
-    return named

@@ -1,13 +1,14 @@
-"""The arguments of `memo data build`, and what it would do with them as far as that can be told."""
+"""`memo data build`: its arguments, the build, and what can be told of it before it is begun."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import typer
 
-from data_pipeline.build import BuildSettings, plan_build
+from data_pipeline.build import BuildSettings, build_dataset, plan_build
 from data_pipeline.build_part import parse_part
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
@@ -58,6 +59,24 @@ def _asked(given: Mapping[str, Any], task: str) -> ModelChoice | None:
     if name is None and weights is not None:
         raise UserError(f"--{task}-weights is given without --{task}; name the model")
     return None if name is None else ModelChoice(name, weights)
+
+
+def run_build(settings: BuildSettings) -> None:
+    """Build, and say what became of every recording.
+
+    Raises:
+        UserError: see `build_dataset`.
+    """
+    began_s = monotonic()
+    report = build_dataset(settings)
+    for line in report.table():
+        typer.echo(line)
+    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items()) or "no"
+    typer.echo(
+        f"wrote {settings.out}: {counts} clips; {sum(report.filtered.values())} were dropped by "
+        f"filters, {report.quarantined} recordings were broken; "
+        f"{monotonic() - began_s:,.0f} s since the command began"
+    )
 
 
 def check_build(arguments: Sequence[str]) -> Path:

@@ -130,7 +130,7 @@ Name = Annotated[str | None, typer.Option(help="Name of the dataset; the corpus'
 Workers = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
 SamplesPerShard = Annotated[int, typer.Option(min=1, help="Clips of one tar.")]
 MaxBroken = Annotated[
-    int, typer.Option(min=0, help="Stop after so many recordings that cannot be used.")
+    int, typer.Option(min=0, help="Stop after so many files with something that cannot be used.")
 ]
 Part = Annotated[
     str | None,

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from time import monotonic
 from typing import Annotated
 
 import typer
@@ -63,20 +62,9 @@ def build(
     part: options.Part = None,
 ) -> None:
     """Decode and encode a raw corpus into shards; a stopped build goes on where it was."""
-    from data_pipeline.build import build_dataset  # noqa: PLC0415
-    from memo.build_command import build_settings  # noqa: PLC0415
+    from memo.build_command import build_settings, run_build  # noqa: PLC0415
 
-    settings = build_settings(context.params)  # the parameters above, as 'slurm submit' has them
-    began_s = monotonic()
-    report = build_dataset(settings)
-    for line in report.table():
-        typer.echo(line)
-    counts = ", ".join(f"{count} {split}" for split, count in report.samples.items()) or "no"
-    typer.echo(
-        f"wrote {settings.out}: {counts} clips; {sum(report.filtered.values())} were dropped by "
-        f"filters, {report.quarantined} recordings were broken; "
-        f"{monotonic() - began_s:,.0f} s since the command began"
-    )
+    run_build(build_settings(context.params))  # the parameters above, as 'slurm submit' has them
 
 
 @data.command()

@@ -1,6 +1,7 @@
 """The contract of a corpus, and the registry: one file of this package a corpus."""
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,12 @@ SOUNDS = (
     *(".mp2", ".m4b"),
 )
 """Suffixes of files in which there is nothing to see."""
+
+DOUBLE = "a video of this name lies beside it; rename it if it is another recording"
+"""The flaw of a file that is said to be nothing but part of another; nothing is broken."""
+
+LONGEST_S = 60.0
+"""Of an utterance in one's own files: what is longer is a recording that has not been cut."""
 
 UNITS = 35
 """Action units of OpenFace: 17 intensities and 18 presences."""
@@ -45,6 +52,8 @@ class Recording:
         cut: the media may be long: the build makes one recording of each of its utterances, found
             by speech activity, and numbers the key; of what is short, one.
         flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
+        longest_s: if what is decoded is longer, it is no utterance, and cannot be used: encoders
+            take it in one piece. Published corpora are as their makers have cut them.
         stamp: of its files (`Source.stamp`); the build sets it, and makes a clip anew whose file
             has been replaced. Nothing that a corpus says.
         at: its number in the corpus's list, from 1, set by a part of a build whose recordings stand
@@ -68,6 +77,7 @@ class Recording:
     image: str | None = None
     cut: bool = False
     flaw: str = ""
+    longest_s: float = field(default=math.inf, repr=False)
     stamp: str = field(default="", repr=False)
     at: int = field(default=0, repr=False, compare=False)
 

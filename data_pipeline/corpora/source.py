@@ -5,7 +5,7 @@ import csv
 import gzip
 import io
 import lzma
-import shutil
+import os
 import tarfile
 import threading
 import zipfile
@@ -17,12 +17,21 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO
 
 from data_pipeline.errors import UserError
+from data_pipeline.whole_file import whole_file
 
 WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """For `str.translate`: control characters that were letters and marks on a Windows machine."""
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
+
+
+_BLOCK = 1 << 20
+"""Bytes that are unpacked at once."""
+
+
+LOST = "lost+found"
+"""A folder in which file systems keep what they have found astray; only the superuser sees it."""
 
 
 class Source(ABC):
@@ -37,7 +46,11 @@ class Source(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of all regular files, sorted; without what macOS leaves beside them."""
+        """Names of all regular files, sorted; without what macOS leaves beside them.
+
+        Raises:
+            UserError: a folder cannot be looked into.
+        """
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -183,7 +196,7 @@ def open_source(path: Path, option: str = "--source") -> Source:
         UserError: the path is missing or is neither.
     """
     if path.is_dir():
-        return _Folder(path)
+        return _Folder(path, option)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix.lower() in (".csv", ".tsv"):
@@ -218,14 +231,23 @@ def unpacked(path: Path, folder: Path) -> Path:
     made_of = _stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
     plain = folder / f"{path.name.partition('.')[0]}.{made_of}.tar"
     if not plain.exists():
-        temporary = plain.with_suffix(".tmp")
-        with opener(path) as packed, temporary.open("wb") as file:
-            try:
-                shutil.copyfileobj(packed, file)
-            except DAMAGED as error:
-                raise _damaged(path, error) from None
-        temporary.replace(plain)
+        with whole_file(plain) as file:
+            file.writelines(_unpacked(path, opener))
     return plain
+
+
+def _unpacked(path: Path, opener: Callable[[Path], IO[bytes]]) -> Iterator[bytes]:
+    """The content of a compressed file, in blocks.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with opener(path) as packed:
+            while block := packed.read(_BLOCK):
+                yield block
+    except DAMAGED as error:
+        raise _damaged(path, error) from None
 
 
 def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
@@ -243,14 +265,25 @@ def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
 
 
 class _Folder(Source):
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, option: str) -> None:
         super().__init__(root)
         self._root = root
+        self._option = option
 
     def names(self) -> list[str]:
-        files = (path for path in self._root.rglob("*") if path.is_file())
-        return sorted(
-            path.relative_to(self._root).as_posix() for path in files if not _is_litter(path.name)
+        found: list[str] = []
+        for folder, folders, files in os.walk(self._root, onerror=self._unreadable):
+            if LOST in folders:
+                folders.remove(LOST)
+            paths = (Path(folder, name) for name in files if not _is_litter(name))
+            found += (path.relative_to(self._root).as_posix() for path in paths if path.is_file())
+        return sorted(found)
+
+    def _unreadable(self, error: OSError) -> None:
+        """What lies in such a folder would be missing, and nobody would know."""
+        raise UserError(
+            f"{self._option}: {error.filename} cannot be read ({error.strerror}); make it "
+            "readable, or move it away"
         )
 
     def read(self, name: str) -> bytes:

@@ -4,7 +4,8 @@ Layout: a folder or archive with one `.csv` or `.tsv` file, or that file alone. 
 known: `key`, `split`, `text`, `language`, `speaker`, `session`, `tags` (separated by spaces),
 `media` (a video or sound file), `begin_s` and `end_s` (of the clip in its media, where that is
 longer), `words` (`[["so", 0.1, 0.35], ...]`, with times in the media) and `image` (a JPEG file); an
-empty cell says nothing. A table that is neither UTF-8 nor UTF-16 is in what `--encoding` says.
+empty cell says nothing. A clip longer than `LONGEST_S` is quarantined. A table that is neither
+UTF-8 nor UTF-16 is in what `--encoding` says.
 
 Labels: every other column; but one that is a time by its name (`start`, `EndTime`, `stop_ms`)
 is refused: taken for a label, it would make each clip all of its media. So is `Text` or ` speaker`.
@@ -17,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_pipeline.clip import Word
-from data_pipeline.corpora.base import Corpus, Recording, register
+from data_pipeline.corpora.base import LONGEST_S, Corpus, Recording, register
 from data_pipeline.corpora.source import Source, check_files, parse_table
 from data_pipeline.encoding import UTF_8, decode_exactly, known_encoding
 from data_pipeline.errors import UserError
@@ -132,6 +133,7 @@ def row_recording(row: Mapping[str, str], key: str, where: str, labels: Sequence
         words=words_inside(read_words(where, row.get("words", "")), span),
         span=span,
         image=row.get("image") or None,
+        longest_s=LONGEST_S,
         labels={name: row[name] for name in labels if row[name]},
     )
 

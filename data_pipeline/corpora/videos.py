@@ -15,7 +15,8 @@ taken. A `.json` or `.tsv` file that is not called as a video beside it is none.
 `--transcripts` names another folder or archive of them; then those beside the videos are not read,
 and each of its transcripts must have its video. Or it names one table of all, a `.tsv` or `.csv`
 file or a `.json` list of objects: `media` (or `file`: path or name, with or without suffix) and the
-columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file.
+columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file, which
+is quarantined if it is longer than a cue may be.
 `words` is as in transcripts, with times in the file. Media that it does not name are cut by their
 speech. Transcripts and tables that are neither UTF-8 nor UTF-16 are in what `--encoding` says.
 
@@ -37,7 +38,15 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
-from data_pipeline.corpora.base import SOUNDS, Corpus, Recording, numbered, register
+from data_pipeline.corpora.base import (
+    DOUBLE,
+    LONGEST_S,
+    SOUNDS,
+    Corpus,
+    Recording,
+    numbered,
+    register,
+)
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
@@ -61,13 +70,10 @@ SUBTITLES = (".srt", ".vtt")
 """What can be nothing but a transcript."""
 TABLES = (".tsv", ".csv", ".json")
 
-LONGEST_S = 60.0
-"""Of a cue: subtitles stand for seconds, and Whisper's segments for half a minute at most."""
 KEY_BYTES = 200
 """Of a key without its number, so that its members can be unpacked as files."""
 
 NO_SPEECH = "its transcript has no speech in it"
-DOUBLE = "a video of this name lies beside it; rename it if it is another recording"
 LANGUAGE = re.compile(r"(.+)\.([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 """A name and the code of a language, without the script and country."""
 SUFFIX = re.compile(r"\.\w{1,10}")

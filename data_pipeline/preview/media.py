@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.source import Source
-from data_pipeline.errors import say_without_path
+from data_pipeline.errors import in_one_line
 from data_pipeline.features.activity import frames_with_speech
 from data_pipeline.features.detector import FaceDetector
 from data_pipeline.features.face import align_faces
@@ -102,7 +102,7 @@ def decode_media(clip: Clip, source: Source, detector: FaceDetector, fps: float)
     except KeyError:
         return Media(problems=(f"the source has no file {clip.source}",))
     except _UNREADABLE as error:
-        return Media(problems=(f"{clip.source} cannot be read: {_one_line(error)}",))
+        return Media(problems=(f"{clip.source} cannot be read: {in_one_line(error)}",))
     with media:
         return _decode(clip, media, detector, fps)
 
@@ -129,12 +129,8 @@ def _tried(decode: Callable[[], _Decoded], problems: list[str]) -> _Decoded | No
     try:
         return decode()
     except (MediaError, MemoryError, cv2.error) as error:
-        problems.append(_one_line(error))
+        problems.append(in_one_line(error))
         return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(say_without_path(error).split()) or type(error).__name__
 
 
 def _faces(

@@ -17,7 +17,6 @@ An index file is, all numbers little-endian:
 """
 
 import hashlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,6 +47,7 @@ from data_pipeline.shards.tar import (
     found_samples,
     map_tar,
 )
+from data_pipeline.whole_file import write_atomically
 
 LENGTHS = (JSON, FACE, SPEECH)
 """Members whose lengths are kept: characters of the text, face rows, speech rows."""
@@ -131,10 +131,7 @@ def index_path(tar: Path) -> Path:
 def write_index(tar: Path, tar_sha256: str) -> ShardIndex:
     """Make the index of a tar and write it beside it, whole or not at all."""
     index = with_checksums(build_index(tar), map_tar(tar))
-    path = index_path(tar)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(index.to_bytes(tar_sha256))
-    temporary.replace(path)
+    write_atomically(index_path(tar), index.to_bytes(tar_sha256))
     return index
 
 

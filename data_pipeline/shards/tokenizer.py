@@ -3,13 +3,13 @@
 Who trains on the dataset takes it from there unless another one is named.
 """
 
-import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from data_pipeline.cache_folder import cache_folder
 from data_pipeline.errors import UserError
+from data_pipeline.whole_file import write_atomically
 
 TOKENIZER = "tokenizer"
 """Name of the folder."""
@@ -41,9 +41,7 @@ def keep_tokenizer(files: Mapping[str, bytes]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            temporary = folder / f"{name}.{os.getpid()}.tmp"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+            write_atomically(folder / name, content)
     except OSError as error:
         raise UserError(
             f"{folder} cannot take a tokenizer: {error.strerror}; make room, or set MEMO_CACHE to "

@@ -26,6 +26,7 @@ from data_pipeline.shards.dataset import (
     TranscriberInfo,
 )
 from data_pipeline.shards.index import file_sha256, write_index
+from data_pipeline.whole_file import naming
 
 STATISTICS_SPLIT = "train"
 
@@ -157,7 +158,8 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             try:
-                self._finish()
+                with naming(self._folder):
+                    self._finish()
             except BaseException:
                 self._discard()
                 raise
@@ -204,9 +206,10 @@ class ShardWriter:
             path = self._folder / f"{split}-{number:06d}.tar"
             self._open[split] = _OpenShard(path, split)
         shard = self._open[split]
-        shard.write(clip.key, members)
-        if shard.samples == self._samples_per_shard:
-            self._done[split].append(self._open.pop(split).close())
+        with naming(shard.path):
+            shard.write(clip.key, members)
+            if shard.samples == self._samples_per_shard:
+                self._done[split].append(self._open.pop(split).close())
         if split == STATISTICS_SPLIT:
             self._count(clip)
 

@@ -1,9 +1,6 @@
 """Who may train into a run's folder: one run at a time, and only ranks that agree."""
 
-import fcntl
 import hashlib
-import logging
-import os
 import platform
 import socket
 from collections.abc import Iterator, Mapping
@@ -15,15 +12,14 @@ import torch
 
 import data_pipeline
 import memo
-from data_pipeline.errors import AgreedError, UserError
+from data_pipeline.errors import AgreedError
+from data_pipeline.lock import sole_process
 from data_pipeline.stream import Step
 from memo.settings import Settings
 from memo.training.distributed import Ranks
 
 LOCK = "lock"
 PACKAGES = ("torch", "deepspeed", "numpy")
-
-_log = logging.getLogger(__name__)
 
 
 def launch_facts(config: Settings) -> dict[str, object]:
@@ -107,20 +103,8 @@ def sole_run(folder: Path) -> Iterator[None]:
         UserError: another one does; says where.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{folder} is being trained into by {holder}; wait for it, or set run_dir"
-            ) from None
-        except OSError as error:
-            _log.warning("%s cannot be locked (%s): start no second run in it", folder, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    doing = f"{folder} is being trained into"
+    with sole_process(folder / LOCK, doing, "wait for it, or set run_dir"):
         yield
 
 

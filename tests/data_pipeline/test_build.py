@@ -1,6 +1,9 @@
 import json
 import math
+import os
+import re
 import shutil
+import socket
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +29,7 @@ from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
 from tests.data_pipeline.features.onnx_file import write_yunet
+from tests.room import room_for
 
 CLIPS = 9
 
@@ -162,6 +166,51 @@ def test_a_killed_build_goes_on_and_gives_the_same_bytes(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_folder_is_of_one_build_at_a_time(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second start, of whatever settings, leaves the marks and clips of the first alone."""
+    work = settings.out.with_name("out.partial")
+    extract_missing = build._extract_missing
+    tried: list[str] = []
+
+    def started_again(*given: Any) -> None:  # noqa: ANN401
+        if not tried:
+            marks = work / "at_work" / "mark"
+            marks.touch()
+            for again in (settings, replace(settings, filters=Filters(1))):
+                with pytest.raises(UserError) as caught:
+                    build_dataset(again)
+                tried.append(str(caught.value))
+            assert marks.exists()
+        extract_missing(*given)
+
+    monkeypatch.setattr(build, "_extract_missing", started_again)
+    assert build_dataset(settings).samples == {"train": 8, "valid": 1}
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    message = f"{settings.out} is being built by {holder}; wait for it, or give another --out"
+    assert tried == [message] * 2
+    assert not work.exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_full_disk_ends_the_build_with_a_line_and_what_is_done_is_kept(
+    settings: BuildSettings,
+) -> None:
+    work = settings.out.with_name("out.partial")
+    with room_for(9000), pytest.raises(UserError) as caught:  # less than any tar has
+        build_dataset(settings)
+    said = re.fullmatch(
+        rf"{work}/clips/\w+\.tar: File too large; what is done is kept in {work}: once that is "
+        "mended, run the same command again",
+        str(caught.value),
+    )
+    assert said
+    assert list((work / "clips").iterdir()) == []
+    assert build_dataset(settings).samples == {"train": 8, "valid": 1}
+
+
+@pytest.mark.usefixtures("in_process")
 def test_broken_recording_is_named_and_left_out(settings: BuildSettings) -> None:
     (settings.source / "clips" / "c3.mp4").write_bytes(b"this is no video")
     result = build_dataset(settings)
@@ -201,7 +250,7 @@ def test_a_corpus_of_broken_recordings_is_refused(settings: BuildSettings) -> No
         path.write_bytes(b"this is no video")
     with pytest.raises(UserError, match=r"no recording of .* can be used"):
         build_dataset(settings)
-    with pytest.raises(UserError, match="more than 3 bad samples"):
+    with pytest.raises(UserError, match="more than 3 files cannot be used"):
         build_dataset(replace(settings, max_broken=3))
     assert not settings.out.exists()
 
@@ -218,6 +267,39 @@ def test_existing_output_and_a_partial_build_of_other_settings_are_refused(
     settings.out.mkdir()
     with pytest.raises(UserError, match="out exists already"):
         build_dataset(settings)
+
+
+@pytest.mark.parametrize("place", ["out", "clips/out.parts/1-of-2", "../link/out"])
+def test_a_dataset_inside_what_it_is_made_of_is_refused(
+    settings: BuildSettings, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "link").symlink_to(settings.source)
+    before = sorted(tmp_path.rglob("*"))
+    out = settings.source / place
+    with pytest.raises(
+        UserError, match=rf"^--out: {out} is in {settings.source}, .* part of --source; give"
+    ):
+        build_dataset(replace(settings, out=out))
+    elsewhere = replace(settings, source=tmp_path / "grid_s3.tar", corpus="videos")
+    texts = replace(elsewhere, options={"transcripts": settings.source}, out=out)
+    with pytest.raises(UserError, match="taken for a part of --transcripts"):
+        build_dataset(texts)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_file_that_has_come_since_a_build_ended_does_not_make_it_another(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = replace(settings.extract, face=None)
+    settings = replace(settings, corpus="videos", extract=sound)
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "remove_work", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    (settings.source / "job.log").touch()
+    assert build_dataset(settings).samples == {"train": CLIPS}
+    assert not settings.out.with_name("out.partial").exists()
 
 
 def korean_corpus(root: Path, files: list[str], labels: list[str]) -> Path:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from data_pipeline import build, build_pool, build_worker
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
-from data_pipeline.corpora.base import Corpus, Recording
+from data_pipeline.corpora.base import DOUBLE, Corpus, Recording
 from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 from data_pipeline.features import extract, video
 from data_pipeline.features.extract import Extractor, ExtractSettings, Part
+from data_pipeline.filters import Filters
 from data_pipeline.shards.check import check_dataset
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_sound, make_video
@@ -218,6 +220,51 @@ def test_a_defect_of_the_face_search_is_that_of_one_part(
     assert quarantined(settings.out) == [("k1", "MemoryError")]
 
 
+def test_too_little_memory_for_a_tensor_is_a_fault_of_one_part(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other errors of torch are defects, and a GPU's memory is everybody's."""
+    spans = [(0.0, 1.0), (1.0, 1.5), (2.0, 3.0)]
+    rows_of = Extractor._speech_rows
+    failing: list[Callable[[], object]] = [lambda: torch.empty(1 << 50)]
+
+    def fails_at_half_a_second(self: Extractor, sound: NDArray[np.float32]) -> Any:  # noqa: ANN401
+        return rows_of(self, sound) if len(sound) != 8000 else failing[0]()
+
+    def out_of_a_gpus_memory() -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Extractor, "_speech_rows", fails_at_half_a_second)
+    settings = give(parts_of_long(spans))
+    assert build_dataset(settings).samples == {"train": 2}
+    assert quarantined(settings.out) == [("k1", "there is not enough memory to encode it")]
+    again = replace(settings, out=settings.out.with_name("again"))
+    failing[0] = lambda: torch.ones(2) @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="size"):
+        build_dataset(again)
+    failing[0] = out_of_a_gpus_memory
+    with pytest.raises(UserError, match="the GPU has not enough memory"):
+        build_dataset(again)
+
+
+def test_what_is_longer_than_an_utterance_is_named_before_it_is_encoded(
+    give: Give, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Recording("w", "train", "long.mkv", text="so", longest_s=9.5)
+    parts = [replace(one, longest_s=1.5) for one in parts_of_long([(0.0, 1.5), (2.0, 3.6)])]
+    published = Recording("p", "train", "long.mkv", text="so")
+    settings = give([whole, *parts, published])
+    assert build_parts(settings, monkeypatch).keys() == {"k0", "p"}
+    length_s = open_dataset(settings.out).split("train").read(1).duration_s
+    assert quarantined(settings.out) == [
+        ("w", f"it is {length_s:.2f} s long; an utterance has 9.5 at most"),
+        ("k1", "it is 1.60 s long; an utterance has 1.5 at most"),
+    ]
+    short = replace(settings, out=settings.out.with_name("short"), filters=Filters(None, None, 1.0))
+    with pytest.raises(UserError, match="4 are filtered out, 0 are broken"):
+        build_dataset(short)
+
+
 def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:
     settings = give(
         [
@@ -236,6 +283,23 @@ def test_a_broken_file_is_named_for_each_of_its_parts(give: Give) -> None:
     assert "the sound cannot be decoded" in b_reason
     assert "cannot be read" in d_reason
     assert e == ("e", "nobody agrees what this is")
+
+
+def test_a_file_is_broken_once_however_many_of_its_parts_are(give: Give) -> None:
+    """And one that is said to be part of another not at all."""
+    spans = [(0, 1), (12, 13), (14, 15), (16, 17)]
+    doubles = [Recording(f"d{n}", "train", f"{n}.wav", flaw=DOUBLE) for n in range(3)]
+    told = [*parts_of_long(spans), *doubles]
+    settings = replace(give(told), max_broken=1)
+    report = build_dataset(settings)
+    assert (report.samples, report.quarantined) == ({"train": 1}, 6)
+    second = Recording("e", "train", "gone.avi", text="so", span=(0, 1))
+    two = replace(give([*told, second]), max_broken=1, out=settings.out.with_name("two"))
+    with pytest.raises(
+        UserError, match=r"^more than 1 files cannot be used, .* the last is gone\.avi: the f"
+    ):
+        build_dataset(two)
+    assert build_dataset(replace(two, max_broken=2)).quarantined == 7
 
 
 def test_what_is_said_of_a_file_does_not_depend_on_where_it_lies(
@@ -365,7 +429,7 @@ def test_what_could_not_be_cut_is_cut_once_it_is_mended(
     settings = give([Recording("long", "train", "long.wav", cut=True)])
     path, sound = settings.source / "long.wav", speech((2, 4), (9, 11), length_s=25)
     path.write_bytes(sound[:40])
-    with pytest.raises(UserError, match="more than 0 bad samples"):
+    with pytest.raises(UserError, match="more than 0 files cannot be used"):
         build_dataset(replace(settings, max_broken=0))
     path.write_bytes(sound)
     parts = build_parts(replace(settings, max_broken=0), monkeypatch)

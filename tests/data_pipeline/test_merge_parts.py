@@ -125,6 +125,25 @@ def test_parts_that_are_missing_or_there_twice_are_named(settings: BuildSettings
         find_parts([first, third, first.with_name("copy")])
 
 
+def test_a_file_that_comes_while_parts_are_built_is_no_other_source(
+    settings: BuildSettings,
+) -> None:
+    """The log of a job, for one; what the first part has counted is told of the whole."""
+    sound = replace(settings.extract, face=None)
+    settings = replace(settings, corpus="videos", filters=Filters(), extract=sound)
+    for name in ("broken.wav", "faceless.mp4", "clips.csv"):
+        (settings.source / name).unlink()
+    parts = [build_part(settings, 1, 2)]
+    (settings.source / "job.log").write_text("part 2")
+    parts.append(build_part(settings, 2, 2))
+    found = find_parts(parts)
+    assert [one.report.left_out for one in found] == [{}, {".log": 1}]
+    assert merge_parts(found, settings.out).left_out == {}
+    (settings.source / "job.log").unlink()
+    build_dataset(replace(settings, out=settings.out.with_name("whole")))
+    assert content(settings.out.with_name("whole")) == content(settings.out)
+
+
 def test_parts_built_on_different_devices_are_refused(settings: BuildSettings) -> None:
     parts = [build_part(settings, number, 2) for number in (1, 2)]
     report = parts[1] / "build_report.json"

@@ -66,6 +66,53 @@ def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path
     again.add("s", "a", "json", "broken")
     assert len(again) == 2
     assert json.loads(path.read_text().splitlines()[-1])["key"] == "b"
+    with path.open("a") as file:
+        file.write('{"shard": "s", "key": "c"}')  # whole but for its end
+    for key in ("c", "d"):
+        again.add("s", key, "json", "broken")
+    assert [line for line in path.read_text().splitlines() if '"c"' in line] == [
+        '{"shard": "s", "key": "c"}'
+    ]
+    assert len(again) == 4
+
+
+def test_each_line_is_read_once_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of others; hours went by where a hundred thousand samples were named."""
+    path, parsed = tmp_path / "quarantine.jsonl", []
+    loads = json.loads
+
+    def counted(line: bytes) -> object:
+        parsed.append(line)
+        return loads(line)
+
+    first, second = Quarantine(path, 999), Quarantine(path, 999)
+    monkeypatch.setattr(json, "loads", counted)
+    for number in range(100):
+        for quarantine in (first, second):
+            quarantine.add("s.tar", f"both-{number}", "json", "übel")
+        second.add("s.tar", f"second-{number}", "json", "übel")
+    monkeypatch.undo()
+    assert len(list(filter(None, parsed))) <= 2 * 200
+    order = [f"{who}-{number}" for number in range(100) for who in ("both", "second")]
+    expected = (
+        json.dumps(
+            {"shard": "s.tar", "key": key, "member": "json", "reason": "übel"}, ensure_ascii=False
+        )
+        for key in order
+    )
+    assert path.read_bytes() == "".join(f"{line}\n" for line in expected).encode()
+
+
+def test_a_file_that_is_removed_meanwhile_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    quarantine = Quarantine(path, 9)
+    for key in ("a", "b"):
+        quarantine.add("s", key, "json", "broken")
+    path.unlink()
+    quarantine.add("s", "a", "json", "broken")
+    assert len(quarantine) == 1
 
 
 def test_reasons_are_counted_whoever_wrote_them(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_build_hands_its_options_on(
         return BuildTally().report(origin, None, [], "")
 
     with monkeypatch.context() as patched:
-        patched.setattr("data_pipeline.build.build_dataset", built)
+        patched.setattr("memo.build_command.build_dataset", built)
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
         corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949", "--licence", "mine")
@@ -155,6 +155,6 @@ def test_build_hands_its_options_on(
         ("videos", "videos: the source has no file in .mp4"),
     ):
         folders = ("--source", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
-        asked = ("data", "build", corpus, *folders, "--transcripts", str(tmp_path))
+        asked = ("data", "build", corpus, *folders, "--transcripts", str(tmp_path / "in"))
         assert run(monkeypatch, *asked) == 2
         assert message in capsys.readouterr().err

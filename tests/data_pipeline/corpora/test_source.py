@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,31 @@ def make_zip(path: Path, top: str) -> Path:
         for name, content in FILES.items():
             archive.writestr(top + name, content)
     return path
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a disk's own folder of what was found astray is no part of any corpus."""
+    source = make_folder(tmp_path / "corpus")
+    opens, locked = os.scandir, {source / "lost+found", source / "clips" / "kim"}
+    for folder in locked:
+        folder.mkdir()
+
+    def refuses(path: str) -> Any:  # noqa: ANN401
+        if Path(path) in locked:
+            raise PermissionError(13, "Permission denied", path)
+        return opens(path)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    for option in ("--source", "--transcripts"):
+        with pytest.raises(
+            UserError,
+            match=rf"^{option}: {source}/clips/kim cannot be read \(Permission denied\); make it",
+        ):
+            open_source(source, option).names()
+    locked.remove(source / "clips" / "kim")
+    assert open_source(source).names() == sorted(FILES)
 
 
 @pytest.mark.parametrize(

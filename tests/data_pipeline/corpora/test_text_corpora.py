@@ -234,6 +234,7 @@ def test_clips_of_a_table_may_be_parts_of_longer_files(tmp_path: Path) -> None:
     lines = "a.mp4,0,2.5,glad\na.mp4,2.5,4,\na.mp4,,,\n"
     found = read("table", write(tmp_path, {"t.csv": header + lines, "a.mp4": b""}))
     assert [one.span for one in found] == [(0.0, 2.5), (2.5, 4.0), None]
+    assert {one.longest_s for one in found} == {60.0}  # also of a whole file
     assert found[0].labels == {"mood": "glad"}
     for wrong in ("a.mp4,1,", "a.mp4,2,1", "a.mp4,0,soon", "a.mp4,-1,2", "a.mp4,nan,2", ",1,2"):
         write(tmp_path, {"t.csv": f"{header}{wrong},\n"})

@@ -15,9 +15,9 @@ from data_pipeline import build
 from data_pipeline.build import BuildSettings, build_dataset, plan_build
 from data_pipeline.build_report import read_report
 from data_pipeline.clip import Clip, Word, is_key
-from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.base import DOUBLE, LONGEST_S, Recording, load_corpus
 from data_pipeline.corpora.source import open_source
-from data_pipeline.corpora.videos import DOUBLE, NO_SPEECH
+from data_pipeline.corpora.videos import NO_SPEECH
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.shards.check import check_dataset
@@ -265,6 +265,7 @@ def test_a_table_of_all_transcripts(tmp_path: Path) -> None:
     (tmp_path / "all.csv").write_bytes("file,text\r\nx/1.mp4,안녕\r\n".encode("cp949"))
     korean, *rest = read(source, tmp_path / "all.csv", "cp949")
     assert (korean.text, korean.labels, korean.cut) == ("안녕", {}, False)
+    assert korean.longest_s == LONGEST_S  # the whole file is an utterance, if it can be one
     assert all(one.cut for one in rest)
 
 

@@ -1,9 +1,6 @@
 """What cannot be written: the disk is full, or a file or a read-only folder is in the way."""
 
 import json
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +23,10 @@ from tests.memo.training.small_run import (
     small_settings,
     write_small_dataset,
 )
+from tests.room import room_for
 
 READ_ONLY = Path("/sys/kernel")
 """Not even root can put anything there."""
-
-
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """No file of this process can grow beyond so many bytes; the system refuses the rest."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def half_of_the_moments(folder: Path) -> int:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipeline.build_check import check_recordings
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -28,7 +29,7 @@ from data_pipeline.build_report import (
     read_report,
 )
 from data_pipeline.build_worker import cut, extract
-from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
+from data_pipeline.clip import NOTHING, Clip
 from data_pipeline.corpora.base import Recording, load_corpus, numbered
 from data_pipeline.corpora.source import Source, open_source, unpacked
 from data_pipeline.errors import UserError
@@ -56,7 +57,7 @@ from data_pipeline.kept import (
     work_folder,
     write_atomically,
 )
-from data_pipeline.progress import build_progress
+from data_pipeline.progress import build_progress, say
 from data_pipeline.quarantine import QUARANTINE, Quarantine
 from data_pipeline.shards.dataset import (
     NAME,
@@ -114,13 +115,15 @@ class BuildPlan(NamedTuple):
         settings: with the weights that were looked for, and the device that was chosen.
         licence: the corpus's, or what the user says.
         recordings: all of the corpus, before long media are cut.
-        left_out: suffix -> files of the source that the corpus can do nothing with.
+        left_out: suffix, or why -> files that the corpus does not take.
+        remarks: what whoever builds should know before, a line each.
     """
 
     settings: BuildSettings
     licence: str
     recordings: Sequence[Recording]
     left_out: Mapping[str, int]
+    remarks: Sequence[str]
 
 
 class Outcome(NamedTuple):
@@ -140,7 +143,8 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken recordings, or no clip at all.
     """
-    settings, licence, recordings, left_out = plan_build(settings)
+    settings, licence, recordings, left_out, remarks = plan_build(settings)
+    say(remarks)
     origin = BuildOrigin(
         corpus=settings.corpus,
         corpus_sha256=hash_recordings(recordings),
@@ -148,6 +152,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         samples_per_shard=settings.samples_per_shard,
         device=settings.extract.device,
         left_out=dict(left_out),
+        speakers=len({one.speaker for one in recordings} - {""}),
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
@@ -162,7 +167,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
             recordings = _stamped(recordings, open_source(settings.source))
             recordings = _cut_apart(recordings, work, pool)
-            _check_recordings(recordings)
+            check_recordings(recordings)
             _extract_missing(settings, recordings, work, quarantine, pool)
         with ShardWriter(
             settings.out,
@@ -209,13 +214,15 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
         recordings = corpus.recordings(source)
     except OSError as error:
         raise UserError(f"--source: {settings.source} cannot be read ({error})") from None
-    _check_recordings(recordings)
+    check_recordings(recordings)
     if settings.valid_share is not None:
         recordings = hold_out(recordings, settings.valid_share)
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
-    return BuildPlan(found, corpus.terms, recordings, corpus.left_out(source, recordings))
+    left_out = corpus.left_out(source, recordings)
+    remarks = [f"{corpus.name}: {one}" for one in corpus.remarks(recordings)]
+    return BuildPlan(found, corpus.terms, recordings, left_out, remarks)
 
 
 def _check_settings(settings: BuildSettings) -> None:
@@ -273,39 +280,6 @@ def _write(
         if content:
             writer.add_file(name, content)
     return report
-
-
-def _check_recordings(recordings: Sequence[Recording]) -> None:
-    """Every recording must be able to become a clip, before hours are spent on them.
-
-    Raises:
-        UserError: a key or a split that no clip can have, or two recordings with one key; names
-            the files.
-    """
-    of: dict[str, str] = {}
-    for recording in recordings:
-        if not is_key(recording.key):
-            raise UserError(
-                f"{_whose(recording)}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
-                f"longer than {LONGEST_KEY} characters, has a dot or slash, or cannot be shown; "
-                "rename it"
-            )
-        if recording.key in of:
-            raise UserError(
-                f"{of[recording.key]} and {_whose(recording)} would both be clip "
-                f"{recording.key!r}; rename one"
-            )
-        if not re.fullmatch(NAME, recording.split):
-            raise UserError(
-                f"{recording.key}: {recording.split!r} cannot be a split; its name has letters, "
-                "digits, - and _ only"
-            )
-        of[recording.key] = _whose(recording)
-
-
-def _whose(recording: Recording) -> str:
-    """Whose key it is, for messages."""
-    return recording.media or recording.image or "a text"
 
 
 def feature_schema(extractor: Extractor) -> FeatureSchema:

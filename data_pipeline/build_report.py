@@ -35,7 +35,8 @@ class BuildOrigin(Record):
         filters: thresholds, those that are off as null.
         samples_per_shard: clips of one tar.
         device: that the encoders ran on; rows of a GPU differ from a CPU's in their last bits.
-        left_out: suffix -> files of the source that the corpus can do nothing with.
+        left_out: suffix, or why -> files that the corpus does not take.
+        speakers: how many the corpus names.
     """
 
     format: Literal["memo-build/1"] = "memo-build/1"
@@ -45,6 +46,7 @@ class BuildOrigin(Record):
     samples_per_shard: int = Field(gt=0)
     device: str = "cpu"
     left_out: dict[str, int] = Field(default_factory=dict)
+    speakers: int = 0
 
 
 class PartOrder(Record):
@@ -102,9 +104,9 @@ class BuildReport(BuildOrigin):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Reports of builds that neither recognise nor align, or leave no file out, are silent."""
+        """Of what there is nothing, as of speakers that nobody names, a report is silent."""
         fields: dict[str, Any] = handler(self)
-        optional = ("transcribed", "left_out", "order")
+        optional = ("transcribed", "left_out", "speakers", "order")
         return without(fields, *(name for name in optional if not fields[name]))
 
     @model_validator(mode="after")
@@ -121,6 +123,7 @@ class BuildReport(BuildOrigin):
         """Lines for the terminal: counts, and their shares of all recordings or clips."""
         clips = sum(self.samples.values())
         rows = [("recordings", self.recordings, self.recordings)]
+        rows += [("speakers of the corpus", self.speakers, 0)] * (self.speakers > 0)
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
         rows += [(f"  {outcome}", count, clips) for outcome, count in self.transcribed.items()]
@@ -137,7 +140,7 @@ class BuildReport(BuildOrigin):
         """A line of what the corpus can do nothing with, if there is something."""
         most = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in most]
-        return [f"files of the source that were left out: {', '.join(kinds)}"] if kinds else []
+        return [f"files that were left out: {', '.join(kinds)}"] if kinds else []
 
 
 class BuildTally:

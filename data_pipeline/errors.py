@@ -1,6 +1,9 @@
 """The one exception that means: the user can mend this; and how others are said."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+MOST_NAMED = 5
 
 
 class UserError(Exception):
@@ -17,6 +20,12 @@ class AgreedError(UserError):
 def say_without_path(error: Exception) -> str:
     """What an error says of a file, without its path, which is of one machine alone."""
     return getattr(error, "strerror", None) or str(error)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def check_place(option: str, path: Path | None) -> None:

@@ -1,5 +1,7 @@
 """What a person sees of a build: how many recordings are done, how many a second, what remains."""
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,6 +25,13 @@ class RateColumn(ProgressColumn):
         """See `ProgressColumn`."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:,.2f}/s" if rate else "", style="progress.data.speed")
+
+
+def say(lines: Iterable[str]) -> None:
+    """Lines of their own, before anything is drawn."""
+    console = Console()
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def build_progress(console: Console | None = None) -> Progress:

@@ -38,6 +38,8 @@ def build(
     out: Out,
     transcripts: options.Transcripts = None,
     encoding: options.Encoding = None,
+    language: options.Language = None,
+    speaker_folder: options.SpeakerFolder = None,
     licence: options.Licence = None,
     valid_share: options.ValidShare = None,
     face: options.Face = "denseface",

@@ -362,11 +362,11 @@ def _cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> 
     flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
     with build_progress() as progress:
-        task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
+        task = progress.count("looking for speech", len(missing))
         for recording, reason in pool.results(cut, missing):
             if reason != "":
                 flaws[recording.key] = reason or KILLED
-            progress.advance(task)
+            progress.done(task, 1, quarantined=int(reason != ""))
     return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
 
 
@@ -401,7 +401,7 @@ def _extract_missing(
         for recording in recordings
         if not _is_plain(recording)
         and not _flaw(recording)
-        and not settings.filters.first_failed(_said(recording))
+        and not settings.filters.first_failed(_said(settings, recording))
         and not clip_path(work, recording, settings.transcribe.on).exists()
     ]
     for recording in recordings:
@@ -409,13 +409,14 @@ def _extract_missing(
             quarantine.add("", recording.key, show_name(recording.media or ""), flaw)
             quarantine.check()
     with build_progress() as progress:
-        task = progress.add_task(settings.corpus, total=len(recordings))
-        progress.advance(task, len(recordings) - len(missing))
+        task = progress.count(settings.corpus, len(recordings))
+        progress.done(task, len(recordings) - len(missing), len(quarantine))
         for file, failed in pool.results(extract, _files(missing)):
-            for recording, reason in [(one, KILLED) for one in file] if failed is None else failed:
+            broken = [(one, KILLED) for one in file] if failed is None else failed
+            for recording, reason in broken:
                 quarantine.add("", recording.key, show_name(recording.media or ""), reason)
                 quarantine.check()
-            progress.advance(task, len(file))
+            progress.done(task, len(file), len(broken))
 
 
 def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
@@ -432,7 +433,8 @@ def _finished(
 ) -> Iterator[Outcome]:
     """What became of every recording, in the corpus's order."""
     for recording in recordings:
-        path, said = clip_path(work, recording, settings.transcribe.on), _said(recording)
+        path = clip_path(work, recording, settings.transcribe.on)
+        said = _said(settings, recording)
         kept = None
         if _is_plain(recording):
             kept = Kept(Clip(recording.key), said)
@@ -440,7 +442,7 @@ def _finished(
             kept = read_kept(path, recording.key)
         measures = kept.measures if kept else said
         if not settings.transcribe.on:  # the text is the present one: it may have been corrected
-            measures = replace(measures, words=said.words)
+            measures = replace(measures, words=said.words, text=said.text)
         dropped = settings.filters.first_failed(measures)
         if _flaw(recording):
             yield Outcome(recording, None, None)
@@ -456,9 +458,13 @@ def _with_speech_of(clip: Clip, recording: Recording) -> Recording:
     return replace(recording, text=clip.text, language=clip.language, words=clip.words)
 
 
-def _said(recording: Recording) -> Measures:
+def _said(settings: BuildSettings, recording: Recording) -> Measures:
     """What filters can judge before anything is decoded."""
-    return Measures(words=count_words(recording.text))
+    words, plain = count_words(recording.text), _is_plain(recording)
+    if plain:
+        return Measures(words=words, text=int(words is not None), face=0, speech=0)
+    open_text = words is None and settings.transcribe.recognise is not None
+    return Measures(words=words, text=None if open_text else int(words is not None))
 
 
 def _is_plain(recording: Recording) -> bool:

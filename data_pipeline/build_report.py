@@ -13,13 +13,12 @@ from data_pipeline.build_part import BuildPart
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
-from data_pipeline.filters import Dropped, Filters
+from data_pipeline.filters import MODALITIES, Dropped, Filters
 from data_pipeline.quarantine import count_reasons
 from data_pipeline.shards.dataset import Record, without
 from data_pipeline.shards.reader import Dataset
 
 BUILD_REPORT = "build_report.json"
-MODALITIES = ("text", "face", "speech")
 MOST_REPORT = 1 << 26
 """Bytes that are read of one."""
 LONGEST_KIND = 80

@@ -46,11 +46,18 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         samples_per_shard=given["samples_per_shard"],
         max_broken=given["max_broken"],
         options={name: _as_option(given[name]) for name in OPTIONS if given[name] is not None},
-        filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
+        filters=_filters(given),
         part=part,
         transcribe=TranscribeSettings(_asked(given, "recognise"), _asked(given, "align")),
         valid_share=given["valid_share"],
     )
+
+
+def _filters(given: Mapping[str, Any]) -> Filters:
+    """The thresholds, and what a clip must have."""
+    thresholds = {one.name: given[one.name] for one in fields(Filters) if one.name != "require"}
+    required = [one.strip() for one in (given["require"] or "").split(",")]
+    return Filters(**thresholds, require=tuple(one for one in required if one))
 
 
 def _as_option(value: object) -> Path | str:

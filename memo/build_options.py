@@ -142,6 +142,14 @@ MinSpeakerScore = Annotated[
     ),
 ]
 
+Require = Annotated[
+    str | None,
+    typer.Option(
+        help="Drop clips without these: text, face, speech, with commas between.",
+        rich_help_panel=FILTERS,
+    ),
+]
+
 Name = Annotated[str | None, typer.Option(help="Name of the dataset; the corpus's if not given.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
 SamplesPerShard = Annotated[int, typer.Option(min=1, help="Clips of one tar.")]

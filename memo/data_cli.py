@@ -58,6 +58,7 @@ def build(
     min_speech_dbfs: options.MinSpeech = None,
     min_face_share: options.MinFaceShare = None,
     min_speaker_score: options.MinSpeakerScore = None,
+    require: options.Require = None,
     name: options.Name = None,
     workers: options.Workers = 2,
     samples_per_shard: options.SamplesPerShard = 100,

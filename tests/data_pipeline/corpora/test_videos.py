@@ -38,9 +38,16 @@ def write(root: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def read(
-    source: Path, transcripts: Path | None = None, encoding: str | None = None, **others: str
+    source: Path,
+    transcripts: Path | None = None,
+    encoding: str | None = None,
+    speaker_folder: str | None = None,
 ) -> list[Recording]:
-    given = {"transcripts": transcripts, "encoding": encoding, **others}
+    given = {
+        "transcripts": transcripts,
+        "encoding": encoding,
+        "speaker_folder": speaker_folder,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     return list(load_corpus("videos", options).recordings(open_source(source)))
 
@@ -214,8 +221,7 @@ def test_speakers_are_the_topmost_folders_that_differ(
 ) -> None:
     names = ["kim/s1/1.mp4", "kim/s2/1.mp4", "lee/s1/1.mp4", "lee/2.mp4", "z.mp4"]
     source = write(tmp_path, {f"talks/{name}": b"" for name in names})
-    given: dict[str, str] = {} if speaker_folder is None else {"speaker_folder": speaker_folder}
-    found = read(source, **given)
+    found = read(source, speaker_folder=speaker_folder)
     assert {one.media: one.speaker for one in found} == {
         f"talks/{name}": speaker for name, speaker in zip(names, speakers, strict=True)
     }

@@ -175,6 +175,8 @@ def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
 def open_source(path: Path, option: str = "--source") -> Source:
     """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table.
 
+    A table of pixels (`face_table.py`) is the pictures that are in it.
+
     Args:
         path: of it.
         option: by which it was given, for messages.
@@ -182,12 +184,17 @@ def open_source(path: Path, option: str = "--source") -> Source:
     Raises:
         UserError: the path is missing or is neither.
     """
+    from data_pipeline.corpora.face_table import (  # noqa: PLC0415  (it is a source itself)
+        FaceTable,
+        is_face_table,
+    )
+
     if path.is_dir():
         return _Folder(path)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix.lower() in (".csv", ".tsv"):
-        return _File(path)
+        return FaceTable(path) if is_face_table(path) else _File(path)
     try:
         if zipfile.is_zipfile(path):
             return _Zip(path)
@@ -215,7 +222,7 @@ def unpacked(path: Path, folder: Path) -> Path:
     opener = _opener(path)
     if opener is None:
         return path
-    made_of = _stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
+    made_of = file_stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
     plain = folder / f"{path.name.partition('.')[0]}.{made_of}.tar"
     if not plain.exists():
         temporary = plain.with_suffix(".tmp")
@@ -257,7 +264,7 @@ class _Folder(Source):
         return self._path(name).read_bytes()
 
     def stamp(self, name: str) -> str:
-        return _stamp(self._path(name))
+        return file_stamp(self._path(name))
 
     def open(self, name: str) -> BinaryIO:
         return self._path(name).open("rb")
@@ -286,10 +293,11 @@ class _File(Source):
         return self._path.read_bytes()
 
     def stamp(self, name: str) -> str:
-        return _stamp(self._path)
+        return file_stamp(self._path)
 
 
-def _stamp(path: Path) -> str:
+def file_stamp(path: Path) -> str:
+    """What is another as soon as a file's bytes are: its size and time."""
     found = path.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 

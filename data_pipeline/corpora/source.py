@@ -12,14 +12,18 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
 
 from data_pipeline.errors import UserError
 
 WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """For `str.translate`: control characters that were letters and marks on a Windows machine."""
+
+LARGE = 64 * 2**20
+"""Bytes of a file that is not held in memory, if that can be helped."""
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
@@ -57,10 +61,14 @@ class Source(ABC):
         """
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read here and there; a large one in a folder takes no memory.
+        """One file, to be read here and there.
+
+        A large one in a folder or a plain tar takes no memory; of a zip it is unpacked into a
+        temporary file.
 
         Raises:
             KeyError: there is no such file.
+            OSError: see `read`.
         """
         return io.BytesIO(self.read(name))
 
@@ -345,9 +353,58 @@ class _Zip(Source):
         with self._lock, _readable():
             return self._archive.read(member)
 
+    def open(self, name: str) -> BinaryIO:
+        member = self._members[name]
+        if self._archive.getinfo(member).file_size <= LARGE:
+            return super().open(name)
+        with ExitStack() as unless_whole:
+            file = unless_whole.enter_context(TemporaryFile())
+            with self._lock, _readable(), self._archive.open(member) as packed:
+                shutil.copyfileobj(packed, file)
+            unless_whole.pop_all()
+        file.seek(0)
+        return file
+
     def stamp(self, name: str) -> str:
         member = self._archive.getinfo(self._members[name])
         return f"{member.file_size} {member.CRC}"
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file.
+
+    Args:
+        path: of the file, which is opened anew: others read it elsewhere.
+        begin: of the part, in bytes.
+        size: of it.
+    """
+
+    def __init__(self, path: Path, begin: int, size: int) -> None:
+        super().__init__()
+        self._file = path.open("rb", buffering=0)
+        self._begin, self._size, self._at = begin, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}
+        self._at = max(bases[whence] + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  (whatever can be written to)
+        self._file.seek(self._begin + self._at)
+        content = self._file.read(min(len(buffer), max(self._size - self._at, 0)))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Archive(Source):
@@ -355,6 +412,7 @@ class _Archive(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._plain = None if _opener(path) else path
         self._archive = tarfile.open(path)  # noqa: SIM115  (open as long as the source is used)
         self._lock = threading.Lock()
         files = {member.name: member for member in self._archive if member.isfile()}
@@ -369,6 +427,12 @@ class _Archive(Source):
             file = self._archive.extractfile(member)
             assert file is not None, "only regular files are listed"
             return file.read()
+
+    def open(self, name: str) -> BinaryIO:
+        member = self._members[name]
+        if self._plain is None or member.issparse():
+            return super().open(name)
+        return io.BufferedReader(_Window(self._plain, member.offset_data, member.size))
 
     def stamp(self, name: str) -> str:
         member = self._members[name]

@@ -116,11 +116,8 @@ class Videos(Corpus):
     def remarks(self, recordings: Sequence[Recording]) -> Sequence[str]:
         """Which transcripts are not taken, and who is taken for the speakers."""
         speakers = sorted({one.speaker for one in recordings} - {""})
-        known = (
-            f"{len(speakers):,} speakers: {some(speakers)}" if speakers else "no speaker is known"
-        )
-        passed = self._passed_over.items()
-        return [*(f"{len(names):,} {why}: {some(names)}" for why, names in passed), known]
+        found = {**self._passed_over, "speakers": speakers}
+        return [f"{what}: {len(names):,} ({some(names)})" for what, names in found.items() if names]
 
     def _said(self, source: Source, finder: Finder, encoding: str) -> Said:
         """What the transcripts say."""

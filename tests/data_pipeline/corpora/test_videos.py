@@ -194,7 +194,7 @@ def test_subtitles_of_nothing_leave_themselves_out_and_are_told(tmp_path: Path) 
     found = list(corpus.recordings(source))
     assert told(found) == [*HELLO, (None, None)]
     assert corpus.left_out(source, found) == {"transcripts of no video": 3}
-    assert corpus.remarks(found)[0] == f"3 transcripts of no video: {', '.join(STRAYS)}"
+    assert corpus.remarks(found)[0] == f"transcripts of no video: 3 ({', '.join(STRAYS)})"
 
 
 def test_subtitles_of_which_none_has_its_video_are_refused_all_at_once(tmp_path: Path) -> None:
@@ -225,9 +225,9 @@ def test_speakers_are_the_topmost_folders_that_differ(
     assert {one.media: one.speaker for one in found} == {
         f"talks/{name}": speaker for name, speaker in zip(names, speakers, strict=True)
     }
-    count = len({*speakers} - {""})
-    (said,) = load_corpus("videos").remarks(found)
-    assert said.startswith(f"{count} speakers: " if count else "no speaker is known")
+    named = sorted({*speakers} - {""})
+    said = [f"speakers: {len(named)} ({', '.join(named)})"] if named else []
+    assert load_corpus("videos").remarks(found) == said
 
 
 def test_a_speaker_folder_that_no_file_lies_in_is_refused(tmp_path: Path) -> None:

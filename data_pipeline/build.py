@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.build_broken import BrokenFiles
+from data_pipeline.build_check import check_recordings
 from data_pipeline.build_cut import cut_apart, stamped
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
@@ -31,7 +32,7 @@ from data_pipeline.build_report import (
     read_report,
 )
 from data_pipeline.build_worker import extract
-from data_pipeline.clip import LONGEST_KEY, NOTHING, Clip, is_key
+from data_pipeline.clip import NOTHING, Clip
 from data_pipeline.corpora.base import Recording, load_corpus
 from data_pipeline.corpora.source import open_source, unpacked
 from data_pipeline.errors import UserError
@@ -59,7 +60,7 @@ from data_pipeline.kept import (
     sole_build,
     work_folder,
 )
-from data_pipeline.progress import build_progress
+from data_pipeline.progress import build_progress, say
 from data_pipeline.quarantine import QUARANTINE
 from data_pipeline.shards.dataset import (
     NAME,
@@ -116,13 +117,15 @@ class BuildPlan(NamedTuple):
         settings: with the weights that were looked for, and the device that was chosen.
         licence: the corpus's, or what the user says.
         recordings: all of the corpus, before long media are cut.
-        left_out: suffix -> files of the source that the corpus can do nothing with.
+        left_out: suffix, or why -> files that the corpus does not take.
+        remarks: what whoever builds should know before, a line each.
     """
 
     settings: BuildSettings
     licence: str
     recordings: Sequence[Recording]
     left_out: Mapping[str, int]
+    remarks: Sequence[str]
 
 
 class Outcome(NamedTuple):
@@ -142,7 +145,8 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken files, or no clip at all.
     """
-    settings, licence, recordings, left_out = plan_build(settings)
+    settings, licence, recordings, left_out, remarks = plan_build(settings)
+    say(remarks)
     origin = BuildOrigin(
         corpus=settings.corpus,
         corpus_sha256=hash_recordings(recordings),
@@ -150,6 +154,7 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         samples_per_shard=settings.samples_per_shard,
         device=settings.extract.device,
         left_out=dict(left_out),
+        speakers=len({one.speaker for one in recordings} - {""}),
     )
     recordings = settings.part.share(recordings) if settings.part else recordings
     schema = feature_schema(Extractor.load(settings.extract))
@@ -184,7 +189,7 @@ def _extract_all(
     with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
         recordings = stamped(recordings, open_source(source))
         recordings = cut_apart(recordings, work, pool)
-        _check_recordings(recordings)
+        check_recordings(recordings)
         _extract_missing(settings, recordings, work, broken, pool)
     return recordings
 
@@ -220,13 +225,15 @@ def plan_build(settings: BuildSettings) -> BuildPlan:
         recordings = corpus.recordings(source)
     except OSError as error:
         raise UserError(f"--source: {settings.source} cannot be read ({error})") from None
-    _check_recordings(recordings)
+    check_recordings(recordings)
     if settings.valid_share is not None:
         recordings = hold_out(recordings, settings.valid_share)
     extract = find_encoders(settings.extract, recordings, settings.source)
     transcribe = find_transcribers(settings.transcribe, recordings, settings.source)
     found = replace(settings, extract=extract, transcribe=transcribe)
-    return BuildPlan(found, corpus.terms, recordings, corpus.left_out(source, recordings))
+    left_out = corpus.left_out(source, recordings)
+    remarks = [f"{corpus.name}: {one}" for one in corpus.remarks(recordings)]
+    return BuildPlan(found, corpus.terms, recordings, left_out, remarks)
 
 
 def _check_settings(settings: BuildSettings) -> None:
@@ -309,39 +316,6 @@ def _write_clips(
     return filtered, broken
 
 
-def _check_recordings(recordings: Sequence[Recording]) -> None:
-    """Every recording must be able to become a clip, before hours are spent on them.
-
-    Raises:
-        UserError: a key or a split that no clip can have, or two recordings with one key; names
-            the files.
-    """
-    of: dict[str, str] = {}
-    for recording in recordings:
-        if not is_key(recording.key):
-            raise UserError(
-                f"{_whose(recording)}: {recording.key!r:.300} cannot be a clip's key: it is empty, "
-                f"longer than {LONGEST_KEY} characters, has a dot or slash, or cannot be shown; "
-                "rename it"
-            )
-        if recording.key in of:
-            raise UserError(
-                f"{of[recording.key]} and {_whose(recording)} would both be clip "
-                f"{recording.key!r}; rename one"
-            )
-        if not re.fullmatch(NAME, recording.split):
-            raise UserError(
-                f"{recording.key}: {recording.split!r} cannot be a split; its name has letters, "
-                "digits, - and _ only"
-            )
-        of[recording.key] = _whose(recording)
-
-
-def _whose(recording: Recording) -> str:
-    """Whose key it is, for messages."""
-    return recording.media or recording.image or "a text"
-
-
 def feature_schema(extractor: Extractor) -> FeatureSchema:
     """The feature schema of what this extractor makes."""
     face, speech, detector = extractor.face, extractor.speech, extractor.detector
@@ -410,19 +384,20 @@ def _extract_missing(
         for recording in recordings
         if not _is_plain(recording)
         and not _flaw(recording)
-        and not settings.filters.first_failed(_said(recording))
+        and not settings.filters.first_failed(_said(settings, recording))
         and not clip_path(work, recording, settings.transcribe.on).exists()
     ]
-    for recording in recordings:
-        if flaw := _flaw(recording):
-            broken.add(recording, flaw)
+    flawed = [(recording, flaw) for recording in recordings if (flaw := _flaw(recording))]
+    for recording, flaw in flawed:
+        broken.add(recording, flaw)
     with build_progress() as progress:
-        task = progress.add_task(settings.corpus, total=len(recordings))
-        progress.advance(task, len(recordings) - len(missing))
+        task = progress.count(settings.corpus, len(recordings))
+        progress.done(task, len(recordings) - len(missing), len(flawed))
         for file, failed in pool.results(extract, _files(missing)):
-            for recording, reason in [(one, KILLED) for one in file] if failed is None else failed:
+            failures = [(one, KILLED) for one in file] if failed is None else failed
+            for recording, reason in failures:
                 broken.add(recording, reason)
-            progress.advance(task, len(file))
+            progress.done(task, len(file), len(failures))
 
 
 def _files(recordings: Sequence[Recording]) -> list[list[Recording]]:
@@ -439,7 +414,8 @@ def _finished(
 ) -> Iterator[Outcome]:
     """What became of every recording, in the corpus's order."""
     for recording in recordings:
-        path, said = clip_path(work, recording, settings.transcribe.on), _said(recording)
+        path = clip_path(work, recording, settings.transcribe.on)
+        said = _said(settings, recording)
         kept = None
         if _is_plain(recording):
             kept = Kept(Clip(recording.key), said)
@@ -447,7 +423,7 @@ def _finished(
             kept = read_kept(path, recording.key)
         measures = kept.measures if kept else said
         if not settings.transcribe.on:  # the text is the present one: it may have been corrected
-            measures = replace(measures, words=said.words)
+            measures = replace(measures, words=said.words, text=said.text)
         dropped = settings.filters.first_failed(measures)
         if _flaw(recording):
             yield Outcome(recording, None, None)
@@ -463,9 +439,13 @@ def _with_speech_of(clip: Clip, recording: Recording) -> Recording:
     return replace(recording, text=clip.text, language=clip.language, words=clip.words)
 
 
-def _said(recording: Recording) -> Measures:
+def _said(settings: BuildSettings, recording: Recording) -> Measures:
     """What filters can judge before anything is decoded."""
-    return Measures(words=count_words(recording.text))
+    words, plain = count_words(recording.text), _is_plain(recording)
+    if plain:
+        return Measures(words=words, text=int(words is not None), face=0, speech=0)
+    open_text = words is None and settings.transcribe.recognise is not None
+    return Measures(words=words, text=None if open_text else int(words is not None))
 
 
 def _is_plain(recording: Recording) -> bool:

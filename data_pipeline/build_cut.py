@@ -40,11 +40,11 @@ def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> l
     flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
     with build_progress() as progress:
-        task = progress.add_task("looking for speech", total=len(missing), visible=bool(missing))
+        task = progress.count("looking for speech", len(missing))
         for recording, reason in pool.results(cut, missing):
             if reason != "":
                 flaws[recording.key] = reason or KILLED
-            progress.advance(task)
+            progress.done(task, 1, quarantined=int(reason != ""))
     return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
 
 

@@ -13,13 +13,12 @@ from data_pipeline.build_part import BuildPart
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
-from data_pipeline.filters import Dropped, Filters
+from data_pipeline.filters import MODALITIES, Dropped, Filters
 from data_pipeline.quarantine import count_reasons
 from data_pipeline.shards.dataset import Record, without
 from data_pipeline.shards.reader import Dataset
 
 BUILD_REPORT = "build_report.json"
-MODALITIES = ("text", "face", "speech")
 MOST_REPORT = 1 << 26
 """Bytes that are read of one."""
 LONGEST_KIND = 80
@@ -35,7 +34,8 @@ class BuildOrigin(Record):
         filters: thresholds, those that are off as null.
         samples_per_shard: clips of one tar.
         device: that the encoders ran on; rows of a GPU differ from a CPU's in their last bits.
-        left_out: suffix -> files of the source that the corpus can do nothing with.
+        left_out: suffix, or why -> files that the corpus does not take.
+        speakers: how many the corpus names.
     """
 
     format: Literal["memo-build/1"] = "memo-build/1"
@@ -45,6 +45,7 @@ class BuildOrigin(Record):
     samples_per_shard: int = Field(gt=0)
     device: str = "cpu"
     left_out: dict[str, int] = Field(default_factory=dict)
+    speakers: int = 0
 
     @property
     def agreed(self) -> dict[str, object]:
@@ -111,9 +112,9 @@ class BuildReport(BuildOrigin):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Reports of builds that neither recognise nor align, or leave no file out, are silent."""
+        """Of what there is nothing, as of speakers that nobody names, a report is silent."""
         fields: dict[str, Any] = handler(self)
-        optional = ("transcribed", "left_out", "order")
+        optional = ("transcribed", "left_out", "speakers", "order")
         return without(fields, *(name for name in optional if not fields[name]))
 
     @model_validator(mode="after")
@@ -130,6 +131,7 @@ class BuildReport(BuildOrigin):
         """Lines for the terminal: counts, and their shares of all recordings or clips."""
         clips = sum(self.samples.values())
         rows = [("recordings", self.recordings, self.recordings)]
+        rows += [("speakers of the corpus", self.speakers, 0)] * (self.speakers > 0)
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
         rows += [(f"  {outcome}", count, clips) for outcome, count in self.transcribed.items()]
@@ -146,7 +148,7 @@ class BuildReport(BuildOrigin):
         """A line of what the corpus can do nothing with, if there is something."""
         most = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         kinds = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in most]
-        return [f"files of the source that were left out: {', '.join(kinds)}"] if kinds else []
+        return [f"files that were left out: {', '.join(kinds)}"] if kinds else []
 
 
 class BuildTally:

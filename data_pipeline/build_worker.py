@@ -153,12 +153,19 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
         _refuse_long(recording, measures)
         sound = None if part is None else part.sound
         recording, outcomes = worker.transcriber.transcribe(recording, sound)
-        measures = replace(measures, words=count_words(recording.text))
+        words = count_words(recording.text)
+        measures = replace(measures, words=words, text=int(words is not None))
     if worker.filters.first_failed(measures) is None:
         part = part and _look(worker, recording, part)
         clip = _encode(worker, recording, part)
         score = part.faces.score if part and part.faces and len(part.frames) else None
-        measures = replace(measures, face_share=_face_share(clip, part), speaker_score=score)
+        measures = replace(
+            measures,
+            face_share=_face_share(clip, part),
+            speaker_score=score,
+            face=int(clip.face is not None),
+            speech=int(clip.speech is not None),
+        )
         if worker.filters.first_failed(measures) is not None:
             clip = None
     keep(path, Kept(clip, measures, outcomes))

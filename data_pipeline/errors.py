@@ -1,6 +1,9 @@
 """The one exception that means: the user can mend this; and how others are said."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+MOST_NAMED = 5
 
 
 class UserError(Exception):
@@ -22,6 +25,12 @@ def say_without_path(error: Exception) -> str:
 def in_one_line(error: Exception) -> str:
     """What an error says, without a path, in one line; its kind if it says nothing."""
     return " ".join(say_without_path(error).split()) or type(error).__name__
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def check_place(option: str, path: Path | None) -> None:

@@ -13,6 +13,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.features.speaker import BEST_SCORE
 
 FILTERED = "filtered.jsonl"
+MODALITIES = ("text", "face", "speech")
 SILENCE_DBFS = -120.0
 """The level of what is quieter, and of digital silence, whose logarithm is infinite."""
 
@@ -28,6 +29,7 @@ class Measures:
         face_share: frames of its video in which a face was found.
         speaker_score: how well the lips of whose face was taken go with what is heard, from 1 to 3
             (`features/speaker.py`); 0 of a video in which nobody's do.
+        text, face, speech: 1 if the clip has it, 0 if it has not; None if that is not known yet.
     """
 
     words: int | None = None
@@ -35,6 +37,9 @@ class Measures:
     speech_dbfs: float | None = None
     face_share: float | None = None
     speaker_score: float | None = None
+    text: int | None = None
+    face: int | None = None
+    speech: int | None = None
 
 
 class Dropped(NamedTuple):
@@ -49,12 +54,16 @@ class Dropped(NamedTuple):
 class Filters:
     """Thresholds; None is no filter. A clip is dropped by the first that it fails, in this order.
 
+    What a clip must have is judged as the filters `require_text`, before all others, `require_face`
+    and `require_speech`, after them, of 1 at least.
+
     Attributes:
         min_words: fewest words, of a clip with text.
         min_duration_s, max_duration_s: shortest and longest, of a clip with sound or picture.
         min_speech_dbfs: lowest level, of a clip with sound.
         min_face_share: least share of frames with a face, of a clip with video.
         min_speaker_score: how well at least lips go with the speech, of a clip with video.
+        require: what every clip must have, of text, face and speech.
     """
 
     min_words: int | None = None
@@ -63,11 +72,17 @@ class Filters:
     min_speech_dbfs: float | None = None
     min_face_share: float | None = None
     min_speaker_score: float | None = None
+    require: tuple[str, ...] = ()
 
     @property
     def thresholds(self) -> dict[str, float]:
         """Of the filters that are on, in their order."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        given = asdict(self)
+        del given["require"]
+        required: dict[str, float] = {f"require_{name}": 1 for name in self.require}
+        first = {name: least for name, least in required.items() if name == "require_text"}
+        given = {name: value for name, value in given.items() if value is not None}
+        return first | given | dict(sorted(required.items()))
 
     def check(self) -> None:
         """Refuse thresholds that make no sense.
@@ -75,6 +90,9 @@ class Filters:
         Raises:
             UserError: one is out of range, or no clip could pass two of them; names the option.
         """
+        for name in self.require:
+            if name not in MODALITIES:
+                raise UserError(f"--require {name}: give text, face, speech, or some of them")
         ranges = {
             "min_speech_dbfs": (SILENCE_DBFS, 0.0),
             "min_face_share": (0.0, 1.0),
@@ -97,7 +115,7 @@ class Filters:
         for name, threshold in self.thresholds.items():
             bound, _, measure = name.partition("_")
             value = getattr(measures, measure)
-            if value is not None and (value < threshold if bound == "min" else value > threshold):
+            if value is not None and (value > threshold if bound == "max" else value < threshold):
                 return Dropped(name, value, threshold)
         return None
 

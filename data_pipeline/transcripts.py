@@ -17,9 +17,9 @@ and `words` if known, as Whisper, WhisperX and Hugging Face's pipelines write th
 are left out. A time that a transcriber has not found is null or NaN: such a cue begins where the
 one before ends, and ends where the next one begins, after `LONGEST_HEARD_S` at most.
 
-What is no speech is left out: markup, [music], (laughs), lines with a ♪, dashes of a dialogue, and
-cues in which nothing is left. Cues may overlap, have no length or begin before 0; they come sorted
-by time.
+What is no speech is left out (`spoken.py`): markup, [music], lines with a ♪, names of who speaks,
+credits, and cues in which nothing is left. Cues may overlap, have no length or begin before 0; they
+come sorted by time.
 """
 
 import html
@@ -37,6 +37,7 @@ from data_pipeline.clip import Word
 from data_pipeline.corpora.source import parse_table
 from data_pipeline.encoding import UTF_8, checked_text, decode_text
 from data_pipeline.errors import UserError
+from data_pipeline.spoken import speech_of
 
 SHORTEST_S = 0.02
 """Of a cue with speech: half of a frame of video, a third of a row of speech features."""
@@ -241,21 +242,6 @@ def _plain(text: str, web: bool) -> str:
     """Without tags and, of WebVTT, escapes, as they stand in subtitles."""
     bare = _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
     return html.unescape(bare) if web else bare
-
-
-_MUSIC = re.compile("[♩♪♫♬🎵🎶]")
-_DASH = re.compile(r"^\s*[-–—‐:]\s*(?!\d)")
-"""Who speaks next in a dialogue; a colon is left of `[Ann]: ...`."""
-_SOUND = re.compile(r"\[[^][]*\]|\([^()]*\)|［[^］［]*］|（[^（）]*）|【[^【】]*】")
-
-
-def speech_of(text: str) -> str:
-    """What is spoken of a cue's text, in one line; "" if nothing is."""
-    spoken = "\n".join(line for line in text.split("\n") if not _MUSIC.search(line))
-    for _ in range(3):  # one may stand in another
-        spoken = _SOUND.sub(" ", spoken)
-    spoken = "\n".join(_DASH.sub("", line) for line in spoken.split("\n"))
-    return " ".join(spoken.split()) if any(map(str.isalnum, spoken)) else ""
 
 
 def parse_tsv(name: str, text: str) -> list[Cue]:

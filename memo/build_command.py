@@ -13,11 +13,12 @@ from data_pipeline.build_part import parse_part
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.filters import Filters
+from data_pipeline.progress import say
 from data_pipeline.registry import ModelChoice
 from data_pipeline.transcribe.transcriber import TranscribeSettings
 from memo.data_cli import data
 
-OPTIONS = ("transcripts", "encoding", "licence")
+OPTIONS = ("transcripts", "encoding", "language", "speaker_folder", "licence")
 """Of some corpora; a corpus that does not take one refuses it."""
 
 
@@ -45,12 +46,23 @@ def build_settings(given: Mapping[str, Any]) -> BuildSettings:
         workers=given["workers"],
         samples_per_shard=given["samples_per_shard"],
         max_broken=given["max_broken"],
-        options={name: given[name] for name in OPTIONS if given[name] is not None},
-        filters=Filters(**{one.name: given[one.name] for one in fields(Filters)}),
+        options={name: _as_option(given[name]) for name in OPTIONS if given[name] is not None},
+        filters=_filters(given),
         part=part,
         transcribe=TranscribeSettings(_asked(given, "recognise"), _asked(given, "align")),
         valid_share=given["valid_share"],
     )
+
+
+def _filters(given: Mapping[str, Any]) -> Filters:
+    """The thresholds, and what a clip must have."""
+    thresholds = {one.name: given[one.name] for one in fields(Filters) if one.name != "require"}
+    required = [one.strip() for one in (given["require"] or "").split(",")]
+    return Filters(**thresholds, require=tuple(one for one in required if one))
+
+
+def _as_option(value: object) -> Path | str:
+    return value if isinstance(value, Path) else str(value)
 
 
 def _asked(given: Mapping[str, Any], task: str) -> ModelChoice | None:
@@ -96,7 +108,7 @@ def check_build(arguments: Sequence[str]) -> Path:
     settings = build_settings(given)
     if settings.extract.device == "cuda":
         settings = replace(settings, extract=replace(settings.extract, device="cpu"))
-    plan_build(settings)
+    say(plan_build(settings).remarks)
     return settings.out
 
 

@@ -26,6 +26,22 @@ Encoding = Annotated[
         rich_help_panel=CORPUS,
     ),
 ]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        help="Of videos with several transcripts: which, as files are called, e.g. en or en,ko.",
+        rich_help_panel=CORPUS,
+    ),
+]
+SpeakerFolder = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Of videos: which folder is called as the speaker, 1 is the topmost, 0 none.",
+        show_default="the topmost that is not that of all",
+        rich_help_panel=CORPUS,
+    ),
+]
 Licence = Annotated[
     str | None,
     typer.Option(
@@ -122,6 +138,14 @@ MinSpeakerScore = Annotated[
     float | None,
     typer.Option(
         help="Drop clips of video in which nobody's lips go with the speech: 1 to 3.",
+        rich_help_panel=FILTERS,
+    ),
+]
+
+Require = Annotated[
+    str | None,
+    typer.Option(
+        help="Drop clips without these: text, face, speech, with commas between.",
         rich_help_panel=FILTERS,
     ),
 ]

@@ -127,13 +127,21 @@ class Corpus(ABC):
         """
 
     def left_out(self, source: Source, recordings: Sequence[Recording]) -> Mapping[str, int]:
-        """Suffix -> files of it that the corpus can do nothing with, where it looks at all files.
+        """Suffix, or why -> files that the corpus does not take, where it looks at all files.
 
         Args:
             source: its raw files.
             recordings: of them.
         """
         return {}
+
+    def remarks(self, recordings: Sequence[Recording]) -> Sequence[str]:
+        """What whoever builds should know before hours are spent on it, a line each.
+
+        Args:
+            recordings: of its source.
+        """
+        return ()
 
 
 _REGISTRY: dict[str, type[Corpus]] = {}
@@ -171,5 +179,6 @@ def load_corpus(name: str, options: Mapping[str, Path | str] = MappingProxyType(
     for option in options:
         takers = [other for other, corpus in known.items() if option in corpus.options]
         if name not in takers:
-            raise UserError(f"--{option}: not for corpus {name}, but for {', '.join(takers)}")
+            shown = option.replace("_", "-")
+            raise UserError(f"--{shown}: not for corpus {name}, but for {', '.join(takers)}")
     return known[name](options)

@@ -1,7 +1,8 @@
 """FER2013 (Goodfellow et al., ICONIP 2013) as a corpus: one face row a clip, seven expressions.
 
-Layout: `train/<class>/*.jpg` and `test/<class>/*.jpg`. The pictures are faces already, so nothing
-is looked for in them.
+Layout: `train/<class>/*.jpg` and `test/<class>/*.jpg`; or `fer2013.csv` itself, as Kaggle hands it
+out, whose `PublicTest` and `PrivateTest` are the pictures of `test` (`face_table.py`). The pictures
+are faces already, so nothing is looked for in them.
 
 Labels: `emotion`, the folder's name: angry, disgust, fear, happy, neutral, sad, surprise.
 
@@ -28,7 +29,10 @@ class Fer2013(Corpus):
         paths = [PurePosixPath(name) for name in source.names()]
         faces = [one for one in paths if len(one.parts) == 3 and one.parts[0] in ("train", "test")]
         if not faces:
-            raise UserError("FER2013: the source has no train/<class>/<image>")
+            raise UserError(
+                "FER2013: the source has no train/<class>/<image>; give that folder or archive, or "
+                "fer2013.csv itself"
+            )
         return [
             Recording(
                 key=f"{split}-{emotion}-{PurePosixPath(file).stem.replace('.', '-')}",

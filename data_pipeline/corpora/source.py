@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from typing import IO, Any, BinaryIO
 
 from data_pipeline.errors import UserError
@@ -21,6 +22,9 @@ from data_pipeline.whole_file import whole_file
 
 WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 """For `str.translate`: control characters that were letters and marks on a Windows machine."""
+
+LARGE = 64 * 2**20
+"""Bytes of a file that is not held in memory, if that can be helped."""
 
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 """What reading a damaged archive raises."""
@@ -70,10 +74,14 @@ class Source(ABC):
         """
 
     def open(self, name: str) -> BinaryIO:
-        """One file, to be read here and there; a large one in a folder takes no memory.
+        """One file, to be read here and there.
+
+        A large one in a folder or a plain tar takes no memory; of a zip it is unpacked into a
+        temporary file.
 
         Raises:
             KeyError: there is no such file.
+            OSError: see `read`.
         """
         return io.BytesIO(self.read(name))
 
@@ -188,6 +196,8 @@ def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
 def open_source(path: Path, option: str = "--source") -> Source:
     """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table.
 
+    A table of pixels (`face_table.py`) is the pictures that are in it.
+
     Args:
         path: of it.
         option: by which it was given, for messages.
@@ -195,12 +205,17 @@ def open_source(path: Path, option: str = "--source") -> Source:
     Raises:
         UserError: the path is missing or is neither.
     """
+    from data_pipeline.corpora.face_table import (  # noqa: PLC0415  (it is a source itself)
+        FaceTable,
+        is_face_table,
+    )
+
     if path.is_dir():
         return _Folder(path, option)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
     if path.suffix.lower() in (".csv", ".tsv"):
-        return _File(path)
+        return FaceTable(path) if is_face_table(path) else _File(path)
     try:
         if zipfile.is_zipfile(path):
             return _Zip(path)
@@ -228,7 +243,7 @@ def unpacked(path: Path, folder: Path) -> Path:
     opener = _opener(path)
     if opener is None:
         return path
-    made_of = _stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
+    made_of = file_stamp(path).replace(" ", "-")  # what has been replaced since is unpacked anew
     plain = folder / f"{path.name.partition('.')[0]}.{made_of}.tar"
     if not plain.exists():
         with whole_file(plain) as file:
@@ -290,7 +305,7 @@ class _Folder(Source):
         return self._path(name).read_bytes()
 
     def stamp(self, name: str) -> str:
-        return _stamp(self._path(name))
+        return file_stamp(self._path(name))
 
     def open(self, name: str) -> BinaryIO:
         return self._path(name).open("rb")
@@ -319,10 +334,11 @@ class _File(Source):
         return self._path.read_bytes()
 
     def stamp(self, name: str) -> str:
-        return _stamp(self._path)
+        return file_stamp(self._path)
 
 
-def _stamp(path: Path) -> str:
+def file_stamp(path: Path) -> str:
+    """What is another as soon as a file's bytes are: its size and time."""
     found = path.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
@@ -370,9 +386,63 @@ class _Zip(Source):
         with self._lock, _readable():
             return self._archive.read(member)
 
+    def open(self, name: str) -> BinaryIO:
+        member = self._members[name]
+        if self._archive.getinfo(member).file_size <= LARGE:
+            return super().open(name)
+        with ExitStack() as unless_whole:
+            file = unless_whole.enter_context(TemporaryFile())
+            file.writelines(self._blocks(member))
+            unless_whole.pop_all()
+        file.seek(0)
+        return file
+
+    def _blocks(self, member: str) -> Iterator[bytes]:
+        """Its content; what fails while a block is written is no fault of the archive."""
+        with self._lock, _readable(), self._archive.open(member) as packed:
+            while block := packed.read(_BLOCK):
+                yield block
+
     def stamp(self, name: str) -> str:
         member = self._archive.getinfo(self._members[name])
         return f"{member.file_size} {member.CRC}"
+
+
+class _Window(io.RawIOBase):
+    """A part of a file, as a file.
+
+    Args:
+        path: of the file, which is opened anew: others read it elsewhere.
+        begin: of the part, in bytes.
+        size: of it.
+    """
+
+    def __init__(self, path: Path, begin: int, size: int) -> None:
+        super().__init__()
+        self._file = path.open("rb", buffering=0)
+        self._begin, self._size, self._at = begin, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}
+        self._at = max(bases[whence] + offset, 0)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401  (whatever can be written to)
+        self._file.seek(self._begin + self._at)
+        content = self._file.read(min(len(buffer), max(self._size - self._at, 0)))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 class _Archive(Source):
@@ -380,6 +450,7 @@ class _Archive(Source):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._plain = None if _opener(path) else path
         self._archive = tarfile.open(path)  # noqa: SIM115  (open as long as the source is used)
         self._lock = threading.Lock()
         files = {member.name: member for member in self._archive if member.isfile()}
@@ -394,6 +465,12 @@ class _Archive(Source):
             file = self._archive.extractfile(member)
             assert file is not None, "only regular files are listed"
             return file.read()
+
+    def open(self, name: str) -> BinaryIO:
+        member = self._members[name]
+        if self._plain is None or member.issparse():
+            return super().open(name)
+        return io.BufferedReader(_Window(self._plain, member.offset_data, member.size))
 
     def stamp(self, name: str) -> str:
         member = self._members[name]

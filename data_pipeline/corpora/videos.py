@@ -8,12 +8,15 @@ a transcript, what is longer than 20 s is cut by its speech (`features/activity.
 Transcripts are `.srt`, `.vtt`, `.json` and `.tsv` files in the forms of `data_pipeline/
 transcripts.py`, and make a clip of each cue; a cue that begins before its file, or is shorter than
 `SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt` and
-`talk.en.srt`, which is in English, are of `talk.mp4` in the same folder; subtitles also in another,
-if no media lie where they do and one folder has the name. Of several forms the first of the four is
-taken. A `.json` or `.tsv` file that is not called as a video beside it is none.
+`talk.en.srt`, which is in English (`transcript_names.py` has all such names), are of `talk.mp4` in
+the same folder; subtitles also in another, if no media lie where they do and one folder has the
+name. Of several one without a language is taken, else the plainest of one language; `--language`
+chooses others. Of several forms the first of the four is taken. Forced subtitles, and those of no
+video, are left out and told (`assign.py`). A `.json` or `.tsv` file that is not called as a video
+beside it is none.
 
-`--transcripts` names another folder or archive of them; then those beside the videos are not read,
-and each of its transcripts must have its video. Or it names one table of all, a `.tsv` or `.csv`
+`--transcripts` names another folder or archive of them; then those beside the videos are not read.
+Or it names one table of all, a `.tsv` or `.csv`
 file or a `.json` list of objects: `media` (or `file`: path or name, with or without suffix) and the
 columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file, which
 is quarantined if it is longer than a cue may be.
@@ -22,22 +25,25 @@ speech. Transcripts and tables that are neither UTF-8 nor UTF-16 are in what `--
 
 Labels: of a table for all every other column, as in the corpus `table`; else none.
 
-Speakers, sessions and splits: who speaks, where a transcript says so; else the name of the file's
-folder, unless all files lie in one. A speaker who has only a number, as `SPEAKER_00`, is another
-one in every file. The session is the file. Everything is train, if a table does not say otherwise.
+Speakers, sessions and splits: who speaks, where a transcript says so; else the name of the topmost
+of the file's folders that is not that of all files: of `kim/s1/1.mp4` and `lee/s1/1.mp4` kim and
+lee. `--speaker-folder` names another level. A speaker who has only a number, as `SPEAKER_00`, is
+another one in every file. The session is the file. Everything is train, if a table does not say
+otherwise.
 """
 
 import hashlib
 import json
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from types import MappingProxyType
 
+from data_pipeline.corpora.assign import Assigned, assign
 from data_pipeline.corpora.base import (
     DOUBLE,
     LONGEST_S,
@@ -47,10 +53,12 @@ from data_pipeline.corpora.base import (
     numbered,
     register,
 )
+from data_pipeline.corpora.finder import Finder, composed
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
+from data_pipeline.corpora.transcript_names import Transcript
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, some
 from data_pipeline.transcripts import (
     PARSERS,
     SHORTEST_S,
@@ -66,23 +74,15 @@ VIDEOS = (
     *(".mts", ".m2ts", ".m2t", ".vob", ".dv", ".mxf", ".asf", ".f4v", ".3g2", ".qt", ".divx"),
     *(".rm", ".rmvb"),
 )
-SUBTITLES = (".srt", ".vtt")
-"""What can be nothing but a transcript."""
 TABLES = (".tsv", ".csv", ".json")
 
 KEY_BYTES = 200
 """Of a key without its number, so that its members can be unpacked as files."""
 
 NO_SPEECH = "its transcript has no speech in it"
-LANGUAGE = re.compile(r"(.+)\.([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
-"""A name and the code of a language, without the script and country."""
 SUFFIX = re.compile(r"\.\w{1,10}")
 """One that says what a file is; others are but the end of a name with a dot in it."""
 NUMBERED_SPEAKER = re.compile(r"(?:speaker|spk)?[ _-]*\d+", re.IGNORECASE)
-
-Reach = Literal["path", "no media", "any"]
-"""Where the media of a path may be: only there; elsewhere, if no media are in the path's folder;
-or elsewhere if the path has no folder, too."""
 
 Said = Mapping[str, Sequence[Recording]]
 """Media -> what is said in it."""
@@ -94,64 +94,114 @@ class Videos(Corpus):
 
     name = "videos"
     licence = "not stated; see who has them"
-    options = ("transcripts", "encoding", "licence")
+    options = ("transcripts", "encoding", "licence", "language", "speaker_folder")
+
+    def __init__(self, given: Mapping[str, Path | str] = MappingProxyType({})) -> None:
+        super().__init__(given)
+        self._passed_over: Mapping[str, Sequence[str]] = {}
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """The utterances of each file, by name and time; those to be cut by speech as one."""
         encoding = known_encoding(str(self.given.get("encoding", UTF_8)))
-        media = _media(source)
-        said = self._said(source, _Finder(media), encoding)
+        folder = self.given.get("speaker_folder")
+        media = _media(source, None if folder is None else int(str(folder)))
+        said = self._said(source, Finder(media), encoding)
         return [part for one in media for part in said.get(one.media or "", [one])]
 
     def left_out(self, source: Source, recordings: Sequence[Recording]) -> Mapping[str, int]:
-        """Files that are neither media nor transcripts nor a table's images; "" has no suffix."""
+        """Files that are not taken, by suffix, "" has none; transcripts by why they are not."""
         images = {one.image for one in recordings}
         suffixes = [
             PurePosixPath(name).suffix.lower() for name in source.names() if name not in images
         ]
         count = Counter(one if SUFFIX.fullmatch(one) else "" for one in suffixes)
         taken = {*VIDEOS, *SOUNDS, *PARSERS, *TABLES}
-        return {suffix: files for suffix, files in sorted(count.items()) if suffix not in taken}
+        others = {suffix: files for suffix, files in sorted(count.items()) if suffix not in taken}
+        return others | {why: len(names) for why, names in self._passed_over.items()}
 
-    def _said(self, source: Source, finder: "_Finder", encoding: str) -> Said:
+    def remarks(self, recordings: Sequence[Recording]) -> Sequence[str]:
+        """Which transcripts are not taken, and who is taken for the speakers."""
+        speakers = sorted({one.speaker for one in recordings} - {""})
+        found = {**self._passed_over, "speakers": speakers}
+        return [f"{what}: {len(names):,} ({some(names)})" for what, names in found.items() if names]
+
+    def _said(self, source: Source, finder: Finder, encoding: str) -> Said:
         """What the transcripts say."""
-        if "transcripts" not in self.given:
-            return _of_transcripts(source, finder, encoding, everything=False)
-        given = Path(self.given["transcripts"])
-        if not given.exists():
-            raise UserError(
-                f"--transcripts: there is no {given}; give a folder, an archive or a table"
-            )
-        if given.is_file() and given.suffix.lower() in TABLES:
-            return _of_table(source, given, finder, encoding)
-        if given.is_file() and given.suffix.lower() in PARSERS:
-            raise UserError(f"--transcripts: {given} is of one recording; give its folder")
-        transcripts = open_source(given, "--transcripts")
-        return _of_transcripts(transcripts, finder, encoding, everything=True)
+        given = self.given.get("transcripts")
+        if given is not None and _is_table(Path(given)):
+            if "language" in self.given:
+                raise UserError(
+                    f"--language: {given} is one table; leave lines of others out of it"
+                )
+            return _of_table(source, Path(given), finder, encoding)
+        texts = source if given is None else open_source(Path(given), "--transcripts")
+        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
+        wanted = [one.strip() for one in languages if one.strip()]
+        assigned = assign(texts, finder, wanted, everything=given is not None)
+        self._passed_over = assigned.passed_over
+        return _of_transcripts(texts, assigned, finder, encoding)
 
 
-def _media(source: Source) -> list[Recording]:
-    """Each video and sound file as one recording, by name."""
+def _is_table(given: Path) -> bool:
+    """Whether `--transcripts` is one table of all; else it must be a folder or an archive.
+
+    Raises:
+        UserError: it is not there, or is the transcript of one recording.
+    """
+    if not given.exists():
+        raise UserError(f"--transcripts: there is no {given}; give a folder, an archive or a table")
+    table = given.is_file() and given.suffix.lower() in TABLES
+    if given.is_file() and not table and given.suffix.lower() in PARSERS:
+        raise UserError(f"--transcripts: {given} is of one recording; give its folder")
+    return table
+
+
+def _media(source: Source, speaker_folder: int | None) -> list[Recording]:
+    """Each video and sound file as one recording, by name.
+
+    Args:
+        source: of the files.
+        speaker_folder: see `_speakers`.
+    """
     kinds = {name: PurePosixPath(name).suffix.lower() for name in source.names()}
     names = [name for name, suffix in kinds.items() if suffix in VIDEOS + SOUNDS]
     if not names:
         raise UserError(f"videos: the source has no file in {' '.join(VIDEOS + SOUNDS)}")
     filmed = {_stem(name) for name in names if kinds[name] in VIDEOS}
     doubles = {name for name in names if kinds[name] in SOUNDS and _stem(name) in filmed}
-    keys = _keys({name: _composed(name) if name in doubles else _stem(name) for name in names})
-    folders = {PurePosixPath(name).parent for name in names}
+    keys = _keys({name: composed(name) if name in doubles else _stem(name) for name in names})
+    speakers = _speakers(names, speaker_folder)
     return [
         Recording(
             key=keys[name],
             split="train",
             media=name,
-            speaker=_safe(_composed(PurePosixPath(name).parent.name)) if len(folders) > 1 else "",
+            speaker=_safe(speaker),
             session=keys[name],
             cut=name not in doubles,
             flaw=DOUBLE if name in doubles else "",
         )
-        for name in names
+        for name, speaker in zip(names, speakers, strict=True)
     ]
+
+
+def _speakers(names: Sequence[str], folder: int | None) -> list[str]:
+    """The name of each file's speaker, "" if there is no folder that says it.
+
+    Args:
+        names: of the files, with their folders.
+        folder: which one of them is called as the speaker, 1 is the topmost, 0 is none; None is
+            the topmost that is not that of all files.
+
+    Raises:
+        UserError: no file lies in so many.
+    """
+    folders = [PurePosixPath(composed(name)).parent.parts for name in names]
+    shared = takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    at = len([*shared]) if folder is None else folder - 1
+    if folder is not None and at >= max(map(len, folders)):
+        raise UserError(f"--speaker-folder {folder}: no file of the source lies in so many folders")
+    return [parts[at] if 0 <= at < len(parts) else "" for parts in folders]
 
 
 def _keys(called: Mapping[str, str]) -> dict[str, str]:
@@ -174,122 +224,30 @@ def _safe(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    return str(PurePosixPath(_composed(name)).with_suffix(""))
+    return str(PurePosixPath(composed(name)).with_suffix(""))
 
 
-def _composed(name: str) -> str:
-    """The name with each letter as one, as macOS does not spell it."""
-    return unicodedata.normalize("NFC", name)
-
-
-class _Finder:
-    """Finds the media that a transcript or a table speaks of."""
-
-    def __init__(self, media: Sequence[Recording]) -> None:
-        self._by_path: dict[str, list[Recording]] = {}
-        self._by_name: dict[str, list[Recording]] = {}
-        self._folders = set()
-        for one in media:
-            path = PurePosixPath(_composed(one.media or ""))
-            self._folders.add(path.parent)
-            for called in {path} if one.flaw else {path, path.with_suffix("")}:
-                self._by_path.setdefault(str(called), []).append(one)
-                self._by_name.setdefault(called.name, []).append(one)
-
-    def find(self, name: str, where: str, reach: Reach) -> list[Recording]:
-        """The media of a path, or of this name in another folder; with or without suffix.
-
-        Args:
-            name: the path or name.
-            where: it is written, for messages.
-            reach: how far from the path they may be.
-
-        Raises:
-            UserError: several folders have it.
-        """
-        path = PurePosixPath(_composed(name))
-        found = self._by_path.get(str(path), [])
-        alone = path.parent not in self._folders or (reach == "any" and not path.parent.name)
-        if not found and reach != "path" and alone:
-            found = self._by_name.get(path.name, [])
-        folders = {PurePosixPath(one.media or "").parent: one.media for one in found}
-        if len(folders) > 1:
-            first, second, *_ = folders.values()
-            raise UserError(f"{where} could be of {first} or {second}; give its folder, too")
-        return found
-
-
-class _Transcript(NamedTuple):
-    name: str
-    language: str
-
-
-def _of_transcripts(source: Source, finder: _Finder, encoding: str, *, everything: bool) -> Said:
+def _of_transcripts(source: Source, assigned: Assigned, finder: Finder, encoding: str) -> Said:
     """What is said in the media that have a transcript each.
 
     Args:
         source: of the transcripts.
+        assigned: which of them is of which media.
         finder: of the media.
         encoding: of transcripts that are not UTF-8.
-        everything: every file that looks like a transcript must have its media.
     """
-    found: dict[str, list[_Transcript]] = {}
-    media: dict[str, Recording] = {}
-    names = [one for one in source.names() if PurePosixPath(one).suffix.lower() in PARSERS]
-    if everything and not names:
-        raise UserError(f"--transcripts: {source.name} has no file in {' '.join(PARSERS)}")
-    for name in names:
-        sure = everything or PurePosixPath(name).suffix.lower() in SUBTITLES
-        reach: Reach = "any" if everything else "no media" if sure else "path"
-        transcript, of = _matched(name, finder, reach)
-        for one in of:
-            media[one.key] = one
-            found.setdefault(one.key, []).append(transcript)
-        if sure and not of:
-            raise UserError(
-                f"videos: {name} is a transcript of nothing; it should be called as its video is"
-            )
+    found = ((finder.media[key], one) for key, one in assigned.transcripts.items())
     return {
-        one.media or "": _utterances(source, one, _chosen(one, found[key]), encoding)
-        for key, one in media.items()
+        media.media or "": _utterances(source, media, transcript, encoding)
+        for media, transcript in found
     }
 
 
-def _matched(name: str, finder: _Finder, reach: Reach) -> tuple[_Transcript, list[Recording]]:
-    """A transcript and its media."""
-    path = str(PurePosixPath(name).with_suffix(""))
-    found = finder.find(path, f"videos: {name}", reach)
-    match = LANGUAGE.fullmatch(path)
-    if found or match is None:
-        return _Transcript(name, ""), found
-    return _Transcript(name, match[2].lower()), finder.find(match[1], f"videos: {name}", reach)
-
-
-def _chosen(media: Recording, transcripts: Sequence[_Transcript]) -> _Transcript:
-    """The transcript of one recording.
-
-    Raises:
-        UserError: there are several that differ in more than their form.
-    """
-    of_no_language = [one for one in transcripts if not one.language]
-    left = of_no_language or transcripts
-    by_stem = {PurePosixPath(one.name).with_suffix(""): one.name for one in left}
-    if len(by_stem) > 1:
-        first, second, *_ = by_stem.values()
-        raise UserError(
-            f"videos: {first} and {second} would both be the transcript of {media.media}; keep the "
-            "one of what is spoken"
-        )
-    forms = list(PARSERS)
-    return min(left, key=lambda one: forms.index(PurePosixPath(one.name).suffix.lower()))
-
-
 def _utterances(
-    source: Source, media: Recording, transcript: _Transcript, encoding: str
+    source: Source, media: Recording, transcript: Transcript, encoding: str
 ) -> list[Recording]:
     """A recording for each cue; where there are none, the media with this flaw."""
     cues = parse_transcript(transcript.name, source.read(transcript.name), encoding)
-    language = transcript.language if len(transcript.language) == 2 else ""
     if not cues:
         return [replace(media, key=numbered(media.key, 1), cut=False, flaw=NO_SPEECH)]
     return [
@@ -298,7 +256,7 @@ def _utterances(
                 media,
                 key=numbered(media.key, number),
                 text=cue.text,
-                language=language,
+                language=transcript.code,
                 words=words_inside(cue.words, (cue.begin_s, cue.end_s)),
                 speaker=_speaker(cue, media),
                 span=(cue.begin_s, cue.end_s),
@@ -333,7 +291,7 @@ def _flaw(begin_s: float, end_s: float) -> str:
     return ""
 
 
-def _of_table(source: Source, path: Path, finder: _Finder, encoding: str) -> Said:
+def _of_table(source: Source, path: Path, finder: Finder, encoding: str) -> Said:
     """What one table says of all media.
 
     Args:
@@ -377,7 +335,7 @@ def _cell(where: str, value: object) -> str:
     return checked_text(where, value if isinstance(value, str) else json.dumps(value))
 
 
-def _named(where: str, name: str, finder: _Finder) -> Recording:
+def _named(where: str, name: str, finder: Finder) -> Recording:
     """The media that a line names.
 
     Raises:

@@ -1,6 +1,7 @@
 """FER2013 (Goodfellow et al., ICONIP 2013): grey faces of 48x48 pixels in seven expressions.
 
-28,709 faces to train and 7,178 to test, as `train/<class>/*.jpg` and `test/<class>/*.jpg`.
+28,709 faces to train and 7,178 to test, as `train/<class>/*.jpg` and `test/<class>/*.jpg`, or as
+`fer2013.csv`, whose public and private test are both to test.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class FaceSplit:
 
 
 def read_fer2013(path: Path) -> tuple[FaceSplit, FaceSplit]:
-    """Decode the train and the test split of a folder or tar archive, which is read in place.
+    """Decode the train and the test split of a folder, an archive or `fer2013.csv`, in place.
 
     Raises:
         UserError: the path is neither, a split is missing, the splits differ in their classes, or
@@ -49,7 +50,10 @@ def _read_split(source: Source, split: str) -> FaceSplit:
     paths = [name.split("/") for name in source.names()]
     faces = [parts for parts in paths if len(parts) == 3 and parts[0] == split]
     if not faces:
-        raise UserError(f"FER2013: --source has no {split}/<class>/<image>; give the whole corpus")
+        raise UserError(
+            f"FER2013: --source has no {split}/<class>/<image>; give the whole corpus, or "
+            "fer2013.csv itself"
+        )
     classes = tuple(sorted({parts[1] for parts in faces}))
     images = np.stack([_decode(source, "/".join(parts)) for parts in faces])  # (n, 48, 48)
     labels = [classes.index(parts[1]) for parts in faces]
@@ -57,7 +61,10 @@ def _read_split(source: Source, split: str) -> FaceSplit:
 
 
 def _decode(source: Source, name: str) -> NDArray[np.uint8]:
-    content = np.frombuffer(source.read(name), dtype=np.uint8)
+    try:
+        content = np.frombuffer(source.read(name), dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"FER2013: {name} cannot be read ({error})") from None
     image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if len(content) else None
     if image is None or image.shape != (SIZE, SIZE):
         raise UserError(f"FER2013: {name} is not an image of {SIZE}x{SIZE} pixels")

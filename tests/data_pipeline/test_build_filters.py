@@ -9,6 +9,7 @@ import pytest
 
 from data_pipeline import build, build_pool
 from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.build_report import read_report
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
@@ -51,11 +52,41 @@ def test_dropped_clips_are_named_with_value_and_threshold_and_are_not_broken(
         "min_speech_dbfs": -60.0,
         "min_face_share": 0.8,
         "min_speaker_score": None,
+        "require": [],
     }
     assert set(written["filtered"]) == set(FILTERS.thresholds)
     assert set(written["filtered"].values()) == {1}
     assert (written["recordings"], report.samples) == (len(ROWS), {"train": 2, "valid": 1})
     assert "filtered: min_speech_dbfs -60" in "\n".join(report.table())
+
+
+@pytest.mark.usefixtures("in_process")
+def test_clips_without_what_is_required_are_dropped_for_that_reason(
+    settings: BuildSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = Filters(1, require=("text", "face", "speech"))
+    settings = replace(settings, filters=filters, max_broken=1)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(build, "_finished", lambda *_: (_ for _ in [1 / 0]))
+        with pytest.raises(ZeroDivisionError):
+            build_dataset(settings)
+    report = build_dataset(settings)
+    assert report.samples == {"train": 1}
+    lines = [json.loads(line) for line in (settings.out / "filtered.jsonl").open()]
+    assert {line["key"]: line["filter"] for line in lines} == {
+        **dict.fromkeys(("whole", "short", "long", "quiet", "terse", "text"), "require_face"),
+        "spoken": "require_text",
+    }
+    assert report.filtered == {
+        "require_text": 1,
+        "min_words": 0,
+        "require_face": 6,
+        "require_speech": 0,
+    }
+    assert read_report(open_dataset(settings.out)) == report
+    heard = replace(settings, filters=Filters(require=("speech",)))
+    heard = replace(heard, out=settings.out.with_name("heard"))
+    assert build_dataset(heard).filtered == {"require_speech": 2}
 
 
 @pytest.mark.usefixtures("in_process")

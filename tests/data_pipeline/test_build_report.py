@@ -68,5 +68,5 @@ def test_files_that_were_left_out_are_one_line_and_the_same_in_all_parts() -> No
     whole = sum_reports(parts)
     assert json.loads(whole.content)["left_out"] == left_out
     assert whole.table()[-1] == (
-        "files of the source that were left out: 1,200 .txt, 2 .docx, 2 .mod, 1 without suffix"
+        "files that were left out: 1,200 .txt, 2 .docx, 2 .mod, 1 without suffix"
     )

@@ -141,6 +141,16 @@ def test_a_recognised_text_is_filtered_by_its_words(settings: BuildSettings) -> 
 
 
 @pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize(("transcribe", "dropped"), [(BOTH, 0), (replace(BOTH, recognise=None), 1)])
+def test_a_text_that_is_required_may_be_a_recognised_one(
+    settings: BuildSettings, transcribe: TranscribeSettings, dropped: int
+) -> None:
+    filters = Filters(require=("text",))
+    report = build_dataset(replace(settings, transcribe=transcribe, filters=filters))
+    assert report.filtered == {"require_text": dropped}
+
+
+@pytest.mark.usefixtures("in_process")
 def test_parts_with_other_models_are_not_of_one_build(settings: BuildSettings) -> None:
     outs = [settings.out.with_name(f"part{number}") for number in (1, 2)]
     for number, transcribe in ((1, BOTH), (2, TranscribeSettings())):

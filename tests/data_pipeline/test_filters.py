@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,9 +34,28 @@ def test_the_first_filter_that_a_clip_fails_is_named(measures: Measures, dropped
     assert Filters(2, 0.5, 1.0, -50.0, 0.5, 1.0).first_failed(measures) == dropped
 
 
+def test_what_is_required_is_judged_as_soon_as_it_is_known() -> None:
+    filters = Filters(min_words=2, min_face_share=0.5, require=("speech", "face", "text"))
+    assert [*filters.thresholds] == [
+        "require_text",
+        "min_words",
+        "min_face_share",
+        "require_face",
+        "require_speech",
+    ]
+    assert filters.first_failed(Measures(text=0)) == Dropped("require_text", 0, 1)
+    has = Measures(2, text=1)
+    assert filters.first_failed(has) is None
+    assert filters.first_failed(replace(has, face=0, speech=0)) == Dropped("require_face", 0, 1)
+    assert filters.first_failed(replace(has, face=1, speech=0)) == Dropped("require_speech", 0, 1)
+    assert filters.first_failed(replace(has, face=1, speech=1)) is None
+    assert Filters().first_failed(Measures(text=0, face=0, speech=0)) is None
+
+
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
+        (Filters(require=("text", "sound")), "--require sound: give text, face, speech, or some"),
         (Filters(min_words=-1), "--min-words -1: give a number of 0 or more"),
         (Filters(min_face_share=50), "--min-face-share 50: give a number from 0 to 1"),
         (Filters(min_speaker_score=4), "--min-speaker-score 4: give a number from 0 to 3"),

@@ -13,12 +13,8 @@ from hypothesis import strategies as st
 
 from data_pipeline.clip import Word
 from data_pipeline.errors import UserError
-from data_pipeline.transcripts import (
-    Cue,
-    parse_transcript,
-    read_words,
-    speech_of,
-)
+from data_pipeline.spoken import speech_of
+from data_pipeline.transcripts import Cue, parse_transcript, read_words
 
 WORDS = st.lists(
     st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1, max_size=9).filter(
@@ -246,7 +242,7 @@ def test_automatic_captions_that_roll_say_each_line_once_with_the_times_of_its_w
     talk = (Word("we", 2.399, 2.56), Word("will", 2.56, 2.8), Word("talk", 3.0, 4.51))
     found = [
         Cue(0.16, 2.389, "hello it's today", words=hello),
-        Cue(2.399, 4.51, ">> we will talk", words=talk),
+        Cue(2.399, 4.51, "we will talk", words=talk),
         Cue(4.52, 6.0, "yeah"),
         Cue(6.01, 7.0, "yeah"),
         Cue(11.01, 12.0, "yeah"),
@@ -294,30 +290,14 @@ def test_cues_that_happen_to_say_the_same_are_all_kept(suffix: str) -> None:
         ("so<00:01.500> it<00:01.200> goes", ()),
         ("so<00:01.500> it<00:02.500> goes", ()),
         ("(so<00:01.500> what) it<00:01.600> goes", ()),
+        ("JOHN:<00:01.500> goes", (Word("goes", 1.5, 2.0),)),
+        ("so<00:01.500> *laughs*<00:01.600> goes", (Word("so", 1.0, 1.5), Word("goes", 1.6, 2.0))),
         ("so<00:01.500> -<00:01.600> goes", (Word("so", 1.0, 1.5), Word("goes", 1.6, 2.0))),
     ],
 )
 def test_all_words_of_a_caption_have_times_or_none(said: str, words: tuple[Word, ...]) -> None:
     (cue,) = parse_transcript("a.vtt", f"WEBVTT\n\n00:01.000 --> 00:02.000\n{said}\n".encode())
     assert cue.words == words
-
-
-@pytest.mark.parametrize(
-    ("text", "speech"),
-    [
-        ("[음악]", ""),
-        ("（웃음） 그래요", "그래요"),
-        ("【拍手】", ""),
-        ("♪", ""),
-        ("♫ I will survive\nShe left.", "She left."),
-        ("...", ""),
-        ("- - Well -- no", "- Well -- no"),
-        ("a [b", "a [b"),
-        ("", ""),
-    ],
-)
-def test_what_is_spoken_of_a_text(text: str, speech: str) -> None:
-    assert speech_of(text) == speech
 
 
 def srt(text: str) -> str:

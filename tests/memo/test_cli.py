@@ -141,12 +141,15 @@ def test_build_hands_its_options_on(
         command = ("data", "build", "videos", "--source", "in", "--out", "out")
         assert run(monkeypatch, *command) == 0
         corpus_options = ("--transcripts", "all.tsv", "--encoding", "cp949", "--licence", "mine")
-        assert run(monkeypatch, *command, *corpus_options) == 0
-        assert run(monkeypatch, *command, "--min-speech-dbfs", "-50", "--min-words", "2") == 0
+        folders = ("--language", "en,ko", "--speaker-folder", "0")
+        assert run(monkeypatch, *command, *corpus_options, *folders) == 0
+        filters = ("--min-speech-dbfs", "-50", "--min-words", "2", "--require", "text, face")
+        assert run(monkeypatch, *command, *filters) == 0
         assert run(monkeypatch, *command, "--part", "2/8", "--valid-share", "0.1") == 0
-    options = {"transcripts": Path("all.tsv"), "encoding": "cp949", "licence": "mine"}
+    texts = {"transcripts": Path("all.tsv"), "encoding": "cp949", "language": "en,ko"}
+    options = {**texts, "speaker_folder": "0", "licence": "mine"}
     assert [one.options for one in given] == [{}, options, {}, {}]
-    assert given[2].filters == Filters(2, min_speech_dbfs=-50)
+    assert given[2].filters == Filters(2, min_speech_dbfs=-50, require=("text", "face"))
     assert [one.valid_share for one in given] == [None, None, None, 0.1]
     assert [one.out for one in given[2:]] == [Path("out"), Path("out.parts/2-of-8")]
     (tmp_path / "in").mkdir()
@@ -158,3 +161,6 @@ def test_build_hands_its_options_on(
         asked = ("data", "build", corpus, *folders, "--transcripts", str(tmp_path / "in"))
         assert run(monkeypatch, *asked) == 2
         assert message in capsys.readouterr().err
+    asked = ("data", "build", "grid", *folders, "--speaker-folder", "1")
+    assert run(monkeypatch, *asked) == 2
+    assert "--speaker-folder: not for corpus grid, but for videos" in capsys.readouterr().err

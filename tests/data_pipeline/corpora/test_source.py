@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,49 @@ def test_nothing_outside_of_a_folder_is_read(tmp_path: Path) -> None:
         for read in (source.read, source.open):
             with pytest.raises(KeyError):
                 read(name)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_large_file_of_an_archive_is_read_here_and_there_without_being_held(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 4 * 2**20
+    content = np.random.default_rng(0).bytes(size)
+    monkeypatch.setattr(f"{__name__}.FILES", {"a": b"before", "large": content, "z": b"behind"})
+    monkeypatch.setattr("data_pipeline.corpora.source.LARGE", size - 1)
+    packed = make_archive(tmp_path / "c.tar.xz", "") if kind == "tar" else None
+    path = unpacked(packed, tmp_path) if packed else make_zip(tmp_path / "c.zip", "")
+    source = open_source(path)
+    tracemalloc.start()
+    with source.open("large") as file, source.open("a") as other, source.open("large") as again:
+        assert other.read() == b"before"
+        assert file.read(5) == content[:5]
+        assert file.seek(-7, io.SEEK_END) == file.tell() == size - 7
+        assert again.read(3) == content[:3]
+        assert file.read() == content[-7:]
+        assert file.read(1) == b""
+        file.seek(1000)
+        assert file.read(4) == content[1000:1004]
+        assert file.seek(-2, io.SEEK_CUR) == 1002
+        assert file.read(1) == content[1002:1003]
+        held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < size / 2
+    with source.open("large") as file:
+        assert file.read() == content
+    assert file.closed
+    with pytest.raises(KeyError):
+        source.open("absent")
+
+
+def test_a_damaged_large_file_of_a_zip_cannot_be_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_pipeline.corpora.source.LARGE", 1)
+    path = make_zip(tmp_path / "c.zip", "")
+    path.write_bytes(path.read_bytes().replace(FILES["clips/one.mp4"], b"\x00\x02", 1))
+    with pytest.raises(OSError, match="its archive: Bad CRC-32"):
+        open_source(path).open("clips/one.mp4")
 
 
 def test_what_cannot_be_a_source_is_refused(tmp_path: Path) -> None:

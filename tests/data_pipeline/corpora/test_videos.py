@@ -38,9 +38,16 @@ def write(root: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def read(
-    source: Path, transcripts: Path | None = None, encoding: str | None = None
+    source: Path,
+    transcripts: Path | None = None,
+    encoding: str | None = None,
+    speaker_folder: str | None = None,
 ) -> list[Recording]:
-    given = {"transcripts": transcripts, "encoding": encoding}
+    given = {
+        "transcripts": transcripts,
+        "encoding": encoding,
+        "speaker_folder": speaker_folder,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     return list(load_corpus("videos", options).recordings(open_source(source)))
 
@@ -155,7 +162,8 @@ def test_transcripts_beside_the_videos(tmp_path: Path, name: str, content: str) 
 def test_which_of_several_transcripts_is_taken(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"a.mp4": b"", "a.ko.srt": SRT, "a.de.srt": SRT}
     source = write(tmp_path, files)
-    with pytest.raises(UserError, match=r"a\.de\.srt and a\.ko\.srt would both be .* of a\.mp4"):
+    message = r"a\.de\.srt and a\.ko\.srt would both be .* of a\.mp4; say .* --language de, that of"
+    with pytest.raises(UserError, match=message):
         read(source)
     write(source, {"a.json": json.dumps(WHISPER), "a.tsv": "no transcript"})
     (only,) = read(source)
@@ -176,11 +184,67 @@ def test_other_tables_and_notes_are_no_transcripts(tmp_path: Path) -> None:
     assert [one.cut for one in read(write(tmp_path, dict.fromkeys(names, b"{}")))] == [True, True]
 
 
-@pytest.mark.parametrize("lost", ["b.srt", "in/a.srt", "a.v1.vtt"])
-def test_subtitles_of_nothing_are_refused(tmp_path: Path, lost: str) -> None:
-    source = write(tmp_path, {"a.mp4": b"", "in/other.mp4": b"", lost: SRT})
-    with pytest.raises(UserError, match=rf"videos: {lost} is a transcript of nothing"):
+STRAYS = ["a.v1.vtt", "b.srt", "in/a.srt"]
+
+
+def test_subtitles_of_nothing_leave_themselves_out_and_are_told(tmp_path: Path) -> None:
+    films: dict[str, str | bytes] = {"a.mp4": b"", "in/other.mp4": b"", "a.srt": SRT}
+    source = open_source(write(tmp_path, films | dict.fromkeys(STRAYS, "no subtitles")))
+    corpus = load_corpus("videos")
+    found = list(corpus.recordings(source))
+    assert told(found) == [*HELLO, (None, None)]
+    assert corpus.left_out(source, found) == {"transcripts of no video": 3}
+    assert corpus.remarks(found)[0] == f"transcripts of no video: 3 ({', '.join(STRAYS)})"
+
+
+def test_subtitles_of_which_none_has_its_video_are_refused_all_at_once(tmp_path: Path) -> None:
+    names = [*STRAYS, *(f"t{number:02}.srt" for number in range(20))]
+    source = write(tmp_path, {"a.mp4": b"", "in/other.mp4": b"", **dict.fromkeys(names, SRT)})
+    message = (
+        r"no transcript is of a video of the source, a\.v1\.vtt, .*, t01\.srt and 18 more; each"
+    )
+    with pytest.raises(UserError, match=message):
         read(source)
+
+
+@pytest.mark.parametrize(
+    ("speaker_folder", "speakers"),
+    [
+        (None, ["kim", "kim", "lee", "lee", ""]),
+        ("0", [""] * 5),
+        ("1", ["talks"] * 5),
+        ("3", ["s1", "s2", "s1", "", ""]),
+    ],
+)
+def test_speakers_are_the_topmost_folders_that_differ(
+    tmp_path: Path, speaker_folder: str | None, speakers: list[str]
+) -> None:
+    names = ["kim/s1/1.mp4", "kim/s2/1.mp4", "lee/s1/1.mp4", "lee/2.mp4", "z.mp4"]
+    source = write(tmp_path, {f"talks/{name}": b"" for name in names})
+    found = read(source, speaker_folder=speaker_folder)
+    assert {one.media: one.speaker for one in found} == {
+        f"talks/{name}": speaker for name, speaker in zip(names, speakers, strict=True)
+    }
+    named = sorted({*speakers} - {""})
+    said = [f"speakers: {len(named)} ({', '.join(named)})"] if named else []
+    assert load_corpus("videos").remarks(found) == said
+
+
+def test_a_speaker_folder_that_no_file_lies_in_is_refused(tmp_path: Path) -> None:
+    source = write(tmp_path, {"kim/s1/1.mp4": b"", "2.mp4": b""})
+    with pytest.raises(UserError, match="--speaker-folder 3: no file of the source lies in so"):
+        read(source, speaker_folder="3")
+
+
+def test_valid_share_holds_out_whole_speakers_of_several_folders(
+    tmp_path: Path, extract_settings: ExtractSettings
+) -> None:
+    names = [f"{who}/s{number}/1.mp4" for who in "abcd" for number in range(3)]
+    source = write(tmp_path / "raw", dict.fromkeys(names, b""))
+    settings = BuildSettings("videos", source, tmp_path / "out", extract_settings, valid_share=0.5)
+    valid = [one.media or "" for one in plan_build(settings).recordings if one.split == "valid"]
+    assert len(valid) == 6
+    assert len({name[0] for name in valid}) == 2
 
 
 def test_a_broken_transcript_names_its_line(tmp_path: Path) -> None:
@@ -221,7 +285,7 @@ def test_transcripts_of_another_folder(tmp_path: Path) -> None:
     [
         ("absent", r"--transcripts: there is no .*absent; give a folder, an archive or a table"),
         ("texts/b.srt", r"--transcripts: .*b\.srt is of one recording; give its folder"),
-        ("texts", r"videos: b\.srt is a transcript of nothing"),
+        ("texts", r"videos: no transcript is of a video of the source, b\.srt; each should"),
         ("bare", r"--transcripts: bare has no file in \.srt \.vtt"),
         ("bare/a.txt", r"--transcripts: .*a\.txt is neither a folder"),
     ],

@@ -30,9 +30,8 @@ DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipf
 """What reading a damaged archive raises."""
 
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 """Bytes that are unpacked at once."""
-
 
 LOST = "lost+found"
 """A folder in which file systems keep what they have found astray; only the superuser sees it."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from data_pipeline.whole_file import write_atomically
+
 
 class PageTable(NamedTuple):
     """A table: title ("" for none), names of the columns, and rows of as many cells."""
@@ -65,7 +67,5 @@ def write_page(
         config=config.read_text("utf8") if config.is_file() else "",
     )
     target = folder / "report.html"
-    temporary = folder / "report.html.tmp"
-    temporary.write_text(page, encoding="utf8")
-    temporary.replace(target)
+    write_atomically(target, page.encode())
     return target

@@ -1,6 +1,5 @@
 """The page: a dataset's facts, and the time lines of some of its clips."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from data_pipeline.shards.dataset import DatasetInfo, FaceSchema, RowSchema
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import open_dataset
 from data_pipeline.shards.remote import RANGES
+from data_pipeline.whole_file import whole_file
 from memo.preview.pictures import image_url
 from memo.preview.tables import (
     coverage_table,
@@ -109,13 +109,9 @@ def write_preview(settings: PreviewSettings) -> None:
     facts = gather(dataset, settings.seed)
     sampled = sample_clips(dataset, settings.clips, settings.seed)
     views = (view_clip(one, dataset.info, raw) for one in sampled)
-    temporary = out.with_name(f"{out.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf8", errors="replace", newline="\n") as file:
-            file.writelines(render(facts, views, settings.seed))
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(out) as file:
+        parts = render(facts, views, settings.seed)
+        file.writelines(part.encode("utf8", "replace") for part in parts)
 
 
 def _check(settings: PreviewSettings) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_pipeline.errors import UserError
+from data_pipeline.whole_file import write_atomically
 from memo.evaluation.compare_sequences import compare_sequences
 from memo.evaluation.compare_tuned import compare_tuned
 from memo.evaluation.page import Comparison, write_page
@@ -89,7 +90,5 @@ def show_comparison(found: Comparison, out: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     page = write_page(out, [], [found.table], found.draw())
     content = json.dumps([dict(zip(head, row, strict=True)) for row in rows], indent=1)
-    temporary = out / "comparison.json.tmp"
-    temporary.write_text(content, "utf8")
-    temporary.replace(out / "comparison.json")
+    write_atomically(out / "comparison.json", content.encode())
     console.print(f"wrote {page}", highlight=False, soft_wrap=True)

@@ -27,6 +27,7 @@ from data_pipeline.filters import Filters
 from data_pipeline.kept import MADE_BY
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import open_dataset
+from tests.data_pipeline.features.extracted import clip_of
 from tests.data_pipeline.features.media import make_sound, make_video
 from tests.data_pipeline.features.onnx_file import write_yunet
 from tests.room import room_for
@@ -52,12 +53,6 @@ def settings(tmp_path: Path, extract_settings: ExtractSettings) -> BuildSettings
         lines.append(f"c{number}\tbin blue\tsil:0.00-0.10 bin:0.10-0.20 blue:0.20-0.36")
     (root / "transcripts.tsv").write_text("\n".join(lines) + "\n")
     return BuildSettings("grid", root, tmp_path / "out", extract_settings, samples_per_shard=5)
-
-
-def clip_of(extractor: Extractor, recording: Recording, media: bytes) -> Clip:
-    ((_, part),) = extractor.parts([recording], media)
-    assert isinstance(part, Part)
-    return extractor.clip(recording, part)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -486,15 +481,3 @@ def test_a_detectors_file_that_is_none_is_refused_before_anything_is_built(
     with pytest.raises(UserError, match=r"yunet\.onnx is no YuNet"):
         build_dataset(replace(settings, extract=extractor))
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_clip_has_only_what_the_recording_has(extract_settings: ExtractSettings) -> None:
-    extractor = Extractor.load(extract_settings)
-    text = extractor.clip(Recording("t", "train", None, text="안녕", language="ko"), None)
-    assert (text.text, text.language, text.face, text.speech) == ("안녕", "ko", None, None)
-    short = make_sound(np.zeros(300, np.float32))
-    click = clip_of(extractor, Recording("c", "train", "c.wav", speaker="s"), short)
-    assert (click.speaker, click.face, click.speech) == ("s", None, None)
-    still = make_video([0, 40], [9, 9], None)
-    silent = clip_of(extractor, Recording("v", "train", "v.mp4"), still)
-    assert (silent.face, silent.speech, silent.source) == (None, None, "v.mp4")

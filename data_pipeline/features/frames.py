@@ -1,4 +1,4 @@
-"""Decoded pictures -> grey ones, upright, of square pixels and of one size."""
+"""Decoded pictures -> grey ones, upright, of square pixels, of one moment and of one size."""
 
 import math
 from fractions import Fraction
@@ -16,12 +16,16 @@ LARGEST = 720
 it, and 48 pixels of them are kept; a minute of larger pictures would fill the memory."""
 SQUARE = 0.02
 """Pixels that are so little wider or higher are taken as they are: their file rounds a size."""
+COMBED = 10
+"""Levels of grey, of 255, by which a line differs from those above and below it where something has
+moved between them; what noise and fine detail do in one picture is mostly less."""
 
 
 def upright(frame: av.VideoFrame, pixel: float) -> Frames:
     """The picture (H, W), uint8, grey, of square pixels, turned as its file says it is to be shown.
 
-    What is larger than `LARGEST` is shrunk to it.
+    What is larger than `LARGEST` is shrunk to it. Of one that is interlaced, as on DVDs and on
+    television, it is the moment of the even lines.
 
     Args:
         frame: as it was decoded.
@@ -31,12 +35,30 @@ def upright(frame: av.VideoFrame, pixel: float) -> Frames:
     scale = LARGEST / min(height, width)
     if scale < 1:  # before there are colours of all its pixels
         height, width = round(scale * height), round(scale * width)
-        shrunk = frame.reformat(width, height, format="rgb24", interpolation="AREA")
+        if not frame.interlaced_frame:
+            shrunk = frame.reformat(width, height, format="rgb24", interpolation="AREA")
     colours = shrunk.to_ndarray(format="rgb24")
     picture = np.asarray(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+    if frame.interlaced_frame:
+        picture = uncombed(picture)
     if picture.shape != (height, width):
         picture = _scaled(picture, height, width)
     return np.rot90(picture, round(frame.rotation / 90))
+
+
+def uncombed(picture: Frames) -> Frames:
+    """The moment of the even lines of a picture (H, W) whose odd lines are of another one.
+
+    An odd line is left as it is where nothing has moved, so that what rests stays sharp, and is the
+    mean of its neighbours where both are darker, or both brighter, by more than `COMBED`. The last
+    line of an even number has one neighbour, and is left.
+    """
+    lines = picture[: (len(picture) - 1) // 2 * 2 + 1].astype(np.int32)
+    above, odd, below = lines[:-2:2], lines[1::2], lines[2::2]
+    combed = (np.minimum(above, below) - odd > COMBED) | (odd - np.maximum(above, below) > COMBED)
+    still = picture.copy()
+    still[1 : len(lines) : 2] = np.where(combed, (above + below + 1) // 2, odd)
+    return still
 
 
 class Pixels:

@@ -2,8 +2,9 @@
 
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import MappingProxyType
 from typing import TypedDict, Unpack
 
 import av
@@ -27,6 +28,7 @@ class Form(TypedDict, total=False):
     hole_ms: tuple[int, int]
     channels: int
     pixel: Fraction
+    options: Mapping[str, str]
 
 
 def make_video(
@@ -66,17 +68,19 @@ def make_film(
     hole_ms: tuple[int, int] = (0, 0),
     channels: int = 1,
     pixel: Fraction = Fraction(1),
+    options: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """These grey pictures (H, W) at these times, and sound, left out inside the hole.
 
     The sound starts at `sound_start_ms`; the hole is counted from its start. Pixels are said to be
-    `pixel` times as wide as high.
+    `pixel` times as wide as high. The options are the video codec's own.
     """
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=format) as container:
         video = container.add_stream(video_codec, rate=25)
         video.height, video.width = pictures[0].shape
         video.pix_fmt = "yuv420p"
+        video.options = dict(options)
         ticks = 25 if video_codec in OF_ONE_RATE else 1000
         video.codec_context.time_base = Fraction(1, ticks)
         if pixel != 1:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from data_pipeline import cpu_torch
@@ -24,6 +24,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.features.device import CPU
 from data_pipeline.features.face_encoder import FACE
 from data_pipeline.shards.index import file_sha256
+from data_pipeline.whole_file import write_atomically
 
 SHIPPED = Path(__file__).with_name("denseface.safetensors")
 """The network that ships with the package; its card is `denseface.md`."""
@@ -169,6 +170,4 @@ def save_face_net(path: Path, net: DenseFaceNet, card: FaceCard) -> None:
         for name, value in net.state_dict().items()
         if value.is_floating_point()
     }
-    temporary = path.with_name(f"{path.name}.tmp")
-    save_file(weights, temporary, {"card": json.dumps(asdict(card))})
-    temporary.replace(path)
+    write_atomically(path, save(weights, {"card": json.dumps(asdict(card))}))

@@ -23,6 +23,7 @@ from data_pipeline.errors import UserError, check_place
 from data_pipeline.packing import pack
 from data_pipeline.shards.place import Place
 from data_pipeline.shards.reader import Split, open_dataset
+from data_pipeline.whole_file import write_atomically
 from memo.config import PretrainConfig
 from memo.evaluation.metrics import Condition, Tally, new_tally
 from memo.objectives.base import MODALITIES, Modality
@@ -252,6 +253,4 @@ def run_evaluation(checkpoint: Path, dataset: Place, split: str, json_out: Path 
     for table in report.tables():
         console.print(table)
     if json_out is not None:
-        partial = json_out.with_name(json_out.name + ".tmp")
-        partial.write_text(report.to_json(), encoding="utf8")
-        partial.replace(json_out)
+        write_atomically(json_out, report.to_json().encode())

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -21,6 +20,7 @@ from data_pipeline.features.picture import decode_jpeg
 from data_pipeline.features.tensors import read_tensors
 from data_pipeline.shards.index import file_sha256
 from data_pipeline.shards.reader import Split
+from data_pipeline.whole_file import whole_file
 from memo.multitask.config import ImageSettings
 
 BATCH = 32
@@ -158,10 +158,8 @@ def image_rows(split: Split, settings: ImageSettings) -> NDArray[np.float32]:
     if not path.is_file():
         rows = _encode(split, settings)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             np.save(file, rows, allow_pickle=False)
-        temporary.replace(path)
     found: NDArray[np.float32] = np.load(path, allow_pickle=False)
     return found
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.whole_file import write_atomically
+
 _REMEMBERED_WORDS = 1 << 16
 _LONGEST_REMEMBERED = 64
 """Characters; a "word" of a damaged text may have millions."""
@@ -130,9 +132,7 @@ class Tokenizer(ABC):
         """Write the files that `load_tokenizer(folder)` reads, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._files.items():
-            temporary = folder / f"{name}.tmp"
-            temporary.write_bytes(content)
-            temporary.replace(folder / name)
+            write_atomically(folder / name, content)
 
     def _pieces(self, word: str) -> tuple[int, ...]:
         short = len(word) <= _LONGEST_REMEMBERED

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from data_pipeline.stream import check_ranks
+from data_pipeline.whole_file import write_atomically
 from memo.config import AUTO, PretrainConfig
 from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
@@ -201,6 +202,5 @@ def _begin_at(run: Run) -> None:
 def _write_config(folder: Path, config: PretrainConfig) -> None:
     """`config.yaml`, as resolved."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.tmp"
-    temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), "utf8")
-    temporary.replace(folder / "config.yaml")
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    write_atomically(folder / "config.yaml", content.encode())

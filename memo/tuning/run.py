@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from data_pipeline.errors import UserError
+from data_pipeline.whole_file import write_atomically
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
 from memo.multitask.texts import SharedStates
@@ -86,8 +87,8 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
     refuse_different(ranks, {name: brief(json.dumps(one)) for name, one in origin.items()})
     with ranks.together():
         if ranks.first:
-            _write_atomically(config.folder / ORIGIN, json.dumps(origin, indent=1))
-            _write_atomically(config.folder / CONFIG, _dumped(config))
+            _write(config.folder / ORIGIN, json.dumps(origin, indent=1))
+            _write(config.folder / CONFIG, _dumped(config))
             if known := tell_known_texts(job.divided, job.folds):
                 _log.warning("%s: %s", config.folder, known)
     with StopSignals() as signals:
@@ -159,12 +160,9 @@ def _dumped(config: FinetuneConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _write_atomically(path: Path, content: str) -> None:
+def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A job array runs its folds side by side in one folder.
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-    temporary.write_text(content, "utf8")
-    temporary.replace(path)
+    write_atomically(path, content.encode())
 
 
 def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int, signals: StopSignals) -> None:
@@ -209,7 +207,7 @@ def _sum_up(job: Job) -> None:
     """`results.json`, the report, and the tables on the terminal."""
     folder = job.config.folder
     results = job.summarise(read_records(folder))
-    _write_atomically(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
+    _write(folder / RESULTS, json.dumps(results, indent=1, ensure_ascii=False))
     console = Console()
     for table in job.tables(results):
         console.print(table)

@@ -166,6 +166,14 @@ def render(submission: Submission) -> str:
 
 def _check(submission: Submission) -> _Plan:
     """What is wrong is said before it is queued."""
+    plan = _plan(submission)
+    if "\\" in str(plan.folder):  # with one, it takes no % of a path for its own
+        raise UserError(f"{plan.folder} has a backslash, which Slurm does not write to; rename it")
+    return plan
+
+
+def _plan(submission: Submission) -> _Plan:
+    """What is submitted."""
     if submission.container is not None and not submission.container.exists():
         raise UserError(f"--container: there is no {submission.container}")
     if submission.script not in SCRIPTS:

@@ -95,6 +95,7 @@ def test_one_task_a_gpu(asked: Resources, options: list[str]) -> None:
         ({"config": None}, "needs --config"),
         ({"array": "folds"}, "has no --array of folds"),
         ({"settings": ["step=3"]}, "did you mean 'steps'"),
+        ({"settings": ["run_dir=a\\b"]}, "has a backslash"),
         ({"container": Path("none.sif")}, "--container: there is no none.sif"),
         ({"resources": resources(gpus_per_node="many")}, "--gpus-per-node many: write 8"),
         ({"resources": resources(more=["account=a"])}, "--sbatch account=a: write an option"),

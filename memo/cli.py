@@ -117,7 +117,7 @@ def predict(
         Path | None, typer.Option(help="Likewise of a system's frozen image network.")
     ] = None,
 ) -> None:
-    """Show the emotion and its probability of every utterance, text or post; what was not there."""
+    """Show the emotion and probability of every utterance, text or post; say what was not there."""
     from data_pipeline.encoding import known_encoding  # noqa: PLC0415
     from memo.inference.command import Wanted, run_command  # noqa: PLC0415
     from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415

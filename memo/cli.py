@@ -72,8 +72,21 @@ def import_(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A folder that `memo export` made.")],
-    videos: Annotated[list[Path], typer.Argument(help="Video or sound files.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A folder that `memo export` made, or a system: RUN/folds/*/system."),
+    ],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Video or sound files. For a system of texts: .csv or .tsv tables with a column "
+            "text, or .txt files with a text a line; of posts: tables with the columns image, "
+            "text and tags."
+        ),
+    ],
+    task: Annotated[
+        str | None, typer.Option(help="Of a system of texts; left out where it has one.")
+    ] = None,
     text: Annotated[
         str | None, typer.Option(help="What is said; the file is one utterance.")
     ] = None,
@@ -82,7 +95,7 @@ def predict(
         typer.Option(help="SRT, WebVTT, TSV or JSON; .srt and .vtt are looked for beside a video."),
     ] = None,
     encoding: Annotated[
-        str, typer.Option(help="Of subtitles that are neither in UTF-8 nor in UTF-16.")
+        str, typer.Option(help="Of subtitles or tables that are neither in UTF-8 nor in UTF-16.")
     ] = "utf-8",
     json: Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
@@ -97,18 +110,24 @@ def predict(
     detector_weights: Annotated[
         Path | None, typer.Option(help="Of what found the faces of the dataset, if it has a file.")
     ] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="A system's backbone; where it was if not given.")
+    ] = None,
+    image_weights: Annotated[
+        Path | None, typer.Option(help="Likewise of a system's frozen image network.")
+    ] = None,
 ) -> None:
-    """Show the emotion and its probability of every utterance; say what was not there to use."""
+    """Show the emotion and probability of every utterance, text or post; say what was not there."""
     from data_pipeline.encoding import known_encoding  # noqa: PLC0415
+    from memo.inference.command import Wanted, run_command  # noqa: PLC0415
     from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415
-    from memo.inference.model import load  # noqa: PLC0415
-    from memo.inference.predict import Said, run_prediction  # noqa: PLC0415
+    from memo.inference.predict import Said  # noqa: PLC0415
 
     encoders = GivenEncoders(
         Given(face, face_weights), Given(speech, speech_weights), detector_weights
     )
     said = Said(text, subtitles, known_encoding(encoding))
-    run_prediction(load(model), videos, encoders, said, json, html)
+    run_command(model, files, Wanted(said, encoders, task, pretrained, image_weights, json, html))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from data_pipeline.features.face_encoder import FACE, FaceEncoder
 from data_pipeline.features.speech import SPEECH, SpeechEncoder
 from data_pipeline.registry import ModelChoice, Registry
 from data_pipeline.shards.dataset import RowSchema
-from memo.inference.model import EmotionModel
+from memo.inference.model import ClipModel
 
 EncoderT = TypeVar("EncoderT", FaceEncoder, SpeechEncoder)
 
@@ -46,19 +46,19 @@ class GivenEncoders:
     detector_weights: Path | None = None
 
 
-def load_extractor(model: EmotionModel, given: GivenEncoders, beside: Path) -> Extractor:
-    """The encoders that a model's rows were made by, of the modalities that its task uses.
+def load_extractor(model: ClipModel, given: GivenEncoders, beside: Path) -> Extractor:
+    """The encoders that a model's rows were made by, of the modalities that it uses.
 
     Args:
-        model: exported.
+        model: exported, or a system.
         given: where to take their weights from, and what may be run.
         beside: a file near which weights are looked for (see `Registry.find`).
 
     Raises:
         UserError: an encoder is unknown or may not be run, or its weights cannot be found, or are
-            others than those of the model, or are of a modality that its task does not use.
+            others than those of the model, or are of a modality that it does not use.
     """
-    used, face, speech = model.task.modalities, None, None
+    used, face, speech = model.modalities, None, None
     for option, kind, weights in (
         ("face", "face", given.face.weights),
         ("detector", "face", given.detector_weights),

@@ -76,8 +76,9 @@ def find_tuned(place: Path) -> Path:
     found = sorted(path.parent for path in place.glob(f"**/{RECORD}"))
     if not found and next(place.glob(f"**/{SYSTEM}"), None):
         raise UserError(
-            f"{place} learned several tasks at once; memo.multitask.trained.open_texts and "
-            "open_trimodal answer with it, this is for a run of one task"
+            f"{place} learned several tasks at once; 'memo predict' answers with it as it is, and "
+            "so do open_texts and open_trimodal of memo.multitask.trained; this is for a run of "
+            "one task"
         )
     if not found:
         raise UserError(f"there is no tuned model in {place}; give a run of one task that is done")

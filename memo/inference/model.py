@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,6 +45,25 @@ MODEL = "model.safetensors"
 TOKENIZER = "tokenizer"
 
 
+class ClipModel(Protocol):
+    """What answers clips of videos: a tuned model, or a trained system of clips."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, in the order of the probabilities."""
+
+    @property
+    def modalities(self) -> Sequence[Modality]:
+        """Those that it can use."""
+
+    @property
+    def features(self) -> FeatureSchema:
+        """Which encoders make its rows."""
+
+    def predict(self, clips: Sequence[Clip], visible: Sequence[Modality]) -> NDArray[np.float32]:
+        """Class probabilities (clips, C) by the visible modalities."""
+
+
 @dataclass(frozen=True)
 class EmotionModel:
     """A tuned model with all that it needs.
@@ -69,6 +88,11 @@ class EmotionModel:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
         return self.task.classes
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Those of the task."""
+        return self.task.modalities
 
     @torch.no_grad()
     def predict(

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,7 +18,7 @@ from data_pipeline.features.extract import SAMPLE_RATE, Extractor
 from data_pipeline.features.frames import Frames
 from data_pipeline.features.video import MediaError, Sound, decode_spans, decode_track
 from memo.inference.encoders import GivenEncoders, load_extractor
-from memo.inference.model import EmotionModel
+from memo.inference.model import ClipModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Utterance, find_utterances, read_subtitles
 
@@ -49,7 +48,7 @@ class Prediction:
         end_s: where it ends.
         text: what is said, if known.
         used: modalities that were used.
-        missing: modalities of the task that were not there.
+        missing: modalities of the model that were not there.
         flaw: why it cannot be decoded, and nothing was used; "" if it can.
         emotion: the most probable class; None if there was nothing to be used.
         probabilities: class -> probability; empty if there was nothing to be used.
@@ -67,7 +66,7 @@ class Prediction:
 
 
 def predict_videos(
-    model: EmotionModel,
+    model: ClipModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
     said: Said,
@@ -78,7 +77,7 @@ def predict_videos(
     video; with a text the whole file is one; else they are found by the speech in the sound.
 
     Args:
-        model: exported.
+        model: exported, or a system of clips.
         videos: video or sound files.
         encoders: what is known of those that the model's rows come from.
         said: what is known of what is said in them.
@@ -121,7 +120,7 @@ def _utterances(video: Path, sound: Sound | None, said: Said) -> list[Utterance]
 
 
 def _predict(
-    model: EmotionModel,
+    model: ClipModel,
     extractor: Extractor,
     video: Path,
     media: bytes,
@@ -135,7 +134,7 @@ def _predict(
             clip = _encode(extractor, clip, part, sound, frames)
         except MediaError as error:
             flaw = str(error)
-        used = tuple(one for one in model.task.modalities if not flaw and _has(clip, one))
+        used = tuple(one for one in model.modalities if not flaw and _has(clip, one))
         chances = model.predict([clip], used)[0].tolist() if used else []
         yield Prediction(
             file=str(video),
@@ -143,7 +142,7 @@ def _predict(
             end_s=round(_end_s(part, clip.duration_s), 3),
             text=part.text,
             used=used,
-            missing=tuple(one for one in model.task.modalities if not flaw and one not in used),
+            missing=tuple(one for one in model.modalities if not flaw and one not in used),
             flaw=flaw,
             emotion=model.classes[int(np.argmax(chances))] if used else None,
             probabilities={
@@ -196,21 +195,20 @@ def _has(clip: Clip, modality: str) -> bool:
 
 
 def run_prediction(
-    model: EmotionModel,
+    model: ClipModel,
     videos: Sequence[Path],
     encoders: GivenEncoders,
     said: Said,
     json_out: Path | None,
     html_out: Path | None,
 ) -> None:
-    """The `memo predict` command: a table, and JSON lines and a timeline where asked for.
+    """Predict on videos: a table, and JSON lines and a timeline where asked for.
 
     Raises:
         UserError: see `predict_videos`; or nothing can be written where it is asked for.
     """
     check_place("--json", json_out)
     check_place("--html", html_out)
-    model.model.to("cuda" if torch.cuda.is_available() else "cpu")
     found = list(predict_videos(model, videos, encoders, said))
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:

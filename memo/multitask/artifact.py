@@ -151,12 +151,14 @@ def read_system(folder: Path, pretrained: Path | None = None, images: Path | Non
 
     Raises:
         UserError: there is none, it was altered, or the backbone or a frozen image network is
-            another.
+            another, or is given where it has none.
     """
     record, tensors = _read(folder)
     config = parse_config(FinetuneConfig, record["config"], str(folder / RECORD))
     config = _with_images(config, record["images_sha256"], images, folder)
     if pretrained is not None:
+        if config.backbone != "memo":
+            raise UserError(f"{folder} reads words, without a backbone; leave pretrained out")
         config = config.model_copy(update={"pretrained": pretrained})
     backbone = open_backbone(config) if config.backbone == "memo" else None
     if backbone is not None and backbone.sha256 != record["backbone_sha256"]:
@@ -202,6 +204,8 @@ def _with_images(
 ) -> FinetuneConfig:
     """The settings with the file of weights; without it where the tensors have taken its place."""
     trimodal = config.trimodal
+    if moved is not None and sha256 is None:
+        raise UserError(f"{folder} has no frozen image network; leave its weights out")
     path = moved or trimodal.image.weights if sha256 else None
     image = trimodal.image.model_copy(update={"weights": path})
     config = config.model_copy(update={"trimodal": trimodal.model_copy(update={"image": image})})
@@ -211,7 +215,7 @@ def _with_images(
     if not path.is_file():
         raise UserError(
             f"{folder} reads images with the weights of {path}: there is no such file; say where "
-            "it is with images=FILE"
+            "it is with --image-weights FILE, or images=FILE in Python"
         )
     if (found := file_sha256(path)) != sha256:
         raise UserError(

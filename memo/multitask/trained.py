@@ -10,6 +10,7 @@ from torch import Tensor
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.packing import Example, PackedBatch, pack
+from data_pipeline.shards.dataset import FeatureSchema
 from memo.multitask.artifact import Saved, read_system
 from memo.multitask.asp_mtl import AspSystem
 from memo.multitask.images import ImageNetwork, decode_image
@@ -26,10 +27,12 @@ class TrainedTexts:
 
     Attributes:
         answers: task -> names of its classes or traits.
+        several: tasks whose texts may have several of them, or none: those of traits.
     """
 
     def __init__(self, saved: Saved) -> None:
         self.answers: Mapping[str, Sequence[str]] = saved.answers
+        self.several = frozenset(one["name"] for one in saved.tasks if one["multi_label"])
         self._saved = saved
 
     @torch.no_grad()
@@ -78,10 +81,13 @@ class TrainedTrimodal:
 
     Attributes:
         classes: their names.
+        features: what made the rows of clips; None of a system of posts.
     """
 
     def __init__(self, saved: Saved) -> None:
         self.classes: Sequence[str] = next(iter(saved.answers.values()))
+        backbone = saved.backbone
+        self.features: FeatureSchema | None = backbone.checkpoint.features if backbone else None
         self._saved = saved
         self._images: ImageNetwork | None = None
         settings = saved.config.trimodal.image
@@ -146,6 +152,26 @@ def _by_name(names: Sequence[str], rows: Tensor) -> list[dict[str, float]]:
     return [dict(zip(names, row, strict=True)) for row in rows.tolist()]
 
 
+def open_system(
+    folder: Path, pretrained: Path | None = None, images: Path | None = None
+) -> TrainedTexts | TrainedTrimodal:
+    """A system of whichever kind.
+
+    Args:
+        folder: `folds/*/system` of a run.
+        pretrained: the backbone's checkpoint, where it is not where it was.
+        images: likewise the weights of a frozen image network.
+
+    Raises:
+        UserError: there is none, it was altered, or the backbone or a frozen image network is
+            another.
+    """
+    saved = read_system(folder, pretrained, images)
+    return (
+        TrainedTrimodal(saved) if isinstance(saved.model, TrimodalSystem) else TrainedTexts(saved)
+    )
+
+
 def open_texts(folder: Path, pretrained: Path | None = None) -> TrainedTexts:
     """A system of texts, SoG or ASP-MTL.
 
@@ -156,10 +182,10 @@ def open_texts(folder: Path, pretrained: Path | None = None) -> TrainedTexts:
     Raises:
         UserError: there is none, it was altered, is of posts, or the backbone is another.
     """
-    saved = read_system(folder, pretrained)
-    if isinstance(saved.model, TrimodalSystem):
+    opened = open_system(folder, pretrained)
+    if not isinstance(opened, TrainedTexts):
         raise UserError(f"{folder} is a system of posts or clips, not of texts")
-    return TrainedTexts(saved)
+    return opened
 
 
 def open_trimodal(
@@ -176,7 +202,7 @@ def open_trimodal(
         UserError: there is none, it was altered, is of texts, or the backbone or a frozen image
             network is another.
     """
-    saved = read_system(folder, pretrained, images)
-    if not isinstance(saved.model, TrimodalSystem):
+    opened = open_system(folder, pretrained, images)
+    if not isinstance(opened, TrainedTrimodal):
         raise UserError(f"{folder} is a system of texts, not of posts or clips")
-    return TrainedTrimodal(saved)
+    return opened

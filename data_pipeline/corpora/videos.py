@@ -5,13 +5,13 @@ files of others are counted.
 A sound file of the same name beside a video is taken for the video's sound and quarantined. Without
 a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
 
-Transcripts are `.srt`, `.vtt`, `.json` and `.tsv` files in the forms of `data_pipeline/
-transcripts.py`, and make a clip of each cue; a cue that begins before its file, or is shorter than
-`SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt` and
-`talk.en.srt`, which is in English (`transcript_names.py` has all such names), are of `talk.mp4` in
-the same folder; subtitles also in another, if no media lie where they do and one folder has the
+Transcripts are `.srt`, `.vtt`, `.json`, `.tsv`, `.ass` and `.ssa` files in the forms of
+`data_pipeline/transcripts.py`, and make a clip of each cue; a cue that begins before its file, or
+is shorter than `SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt`
+and `talk.en.srt`, which is in English (`transcript_names.py` has all such names), are of `talk.mp4`
+in the same folder; subtitles also in another, if no media lie where they do and one folder has the
 name. Of several one without a language is taken, else the plainest of one language; `--language`
-chooses others. Of several forms the first of the four is taken. Forced subtitles, and those of no
+chooses others. Of several forms the first of these is taken. Forced subtitles, and those of no
 video, are left out and told (`assign.py`). A `.json` or `.tsv` file that is not called as a video
 beside it is none.
 

@@ -46,24 +46,21 @@ from types import MappingProxyType
 from data_pipeline.corpora.assign import Assigned, assign
 from data_pipeline.corpora.base import (
     DOUBLE,
-    LONGEST_S,
     SOUNDS,
     Corpus,
     Recording,
     numbered,
     register,
 )
+from data_pipeline.corpora.cues import checked, utterances
 from data_pipeline.corpora.finder import Finder, composed
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
+from data_pipeline.corpora.table import KNOWN, check_columns, row_recording
 from data_pipeline.corpora.transcript_names import Transcript
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
 from data_pipeline.errors import UserError, some
 from data_pipeline.transcripts import (
     PARSERS,
-    SHORTEST_S,
-    Cue,
-    is_short,
     load_json,
     parse_transcript,
 )
@@ -82,7 +79,6 @@ KEY_BYTES = 200
 NO_SPEECH = "its transcript has no speech in it"
 SUFFIX = re.compile(r"\.\w{1,10}")
 """One that says what a file is; others are but the end of a name with a dot in it."""
-NUMBERED_SPEAKER = re.compile(r"(?:speaker|spk)?[ _-]*\d+", re.IGNORECASE)
 
 Said = Mapping[str, Sequence[Recording]]
 """Media -> what is said in it."""
@@ -104,7 +100,8 @@ class Videos(Corpus):
         """The utterances of each file, by name and time; those to be cut by speech as one."""
         encoding = known_encoding(str(self.given.get("encoding", UTF_8)))
         folder = self.given.get("speaker_folder")
-        media = _media(source, None if folder is None else int(str(folder)))
+        inside = None if "transcripts" in self.given else self._languages()
+        media = _media(source, None if folder is None else int(str(folder)), inside)
         said = self._said(source, Finder(media), encoding)
         return [part for one in media for part in said.get(one.media or "", [one])]
 
@@ -135,11 +132,14 @@ class Videos(Corpus):
                 )
             return _of_table(source, Path(given), finder, encoding)
         texts = source if given is None else open_source(Path(given), "--transcripts")
-        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
-        wanted = [one.strip() for one in languages if one.strip()]
-        assigned = assign(texts, finder, wanted, everything=given is not None)
+        assigned = assign(texts, finder, self._languages(), everything=given is not None)
         self._passed_over = assigned.passed_over
         return _of_transcripts(texts, assigned, finder, encoding)
+
+    def _languages(self) -> tuple[str, ...]:
+        """Those that are wanted, the best first."""
+        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
+        return tuple(one.strip() for one in languages if one.strip())
 
 
 def _is_table(given: Path) -> bool:
@@ -156,12 +156,15 @@ def _is_table(given: Path) -> bool:
     return table
 
 
-def _media(source: Source, speaker_folder: int | None) -> list[Recording]:
+def _media(
+    source: Source, speaker_folder: int | None, inside: tuple[str, ...] | None
+) -> list[Recording]:
     """Each video and sound file as one recording, by name.
 
     Args:
         source: of the files.
         speaker_folder: see `_speakers`.
+        inside: see `Recording.subtitles`.
     """
     kinds = {name: PurePosixPath(name).suffix.lower() for name in source.names()}
     names = [name for name, suffix in kinds.items() if suffix in VIDEOS + SOUNDS]
@@ -179,6 +182,7 @@ def _media(source: Source, speaker_folder: int | None) -> list[Recording]:
             speaker=_safe(speaker),
             session=keys[name],
             cut=name not in doubles,
+            subtitles=None if name in doubles else inside,
             flaw=DOUBLE if name in doubles else "",
         )
         for name, speaker in zip(names, speakers, strict=True)
@@ -249,46 +253,9 @@ def _utterances(
     """A recording for each cue; where there are none, the media with this flaw."""
     cues = parse_transcript(transcript.name, source.read(transcript.name), encoding)
     if not cues:
-        return [replace(media, key=numbered(media.key, 1), cut=False, flaw=NO_SPEECH)]
-    return [
-        _checked(
-            replace(
-                media,
-                key=numbered(media.key, number),
-                text=cue.text,
-                language=transcript.code,
-                words=words_inside(cue.words, (cue.begin_s, cue.end_s)),
-                speaker=_speaker(cue, media),
-                span=(cue.begin_s, cue.end_s),
-            )
-        )
-        for number, cue in enumerate(cues, start=1)
-    ]
-
-
-def _speaker(cue: Cue, media: Recording) -> str:
-    if NUMBERED_SPEAKER.fullmatch(cue.speaker):
-        return f"{media.session}-{cue.speaker}"
-    return cue.speaker or media.speaker
-
-
-def _checked(utterance: Recording) -> Recording:
-    """The utterance, that is not to be cut further; with a flaw, if it has one."""
-    flaw = "" if utterance.span is None else _flaw(*utterance.span)
-    return replace(utterance, cut=False, flaw=flaw)
-
-
-def _flaw(begin_s: float, end_s: float) -> str:
-    """Why nobody can have said something from here to there; "" if somebody can."""
-    if end_s <= begin_s:
-        return f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
-    if begin_s < 0:
-        return f"it begins before its file: at {begin_s:.3f} s"
-    if is_short(begin_s, end_s):
-        return f"it is {end_s - begin_s:.3f} s long; an utterance has {SHORTEST_S} at least"
-    if end_s - begin_s > LONGEST_S:
-        return f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
-    return ""
+        whole = replace(media, key=numbered(media.key, 1), flaw=NO_SPEECH)
+        return [replace(whole, cut=False, subtitles=None)]
+    return utterances(media, cues, transcript.code)
 
 
 def _of_table(source: Source, path: Path, finder: Finder, encoding: str) -> Said:
@@ -358,7 +325,7 @@ def _told(lines: Sequence[tuple[Recording, str, Mapping[str, str]]]) -> list[Rec
         named = replace(
             line, speaker=line.speaker or media.speaker, session=line.session or media.session
         )
-        found.append(_checked(named))
+        found.append(checked(named))
     found.sort(key=lambda one: one.span or (0.0, math.inf))
     key = lines[0][0].key
     return [replace(one, key=one.key or numbered(key, at)) for at, one in enumerate(found, start=1)]

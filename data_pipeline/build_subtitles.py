@@ -9,6 +9,7 @@ from data_pipeline.corpora.transcript_names import Transcript, language_code, pr
 from data_pipeline.errors import UserError
 from data_pipeline.features.subtitles import Subtitles
 
+CHOSEN = "to be read"
 TAKEN = "taken"
 TAKEN_DAMAGED = "taken, but for damaged lines"
 SILENT = "not taken: without speech"
@@ -26,7 +27,7 @@ class CutBy(NamedTuple):
         recording: that has no transcript.
         stream: number of the subtitles inside it; None: it is cut by its speech.
         language: of the subtitles, two letters, "" where unknown.
-        outcome: why there are none, or `TAKEN`; "" if nothing is known of any.
+        outcome: why there are none, or `CHOSEN`; "" if nothing is known of any.
     """
 
     recording: Recording
@@ -93,7 +94,7 @@ def _check_one(recordings: Sequence[Recording], usable: Mapping[str, list[Transc
 
 def _cut_by(recording: Recording, subtitles: Subtitles, usable: list[Transcript]) -> CutBy:
     if usable:
-        return CutBy(recording, int(usable[0].name), usable[0].code, TAKEN)
+        return CutBy(recording, int(usable[0].name), usable[0].code, CHOSEN)
     forced = [one.forced for one in subtitles.texts]
     reasons = (
         (OTHERS, bool(forced) and not all(forced)),

@@ -3,7 +3,8 @@
 Layout: video and sound files in whatever folders, found by their suffixes, `VIDEOS` and `SOUNDS`;
 files of others are counted.
 A sound file of the same name beside a video is taken for the video's sound and quarantined. Without
-a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
+a transcript it is cut by the subtitles inside it, else, what is longer than 20 s, by its speech
+(`features/activity.py`).
 
 Transcripts are `.srt`, `.vtt`, `.json`, `.tsv`, `.ass` and `.ssa` files in the forms of
 `data_pipeline/transcripts.py`, and make a clip of each cue; a cue that begins before its file, or
@@ -15,7 +16,13 @@ chooses others. Of several forms the first of these is taken. Forced subtitles, 
 video, are left out and told (`assign.py`). A `.json` or `.tsv` file that is not called as a video
 beside it is none.
 
-`--transcripts` names another folder or archive of them; then those beside the videos are not read.
+Subtitles inside a file (`features/subtitles.py`) are taken where no transcript of it is, and become
+the clips that they would as a file beside it. They are chosen as files are, by what the streams say
+of themselves; of several languages without `--language`, that of the sound (`build_subtitles.py`).
+The build opens the media for it, so that it is part of the cutting, and told when that is done.
+
+`--transcripts` names another folder or archive of them; then those beside the videos, and inside,
+are not read.
 Or it names one table of all, a `.tsv` or `.csv`
 file or a `.json` list of objects: `media` (or `file`: path or name, with or without suffix) and the
 columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file, which

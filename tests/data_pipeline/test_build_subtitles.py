@@ -3,10 +3,10 @@
 import pytest
 
 from data_pipeline.build_subtitles import (
+    CHOSEN,
     FORCED,
     OTHERS,
     PICTURES,
-    CHOSEN,
     UNKNOWN,
     CutBy,
     choose_all,

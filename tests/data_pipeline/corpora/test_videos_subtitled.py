@@ -72,15 +72,17 @@ def test_clips_are_those_of_the_same_subtitles_beside_the_film(
     }
     report = build_dataset(give(tmp_path / "inside", extract_settings, inside))
     assert report.subtitles == {TAKEN: 3}
-    plain = {name: film(form="mp4" if name.endswith("mp4") else "matroska") for name in inside}
-    texts = {
+    plain: dict[str, bytes | str] = {
+        name: film(form="mp4" if name.endswith("mp4") else "matroska") for name in inside
+    }
+    texts: dict[str, bytes | str] = {
         "kim/a.en.srt": SRT,
         "kim/b.en.srt": SRT,
         "lee/c.en.ass": "[Events]\nDialogue: 0,0:00:01.00,0:00:02.50,Default,,0,0,0,,JOHN: <i>Hello"
         "</i> there.\nDialogue: 0,0:00:03.00,0:00:04.00,Default,,0,0,0,,Bye.\n"
         "Dialogue: 0,0:00:04.10,0:00:04.11,Default,,0,0,0,,So\n",
     }
-    other = build_dataset(give(tmp_path / "beside", extract_settings, {**plain, **texts}))
+    other = build_dataset(give(tmp_path / "beside", extract_settings, plain | texts))
     assert other.subtitles == {}
     assert replace_report(other) == replace_report(report)
     found, wanted = content(tmp_path / "inside" / "out"), content(tmp_path / "beside" / "out")
@@ -101,7 +103,7 @@ def test_what_is_beside_goes_before_and_transcripts_elsewhere_are_all_there_are(
     tmp_path: Path, extract_settings: ExtractSettings
 ) -> None:
     media = film(Track([(1000, 1500, b"Inside.")], language="eng"))
-    files = {"a.mkv": media, "a.srt": SRT, "b.mkv": media}
+    files: dict[str, bytes | str] = {"a.mkv": media, "a.srt": SRT, "b.mkv": media}
     settings = give(tmp_path / "one", extract_settings, files)
     assert build_dataset(settings).subtitles == {TAKEN: 1}
     assert {key: clip.text for key, clip in clips(settings.out).items()} == {

@@ -2,10 +2,10 @@
 
 Every finished clip is kept as a small tar in `<out>.partial/clips/`, written under a temporary name
 and renamed, so a build that was killed goes on with the clips that are missing. Recordings of one
-media file are decoded together; a file that its corpus wants cut by its speech is cut before, and
-the cuts are kept in `<out>.partial/cuts/`. At the end the clips are put into shards in the corpus's
-own order: the same corpus and encoders give the same bytes, whatever the number of processes or
-interruptions.
+media file are decoded together; a file that its corpus wants cut by its speech, or by the subtitles
+inside it, is cut before, and the cuts are kept in `<out>.partial/cuts/`. At the end the clips are
+put into shards in the corpus's own order: the same corpus and encoders give the same bytes,
+whatever the number of processes or interruptions.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from data_pipeline.build_broken import BrokenFiles
 from data_pipeline.build_check import check_recordings
-from data_pipeline.build_cut import cut_apart, stamped
+from data_pipeline.build_cut import CutApart, cut_apart, stamped
 from data_pipeline.build_models import find_encoders, find_transcribers
 from data_pipeline.build_part import BuildPart
 from data_pipeline.build_pool import KILLED, BuildPool, open_pool
@@ -127,6 +127,19 @@ class BuildPlan(NamedTuple):
     left_out: Mapping[str, int]
     remarks: Sequence[str]
 
+    @property
+    def origin(self) -> BuildOrigin:
+        """What all parts of the build have in common."""
+        return BuildOrigin(
+            corpus=self.settings.corpus,
+            corpus_sha256=hash_recordings(self.recordings),
+            filters=self.settings.filters,
+            samples_per_shard=self.settings.samples_per_shard,
+            device=self.settings.extract.device,
+            left_out=dict(self.left_out),
+            speakers=len({one.speaker for one in self.recordings} - {""}),
+        )
+
 
 class Outcome(NamedTuple):
     """What became of a recording: a clip, or it was dropped by a filter, or it is broken."""
@@ -145,18 +158,10 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
             layout, thresholds that make no sense, a partial build with other settings, too many
             broken files, or no clip at all.
     """
-    settings, licence, recordings, left_out, remarks = plan_build(settings)
-    say(remarks)
-    origin = BuildOrigin(
-        corpus=settings.corpus,
-        corpus_sha256=hash_recordings(recordings),
-        filters=settings.filters,
-        samples_per_shard=settings.samples_per_shard,
-        device=settings.extract.device,
-        left_out=dict(left_out),
-        speakers=len({one.speaker for one in recordings} - {""}),
-    )
-    recordings = settings.part.share(recordings) if settings.part else recordings
+    plan = plan_build(settings)
+    settings, origin = plan.settings, plan.origin
+    say(plan.remarks)
+    recordings = settings.part.share(plan.recordings) if settings.part else plan.recordings
     schema = feature_schema(Extractor.load(settings.extract))
     transcribers = Transcriber.load(settings.transcribe).infos
     with sole_build(work_folder(settings.out)):
@@ -164,17 +169,17 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
         report = _written_before(settings, origin)
         if report is None:
             broken = BrokenFiles(work / QUARANTINE, settings.max_broken)
-            recordings = _extract_all(settings, recordings, work, broken)
+            parts = _extract_all(settings, recordings, work, broken)
             with ShardWriter(
                 settings.out,
                 name=settings.name or settings.corpus,
                 corpus=settings.corpus,
-                licence=licence,
+                licence=plan.licence,
                 features=schema,
                 transcribers=transcribers,
                 samples_per_shard=settings.samples_per_shard,
             ) as writer:
-                report = _write(settings, origin, recordings, work, broken, writer)
+                report = _write(settings, origin, parts, work, broken, writer)
         empty_work(work)
     remove_work(work)
     return report
@@ -182,16 +187,16 @@ def build_dataset(settings: BuildSettings) -> BuildReport:
 
 def _extract_all(
     settings: BuildSettings, recordings: Sequence[Recording], work: Path, broken: BrokenFiles
-) -> list[Recording]:
+) -> CutApart:
     """The recordings after long media were cut; each has its finished clip then, or is broken."""
     source = unpacked(settings.source, work)
     arguments = (source, settings.extract, settings.transcribe, settings.filters, work)
     with open_pool(settings.workers, arguments, work / AT_WORK) as pool:
         recordings = stamped(recordings, open_source(source))
-        recordings = cut_apart(recordings, work, pool)
-        check_recordings(recordings)
-        _extract_missing(settings, recordings, work, broken, pool)
-    return recordings
+        parts = cut_apart(recordings, work, pool)
+        check_recordings(parts.recordings)
+        _extract_missing(settings, parts.recordings, work, broken, pool)
+    return parts
 
 
 def _written_before(settings: BuildSettings, origin: BuildOrigin) -> BuildReport | None:
@@ -265,7 +270,7 @@ def _lies_in(path: Path, folder: Path) -> bool:
 def _write(
     settings: BuildSettings,
     origin: BuildOrigin,
-    recordings: Sequence[Recording],
+    parts: CutApart,
     work: Path,
     broken: BrokenFiles,
     writer: ShardWriter,
@@ -275,7 +280,7 @@ def _write(
     Raises:
         UserError: there is no clip; of a part that is no error, others may have some.
     """
-    tally, order = BuildTally(), PartOrder()
+    tally, order, recordings = BuildTally(), PartOrder(), parts.recordings
     outcomes = _finished(settings, recordings, work)
     filtered, unusable = _write_clips(outcomes, writer, tally, order)
     if not settings.part and len(unusable) + len(filtered) == len(recordings):
@@ -285,7 +290,8 @@ def _write(
         )
     lines = broken.lines(unusable)
     mixed = any(one.at for one in recordings)
-    report = tally.report(origin, settings.part, filtered, lines, order if mixed else None)
+    placed = order if mixed else None
+    report = tally.report(origin, settings.part, filtered, lines, placed, parts.subtitles)
     for name, content in (
         (QUARANTINE, lines.encode()),
         (FILTERED, filtered_lines(filtered).encode()),

@@ -1,18 +1,38 @@
-"""Recordings as their files have them: of which bytes, and cut by their speech where asked for."""
+"""Recordings as their files have them: of which bytes, and cut by what is inside where asked for.
 
-import json
-from collections.abc import Sequence
+That is the subtitles inside a file, where they are looked for and there are some, else its speech.
+First all files are looked into, so that an open choice is told before any is read.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from data_pipeline.build_pool import KILLED, BuildPool
-from data_pipeline.build_worker import cut
+from data_pipeline.build_subtitles import choose_all, outcomes_line
+from data_pipeline.build_worker import cut, look_inside
 from data_pipeline.corpora.base import Recording, numbered
+from data_pipeline.corpora.cues import utterances
 from data_pipeline.corpora.source import Source
-from data_pipeline.kept import cut_path
-from data_pipeline.progress import build_progress
+from data_pipeline.features.subtitles import Subtitles
+from data_pipeline.kept import Cuts, cut_path, read_cuts
+from data_pipeline.progress import build_progress, say
 
 SILENT = "no speech was found in it"
+
+
+class CutApart(NamedTuple):
+    """Recordings, none of which is to be cut.
+
+    Attributes:
+        recordings: in the corpus's order.
+        subtitles: what came of the subtitles inside the media -> files that have some.
+    """
+
+    recordings: list[Recording]
+    subtitles: Mapping[str, int]
 
 
 def stamped(recordings: Sequence[Recording], source: Source) -> list[Recording]:
@@ -32,34 +52,58 @@ def _stamp(source: Source, name: str) -> str:
         return ""
 
 
-def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> list[Recording]:
-    """The recordings, with numbered parts in the place of those to be cut by their speech.
+def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> CutApart:
+    """The recordings, with numbered parts in the place of those to be cut.
 
     One that cannot be cut stays whole, with this flaw.
+
+    Raises:
+        UserError: which of the subtitles inside a recording is meant cannot be told.
     """
     flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
+    ways = choose_all(missing, _look_inside(missing, pool))
+    if seen := Counter(way.outcome for way in ways if way.outcome):
+        say([f"subtitles inside files: {outcomes_line(seen)}"])
     with build_progress() as progress:
         task = progress.count("looking for speech", len(missing))
-        for recording, reason in pool.results(cut, missing):
+        for way, reason in pool.results(cut, ways):
             if reason != "":
-                flaws[recording.key] = reason or KILLED
+                flaws[way.recording.key] = reason or KILLED
             progress.done(task, 1, quarantined=int(reason != ""))
-    return [part for one in recordings for part in _cut_parts(one, work, flaws.get(one.key, ""))]
+    parts, outcomes = list[Recording](), Counter[str]()
+    for one in recordings:
+        cuts = read_cuts(cut_path(work, one)) if one.cut and one.key not in flaws else None
+        parts += _cut_parts(one, cuts, flaws.get(one.key, "")) if one.cut else [one]
+        outcomes.update([cuts.outcome] if cuts and cuts.outcome else [])
+    return CutApart(parts, dict(sorted(outcomes.items())))
 
 
-def _cut_parts(recording: Recording, work: Path, flaw: str) -> list[Recording]:
+def _look_inside(recordings: Sequence[Recording], pool: BuildPool) -> dict[str, Subtitles]:
+    """The subtitles inside the recordings in which they are looked for, by key."""
+    asked, found = [one for one in recordings if one.subtitles is not None], {}
+    with build_progress() as progress:
+        task = progress.count("looking for subtitles", len(asked))
+        for recording, subtitles in pool.results(look_inside, asked):
+            if subtitles is not None:  # one that kills its process is named when it is cut
+                found[recording.key] = subtitles
+            progress.done(task, 1)
+    return found
+
+
+def _cut_parts(recording: Recording, cuts: Cuts | None, flaw: str) -> list[Recording]:
     """The parts of a recording that is to be cut; the whole with a flaw, also if nobody speaks."""
-    if not recording.cut:
-        return [recording]
-    spans = None if flaw else json.loads(cut_path(work, recording).read_text("utf8"))
+    if cuts is not None and cuts.cues:
+        return utterances(recording, cuts.cues, cuts.language)
+    spans = None if cuts is None else cuts.spans
     flaw = SILENT if spans == [] else flaw
     return [
         replace(
             recording,
             key=numbered(recording.key, number),
-            span=span and (span[0], span[1]),
+            span=span,
             cut=False,
+            subtitles=None,
             flaw=flaw,
         )
         for number, span in enumerate(spans or [None], start=1)

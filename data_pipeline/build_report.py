@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import pydantic
@@ -86,6 +87,8 @@ class BuildReport(BuildOrigin):
         missing: modality -> clips that were written without it.
         transcribed: where the text, and the words' times, of the clips that were written with media
             or an image are from, or why they have none; empty without --recognise and --align.
+        subtitles: what came of the subtitles inside media that have no transcript -> files with
+            some, where the corpus has them looked for.
         filtered: each filter that is on -> clips that it dropped; `filtered.jsonl` names them.
         broken: kind of fault -> recordings that cannot be used; `quarantine.jsonl` names them.
     """
@@ -97,6 +100,7 @@ class BuildReport(BuildOrigin):
     seconds: dict[str, float]
     missing: dict[str, int]
     transcribed: dict[str, int] = Field(default_factory=dict)
+    subtitles: dict[str, int] = Field(default_factory=dict)
     filtered: dict[str, int]
     broken: dict[str, int]
 
@@ -114,7 +118,7 @@ class BuildReport(BuildOrigin):
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of what there is nothing, as of speakers that nobody names, a report is silent."""
         fields: dict[str, Any] = handler(self)
-        optional = ("transcribed", "left_out", "speakers", "order")
+        optional = ("transcribed", "subtitles", "left_out", "speakers", "order")
         return without(fields, *(name for name in optional if not fields[name]))
 
     @model_validator(mode="after")
@@ -132,6 +136,7 @@ class BuildReport(BuildOrigin):
         clips = sum(self.samples.values())
         rows = [("recordings", self.recordings, self.recordings)]
         rows += [("speakers of the corpus", self.speakers, 0)] * (self.speakers > 0)
+        rows += [(f"subtitles inside: {what}", n, 0) for what, n in self.subtitles.items()]
         rows += [(f"written: {split}", n, self.recordings) for split, n in self.samples.items()]
         rows += [(f"  without {name}", count, clips) for name, count in self.missing.items()]
         rows += [(f"  {outcome}", count, clips) for outcome, count in self.transcribed.items()]
@@ -176,6 +181,7 @@ class BuildTally:
         filtered: Iterable[tuple[str, Dropped]],
         quarantine: str,
         order: PartOrder | None = None,
+        subtitles: Mapping[str, int] = MappingProxyType({}),
     ) -> BuildReport:
         """What came out.
 
@@ -185,6 +191,7 @@ class BuildTally:
             filtered: keys of the clips that were dropped, and why.
             quarantine: the lines that name the broken recordings.
             order: of the part, if it does not follow the one before.
+            subtitles: what came of those inside media -> files.
         """
         broken = count_kinds(quarantine.splitlines())
         dropped = Counter(one.filter for _, one in filtered)
@@ -197,6 +204,7 @@ class BuildTally:
             seconds=_seconds(self._milliseconds),
             missing=self._missing,
             transcribed=dict(sorted(self._transcribed.items())),
+            subtitles=dict(subtitles),
             filtered={name: dropped[name] for name in origin.filters.thresholds},
             broken=broken,
         )
@@ -212,7 +220,7 @@ def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
     for part in parts:
         milliseconds.update({name: round(1000 * one) for name, one in part.seconds.items()})
     counts: dict[str, Counter[str]] = {}
-    for name in ("samples", "missing", "transcribed", "filtered", "broken"):
+    for name in ("samples", "missing", "transcribed", "subtitles", "filtered", "broken"):
         counts[name] = Counter()
         for part in parts:
             counts[name].update(getattr(part, name))
@@ -224,6 +232,7 @@ def sum_reports(parts: Sequence[BuildReport]) -> BuildReport:
         seconds=_seconds(milliseconds),
         missing=counts["missing"],
         transcribed=dict(sorted(counts["transcribed"].items())),
+        subtitles=dict(sorted(counts["subtitles"].items())),
         filtered=counts["filtered"],
         broken=dict(sorted(counts["broken"].items())),
     )

@@ -1,26 +1,28 @@
 """What one process of a build does: raw files -> the kept clips, one file after the other."""
 
-import json
 from collections.abc import Iterator, Sequence
 from ctypes import c_bool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import torch
 
+from data_pipeline.build_subtitles import BROKEN, SILENT, TAKEN, TAKEN_DAMAGED, CutBy
 from data_pipeline.clip import NOTHING, BadSampleError, Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.errors import in_one_line, say_without_path
 from data_pipeline.features.activity import find_utterances
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
+from data_pipeline.features.subtitles import Subtitles, find_subtitles, read_cues
 from data_pipeline.features.video import MediaError, decode_track
 from data_pipeline.filters import Filters, Measures, count_words, speech_level
-from data_pipeline.kept import Kept, clip_path, cut_path, keep
+from data_pipeline.kept import Cuts, Kept, clip_path, cut_path, keep, keep_cuts
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
-from data_pipeline.whole_file import write_atomically
+from data_pipeline.transcripts import Cue
 
 NO_MEMORY = "there is not enough memory to encode it"
 
@@ -71,24 +73,59 @@ def start_worker(
     )
 
 
-def cut(recording: Recording) -> str:
-    """Find the speech of one recording, and keep where it is.
+def look_inside(recording: Recording) -> Subtitles:
+    """The subtitles inside one recording; none if it cannot be read: whoever cuts it says so."""
+    assert _worker is not None, "the pool's initialiser has run"
+    assert recording.media is not None, "there is nothing to look into"
+    try:
+        with _worker.source.open(recording.media) as media:
+            return find_subtitles(media)
+    except (OSError, KeyError, MediaError, MemoryError):
+        return Subtitles()
+
+
+def cut(by: CutBy) -> str:
+    """Find the cues or the speech of one recording, and keep where they are.
 
     Returns:
         Why it cannot be decoded; nothing is kept then. Empty: it was.
     """
     assert _worker is not None, "the pool's initialiser has run"
-    assert recording.media is not None, "there is nothing to be cut"
+    assert by.recording.media is not None, "there is nothing to be cut"
     try:
-        with _worker.source.open(recording.media) as media:
-            sound = decode_track(media, SAMPLE_RATE)
-        spans = None if sound is None else find_utterances(sound.samples)
+        with _worker.source.open(by.recording.media) as media:
+            cuts = _cuts(media, by)
     except (OSError, KeyError) as error:
         return _unreadable(error)
     except (MediaError, MemoryError) as error:
         return in_one_line(error)
-    write_atomically(cut_path(_worker.work, recording), json.dumps(spans).encode())
+    keep_cuts(cut_path(_worker.work, by.recording), cuts)
     return ""
+
+
+def _cuts(media: BinaryIO, by: CutBy) -> Cuts:
+    """The cues of the subtitles inside a file; its speech, if there are none.
+
+    Raises:
+        MediaError: neither can be read.
+    """
+    cues, outcome = ([], by.outcome) if by.stream is None else _cues(media, by.stream)
+    if cues:
+        return Cuts(None, cues, by.language, outcome)
+    sound = decode_track(media, SAMPLE_RATE)
+    spans = None if sound is None else find_utterances(sound.samples)
+    return Cuts(spans, [], "", outcome)
+
+
+def _cues(media: BinaryIO, stream: int) -> tuple[list[Cue], str]:
+    """The cues of the subtitles inside a file, and what came of them."""
+    try:
+        cues, damaged = read_cues(media, stream)
+    except MediaError:
+        return [], BROKEN
+    if not cues:
+        return [], SILENT
+    return cues, TAKEN_DAMAGED if damaged else TAKEN
 
 
 def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:

@@ -15,11 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from data_pipeline.clip import Clip, clip_from_members, clip_members
+from data_pipeline.clip import Clip, Word, clip_from_members, clip_members
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError, say_without_path
 from data_pipeline.filters import Measures
 from data_pipeline.lock import sole_process
+from data_pipeline.transcripts import Cue
 from data_pipeline.whole_file import write_atomically
 
 CLIPS = "clips"
@@ -103,9 +104,43 @@ def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
     return work / CLIPS / f"{_hash(*made_of)}.tar"
 
 
+class Cuts(NamedTuple):
+    """Where a recording is cut.
+
+    Attributes:
+        spans: begin and end of each utterance by its speech; None: it is short, or has cues.
+        cues: of the subtitles inside it; none: it is cut by its speech.
+        language: of the cues.
+        outcome: what came of the subtitles inside it, "" if it has none.
+    """
+
+    spans: list[tuple[float, float]] | None
+    cues: list[Cue]
+    language: str
+    outcome: str
+
+
 def cut_path(work: Path, recording: Recording) -> Path:
-    """Where the spans of a recording that is to be cut lie."""
-    return work / CUTS / f"{_hash(recording.media, recording.stamp)}.json"
+    """Where it lies how a recording that is to be cut was cut."""
+    made_of = (recording.media, recording.stamp, recording.subtitles)
+    return work / CUTS / f"{_hash(*made_of)}.json"
+
+
+def keep_cuts(path: Path, cuts: Cuts) -> None:
+    """Write where a recording is cut."""
+    fields = {**cuts._asdict(), "cues": [asdict(cue) for cue in cuts.cues]}
+    write_atomically(path, json.dumps(fields).encode())
+
+
+def read_cuts(path: Path) -> Cuts:
+    """What `keep_cuts` has written."""
+    fields = json.loads(path.read_text("utf8"))
+    spans, cues = fields.pop("spans"), fields.pop("cues")
+    return Cuts(
+        spans if spans is None else [(begin_s, end_s) for begin_s, end_s in spans],
+        [Cue(**{**cue, "words": tuple(Word(*word) for word in cue["words"])}) for cue in cues],
+        **fields,
+    )
 
 
 def keep(path: Path, kept: Kept) -> None:

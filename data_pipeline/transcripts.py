@@ -1,4 +1,4 @@
-"""Transcripts with times -> cues: SubRip, WebVTT, TSV and JSON, as they come.
+"""Transcripts with times -> cues: SubRip, WebVTT, TSV, JSON and SubStation, as they come.
 
 Subtitles: what stands between one line of times and the next (in WebVTT, or the next empty line) is
 the cue's text; hours may be missing, decimals follow a comma or a dot, numbers and blank lines
@@ -17,6 +17,8 @@ and `words` if known, as Whisper, WhisperX and Hugging Face's pipelines write th
 are left out. A time that a transcriber has not found is null or NaN: such a cue begins where the
 one before ends, and ends where the next one begins, after `LONGEST_HEARD_S` at most.
 
+SubStation, `.ass` and `.ssa`: see `substation.py`.
+
 What is no speech is left out (`spoken.py`): markup, [music], lines with a ♪, names of who speaks,
 credits, and cues in which nothing is left. Cues may overlap, have no length or begin before 0; they
 come sorted by time.
@@ -27,7 +29,7 @@ import json
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import PurePosixPath
@@ -38,6 +40,7 @@ from data_pipeline.corpora.source import parse_table
 from data_pipeline.encoding import UTF_8, checked_text, decode_text
 from data_pipeline.errors import UserError
 from data_pipeline.spoken import speech_of
+from data_pipeline.substation import parse_events
 
 SHORTEST_S = 0.02
 """Of a cue with speech: half of a frame of video, a third of a row of speech features."""
@@ -83,8 +86,13 @@ def parse_transcript(name: str, content: bytes, encoding: str = UTF_8) -> list[C
         UserError: it cannot be read; names the file and the line.
     """
     cues = PARSERS[PurePosixPath(name).suffix.lower()](name, decode_text(name, content, encoding))
-    spoken = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
-    return sorted(spoken, key=lambda cue: (cue.begin_s, cue.end_s))
+    return with_speech(cues)
+
+
+def with_speech(cues: Iterable[Cue]) -> list[Cue]:
+    """The cues with what is speech of their texts, by time; without those in which nothing is."""
+    heard = [replace(cue, text=text) for cue in cues if (text := speech_of(cue.text))]
+    return sorted(heard, key=lambda cue: (cue.begin_s, cue.end_s))
 
 
 _TIME = r"(-?)(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[,.] ?(\d{1,9}))?"
@@ -114,11 +122,11 @@ def parse_subtitles(name: str, text: str) -> list[Cue]:
         assert match is not None, "see starts"
         shown = _text_lines(lines[at + 1 : following], web, following < len(lines))
         times = _seconds(*match.groups()[:5]), _seconds(*match.groups()[5:])
-        blocks.append(_Block(*times, shown))
-    return [_subtitle(block, web) for block in _unrolled(blocks)]
+        blocks.append(Block(*times, shown))
+    return block_cues(blocks, web)
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """A cue as it stands in a file of subtitles."""
 
     begin_s: float
@@ -126,7 +134,12 @@ class _Block(NamedTuple):
     lines: list[str]
 
 
-def _subtitle(block: _Block, web: bool) -> Cue:
+def block_cues(blocks: Sequence[Block], web: bool) -> list[Cue]:
+    """The cues of SubRip, or of WebVTT, in their order; some without speech."""
+    return [_subtitle(block, web) for block in _unrolled(blocks)]
+
+
+def _subtitle(block: Block, web: bool) -> Cue:
     said = "\n".join(block.lines)
     voices = {" ".join(voice.split()) for voice in _VOICE.findall(said)}
     return Cue(
@@ -138,13 +151,13 @@ def _subtitle(block: _Block, web: bool) -> Cue:
     )
 
 
-def _unrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
+def _unrolled(blocks: Sequence[Block]) -> Iterator[Block]:
     """Each line once, where lines roll.
 
     That they do is seen by cues too short for speech that say the line before again; of other cues
     that say the same all are kept.
     """
-    before, held = _Block(-math.inf, -math.inf, []), list[str]()
+    before, held = Block(-math.inf, -math.inf, []), list[str]()
     for block in blocks:
         own = block
         if held and _follows(block, before) and _shown(block.lines[: len(held)]) == held:
@@ -157,7 +170,7 @@ def _unrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
         before = block
 
 
-def _holds(block: _Block, before: _Block) -> bool:
+def _holds(block: Block, before: Block) -> bool:
     """Whether a cue does nothing but to leave the line before where it is for a moment."""
     said = _shown(block.lines)
     short = is_short(block.begin_s, block.end_s) and not is_short(before.begin_s, before.end_s)
@@ -165,7 +178,7 @@ def _holds(block: _Block, before: _Block) -> bool:
     return short and again and _follows(block, before)
 
 
-def _follows(block: _Block, before: _Block) -> bool:
+def _follows(block: Block, before: Block) -> bool:
     return is_short(before.end_s, block.begin_s) and is_short(block.begin_s, before.end_s)
 
 
@@ -175,7 +188,7 @@ def _shown(lines: Sequence[str]) -> list[str]:
     return [line for line in plain if line]
 
 
-def _timed_words(block: _Block, web: bool) -> tuple[Word, ...]:
+def _timed_words(block: Block, web: bool) -> tuple[Word, ...]:
     """The words with the times that stand between them; of all of them, or none."""
     said = "\n".join(block.lines)
     marks = list(_WORD_TIME.finditer(said))
@@ -242,6 +255,15 @@ def _plain(text: str, web: bool) -> str:
     """Without tags and, of WebVTT, escapes, as they stand in subtitles."""
     bare = _MARKUP.sub(lambda match: _SPACES.get(match[0], ""), text)
     return html.unescape(bare) if web else bare
+
+
+def parse_substation(name: str, text: str) -> list[Cue]:
+    """The cues of a SubStation file, in its order.
+
+    Raises:
+        UserError: a line cannot be read.
+    """
+    return [Cue(*event) for event in parse_events(name, text)]
 
 
 def parse_tsv(name: str, text: str) -> list[Cue]:
@@ -425,5 +447,7 @@ PARSERS: Mapping[str, Callable[[str, str], list[Cue]]] = {
     ".vtt": parse_subtitles,
     ".json": parse_json,
     ".tsv": parse_tsv,
+    ".ass": parse_substation,
+    ".ssa": parse_substation,
 }
 """By suffix; of several transcripts of one recording the first is taken."""

@@ -29,7 +29,7 @@ Encoding = Annotated[
 Language = Annotated[
     str | None,
     typer.Option(
-        help="Of videos with several transcripts: which, as files are called, e.g. en or en,ko.",
+        help="Of videos with several transcripts, beside or inside: which, e.g. en or en,ko.",
         rich_help_panel=CORPUS,
     ),
 ]

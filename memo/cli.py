@@ -92,7 +92,9 @@ def predict(
     ] = None,
     subtitles: Annotated[
         Path | None,
-        typer.Option(help="SRT, WebVTT, TSV or JSON; .srt and .vtt are looked for beside a video."),
+        typer.Option(
+            help="SRT, WebVTT, ASS, TSV or JSON; .srt and .vtt are looked for by a video."
+        ),
     ] = None,
     encoding: Annotated[
         str, typer.Option(help="Of subtitles or tables that are neither in UTF-8 nor in UTF-16.")

@@ -10,7 +10,7 @@ from data_pipeline.corpora.transcript_names import Transcript, choose, readings
 from data_pipeline.errors import UserError, some
 from data_pipeline.transcripts import PARSERS
 
-SUBTITLES = (".srt", ".vtt")
+SUBTITLES = (".srt", ".vtt", ".ass", ".ssa")
 """What can be nothing but a transcript."""
 
 STRAY = "transcripts of no video"

@@ -51,6 +51,8 @@ class Recording:
         image: name of a JPEG file in the source that belongs to the clip as it is.
         cut: the media may be long: the build makes one recording of each of its utterances, found
             by speech activity, and numbers the key; of what is short, one.
+        subtitles: languages, the best first, of subtitles inside the media, which what is to be cut
+            is cut by where there are some; (): any; None: they are not looked for.
         flaw: why it cannot be used, if the corpus knows; the build says it and leaves it out.
         longest_s: if what is decoded is longer, it is no utterance, and cannot be used: encoders
             take it in one piece. Published corpora are as their makers have cut them.
@@ -76,6 +78,7 @@ class Recording:
     action_units: tuple[float, ...] | None = None
     image: str | None = None
     cut: bool = False
+    subtitles: tuple[str, ...] | None = None
     flaw: str = ""
     longest_s: float = field(default=math.inf, repr=False)
     stamp: str = field(default="", repr=False)

@@ -135,8 +135,19 @@ def _cut(called: str) -> tuple[str, str] | None:
 def choose(transcripts: Sequence[Transcript], wanted: Sequence[str]) -> list[Transcript]:
     """Of the transcripts of one recording those that may be taken, the best form first.
 
-    They differ in more than their form if the choice is open; there are none if all are in another
-    language than is wanted.
+    They differ in more than their form if the choice is open; see `preferred`.
+    """
+    forms = list(PARSERS)
+    return sorted(
+        preferred(transcripts, wanted),
+        key=lambda one: forms.index(PurePosixPath(one.name).suffix.lower()),
+    )
+
+
+def preferred(transcripts: Sequence[Transcript], wanted: Sequence[str]) -> list[Transcript]:
+    """Of the transcripts of one recording those that may be taken, in their order.
+
+    There are none if all are in another language than is wanted.
 
     Args:
         transcripts: of one recording, none of them forced.
@@ -151,9 +162,7 @@ def choose(transcripts: Sequence[Transcript], wanted: Sequence[str]) -> list[Tra
     for one in left:
         language = language_code(one.language)
         plainest[language] = min(plainest.get(language, sys.maxsize), _specials(one))
-    left = [one for one in left if _specials(one) == plainest[language_code(one.language)]]
-    forms = list(PARSERS)
-    return sorted(left, key=lambda one: forms.index(PurePosixPath(one.name).suffix.lower()))
+    return [one for one in left if _specials(one) == plainest[language_code(one.language)]]
 
 
 def _is_in(transcript: Transcript, language: str) -> bool:

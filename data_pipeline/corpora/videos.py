@@ -3,19 +3,26 @@
 Layout: video and sound files in whatever folders, found by their suffixes, `VIDEOS` and `SOUNDS`;
 files of others are counted.
 A sound file of the same name beside a video is taken for the video's sound and quarantined. Without
-a transcript, what is longer than 20 s is cut by its speech (`features/activity.py`).
+a transcript it is cut by the subtitles inside it, else, what is longer than 20 s, by its speech
+(`features/activity.py`).
 
-Transcripts are `.srt`, `.vtt`, `.json` and `.tsv` files in the forms of `data_pipeline/
-transcripts.py`, and make a clip of each cue; a cue that begins before its file, or is shorter than
-`SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt` and
-`talk.en.srt`, which is in English (`transcript_names.py` has all such names), are of `talk.mp4` in
-the same folder; subtitles also in another, if no media lie where they do and one folder has the
+Transcripts are `.srt`, `.vtt`, `.json`, `.tsv`, `.ass` and `.ssa` files in the forms of
+`data_pipeline/transcripts.py`, and make a clip of each cue; a cue that begins before its file, or
+is shorter than `SHORTEST_S` or longer than `LONGEST_S`, is quarantined. `talk.srt`, `talk.mp4.srt`
+and `talk.en.srt`, which is in English (`transcript_names.py` has all such names), are of `talk.mp4`
+in the same folder; subtitles also in another, if no media lie where they do and one folder has the
 name. Of several one without a language is taken, else the plainest of one language; `--language`
-chooses others. Of several forms the first of the four is taken. Forced subtitles, and those of no
+chooses others. Of several forms the first of these is taken. Forced subtitles, and those of no
 video, are left out and told (`assign.py`). A `.json` or `.tsv` file that is not called as a video
 beside it is none.
 
-`--transcripts` names another folder or archive of them; then those beside the videos are not read.
+Subtitles inside a file (`features/subtitles.py`) are taken where no transcript of it is, and become
+the clips that they would as a file beside it. They are chosen as files are, by what the streams say
+of themselves; of several languages without `--language`, that of the sound (`build_subtitles.py`).
+The build opens the media for it, so that it is part of the cutting, and told when that is done.
+
+`--transcripts` names another folder or archive of them; then those beside the videos, and inside,
+are not read.
 Or it names one table of all, a `.tsv` or `.csv`
 file or a `.json` list of objects: `media` (or `file`: path or name, with or without suffix) and the
 columns of the corpus `table`; a line without `begin_s` and `end_s` is about the whole file, which
@@ -46,24 +53,21 @@ from types import MappingProxyType
 from data_pipeline.corpora.assign import Assigned, assign
 from data_pipeline.corpora.base import (
     DOUBLE,
-    LONGEST_S,
     SOUNDS,
     Corpus,
     Recording,
     numbered,
     register,
 )
+from data_pipeline.corpora.cues import checked, utterances
 from data_pipeline.corpora.finder import Finder, composed
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
-from data_pipeline.corpora.table import KNOWN, check_columns, row_recording, words_inside
+from data_pipeline.corpora.table import KNOWN, check_columns, row_recording
 from data_pipeline.corpora.transcript_names import Transcript
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
 from data_pipeline.errors import UserError, some
 from data_pipeline.transcripts import (
     PARSERS,
-    SHORTEST_S,
-    Cue,
-    is_short,
     load_json,
     parse_transcript,
 )
@@ -82,7 +86,6 @@ KEY_BYTES = 200
 NO_SPEECH = "its transcript has no speech in it"
 SUFFIX = re.compile(r"\.\w{1,10}")
 """One that says what a file is; others are but the end of a name with a dot in it."""
-NUMBERED_SPEAKER = re.compile(r"(?:speaker|spk)?[ _-]*\d+", re.IGNORECASE)
 
 Said = Mapping[str, Sequence[Recording]]
 """Media -> what is said in it."""
@@ -104,7 +107,8 @@ class Videos(Corpus):
         """The utterances of each file, by name and time; those to be cut by speech as one."""
         encoding = known_encoding(str(self.given.get("encoding", UTF_8)))
         folder = self.given.get("speaker_folder")
-        media = _media(source, None if folder is None else int(str(folder)))
+        inside = None if "transcripts" in self.given else self._languages()
+        media = _media(source, None if folder is None else int(str(folder)), inside)
         said = self._said(source, Finder(media), encoding)
         return [part for one in media for part in said.get(one.media or "", [one])]
 
@@ -135,11 +139,14 @@ class Videos(Corpus):
                 )
             return _of_table(source, Path(given), finder, encoding)
         texts = source if given is None else open_source(Path(given), "--transcripts")
-        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
-        wanted = [one.strip() for one in languages if one.strip()]
-        assigned = assign(texts, finder, wanted, everything=given is not None)
+        assigned = assign(texts, finder, self._languages(), everything=given is not None)
         self._passed_over = assigned.passed_over
         return _of_transcripts(texts, assigned, finder, encoding)
+
+    def _languages(self) -> tuple[str, ...]:
+        """Those that are wanted, the best first."""
+        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
+        return tuple(one.strip() for one in languages if one.strip())
 
 
 def _is_table(given: Path) -> bool:
@@ -156,12 +163,15 @@ def _is_table(given: Path) -> bool:
     return table
 
 
-def _media(source: Source, speaker_folder: int | None) -> list[Recording]:
+def _media(
+    source: Source, speaker_folder: int | None, inside: tuple[str, ...] | None
+) -> list[Recording]:
     """Each video and sound file as one recording, by name.
 
     Args:
         source: of the files.
         speaker_folder: see `_speakers`.
+        inside: see `Recording.subtitles`.
     """
     kinds = {name: PurePosixPath(name).suffix.lower() for name in source.names()}
     names = [name for name, suffix in kinds.items() if suffix in VIDEOS + SOUNDS]
@@ -179,6 +189,7 @@ def _media(source: Source, speaker_folder: int | None) -> list[Recording]:
             speaker=_safe(speaker),
             session=keys[name],
             cut=name not in doubles,
+            subtitles=None if name in doubles else inside,
             flaw=DOUBLE if name in doubles else "",
         )
         for name, speaker in zip(names, speakers, strict=True)
@@ -249,46 +260,9 @@ def _utterances(
     """A recording for each cue; where there are none, the media with this flaw."""
     cues = parse_transcript(transcript.name, source.read(transcript.name), encoding)
     if not cues:
-        return [replace(media, key=numbered(media.key, 1), cut=False, flaw=NO_SPEECH)]
-    return [
-        _checked(
-            replace(
-                media,
-                key=numbered(media.key, number),
-                text=cue.text,
-                language=transcript.code,
-                words=words_inside(cue.words, (cue.begin_s, cue.end_s)),
-                speaker=_speaker(cue, media),
-                span=(cue.begin_s, cue.end_s),
-            )
-        )
-        for number, cue in enumerate(cues, start=1)
-    ]
-
-
-def _speaker(cue: Cue, media: Recording) -> str:
-    if NUMBERED_SPEAKER.fullmatch(cue.speaker):
-        return f"{media.session}-{cue.speaker}"
-    return cue.speaker or media.speaker
-
-
-def _checked(utterance: Recording) -> Recording:
-    """The utterance, that is not to be cut further; with a flaw, if it has one."""
-    flaw = "" if utterance.span is None else _flaw(*utterance.span)
-    return replace(utterance, cut=False, flaw=flaw)
-
-
-def _flaw(begin_s: float, end_s: float) -> str:
-    """Why nobody can have said something from here to there; "" if somebody can."""
-    if end_s <= begin_s:
-        return f"it has no length: from {begin_s:.3f} to {end_s:.3f} s"
-    if begin_s < 0:
-        return f"it begins before its file: at {begin_s:.3f} s"
-    if is_short(begin_s, end_s):
-        return f"it is {end_s - begin_s:.3f} s long; an utterance has {SHORTEST_S} at least"
-    if end_s - begin_s > LONGEST_S:
-        return f"it is {end_s - begin_s:.0f} s long; an utterance has {LONGEST_S:.0f} at most"
-    return ""
+        whole = replace(media, key=numbered(media.key, 1), flaw=NO_SPEECH)
+        return [replace(whole, cut=False, subtitles=None)]
+    return utterances(media, cues, transcript.code)
 
 
 def _of_table(source: Source, path: Path, finder: Finder, encoding: str) -> Said:
@@ -358,7 +332,7 @@ def _told(lines: Sequence[tuple[Recording, str, Mapping[str, str]]]) -> list[Rec
         named = replace(
             line, speaker=line.speaker or media.speaker, session=line.session or media.session
         )
-        found.append(_checked(named))
+        found.append(checked(named))
     found.sort(key=lambda one: one.span or (0.0, math.inf))
     key = lines[0][0].key
     return [replace(one, key=one.key or numbered(key, at)) for at, one in enumerate(found, start=1)]

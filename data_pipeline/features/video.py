@@ -131,7 +131,7 @@ def decode_spans(
     """
     left = list(reversed(spans))
     try:
-        with _opened(media, "video") as container:
+        with opened(media, "video") as container:
             film = _Film(container)
             while left:
                 yield film.part(*left[-1], fps)
@@ -245,7 +245,7 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
     """
     broken = None
     for number in itertools.count():
-        with _opened(media, "sound") as container:
+        with opened(media, "sound") as container:
             streams = sound_streams(container)
             if not streams and container.streams.audio and not video_stream(container):
                 raise MediaError("the sound cannot be decoded (its codec is not known)")
@@ -261,7 +261,7 @@ def decode_track(media: Media, rate: int = 16_000) -> Sound | None:
 
 
 @contextmanager
-def _opened(media: Media, what: str) -> Iterator[Any]:
+def opened(media: Media, what: str) -> Iterator[Any]:
     """PyAV's container; its errors become a MediaError.
 
     The content stands for itself: without protocols, a playlist or session description posing as

@@ -56,7 +56,7 @@ def test_every_recording_is_counted_once_and_shares_are_of_all_of_them() -> None
     ]
 
 
-def test_files_that_were_left_out_are_one_line_and_the_same_in_all_parts() -> None:
+def test_files_left_out_are_the_same_in_all_parts_and_subtitles_inside_are_added_up() -> None:
     origin = BuildOrigin(
         corpus="videos", corpus_sha256="0", filters=Filters(), samples_per_shard=100
     )
@@ -64,9 +64,19 @@ def test_files_that_were_left_out_are_one_line_and_the_same_in_all_parts() -> No
     assert "left_out" not in json.loads(report.content)
     left_out = {"": 1, ".docx": 2, ".mod": 2, ".txt": 1200}
     origin = origin.model_copy(update={"left_out": left_out})
-    parts = [BuildTally().report(origin, BuildPart(number, 2), [], "") for number in (1, 2)]
+    inside = {"taken": 1200}, {"taken": 34, "not taken: forced alone": 5}
+    parts = [
+        BuildTally().report(origin, BuildPart(number, 2), [], "", subtitles=of)
+        for number, of in enumerate(inside, start=1)
+    ]
     whole = sum_reports(parts)
     assert json.loads(whole.content)["left_out"] == left_out
+    assert "subtitles" not in json.loads(report.content)
+    assert whole.subtitles == {"not taken: forced alone": 5, "taken": 1234}
+    assert [line.split() for line in whole.table()[1:3]] == [
+        ["subtitles", "inside:", "not", "taken:", "forced", "alone", "5"],
+        ["subtitles", "inside:", "taken", "1,234"],
+    ]
     assert whole.table()[-1] == (
         "files that were left out: 1,200 .txt, 2 .docx, 2 .mod, 1 without suffix"
     )

@@ -48,7 +48,7 @@ def choose_all(recordings: Sequence[Recording], found: Mapping[str, Subtitles]) 
             told.
     """
     usable = {
-        one.key: _usable(one.subtitles or (), found[one.key])
+        one.key: usable_texts(one.subtitles or (), found[one.key])
         for one in recordings
         if one.key in found
     }
@@ -64,8 +64,11 @@ def outcomes_line(outcomes: Counter[str]) -> str:
     return ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
 
 
-def _usable(languages: Sequence[str], subtitles: Subtitles) -> list[Transcript]:
-    """Those that may be taken, the best first: in the language of the sound, if none is wanted."""
+def usable_texts(languages: Sequence[str], subtitles: Subtitles) -> list[Transcript]:
+    """Those that may be taken, the best first: in the language of the sound, if none is wanted.
+
+    In several languages where it is open which one is meant.
+    """
     texts = [one for one in subtitles.texts if not one.forced]
     if not languages and subtitles.sound:
         return preferred(texts, [language_code(subtitles.sound)]) or preferred(texts, ())

@@ -93,7 +93,7 @@ def predict(
     subtitles: Annotated[
         Path | None,
         typer.Option(
-            help="SRT, WebVTT, ASS, TSV or JSON; .srt and .vtt are looked for by a video."
+            help="SRT, WebVTT, ASS, TSV or JSON; if not given, subtitles beside a video or inside."
         ),
     ] = None,
     encoding: Annotated[

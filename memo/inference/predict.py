@@ -20,7 +20,10 @@ from data_pipeline.features.video import MediaError, Sound, decode_spans, decode
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import ClipModel
 from memo.inference.timeline import write_timeline
-from memo.inference.utterances import Utterance, find_utterances, read_subtitles
+from memo.inference.utterances import Utterance, find_utterances, read_inside, read_subtitles
+
+BESIDE = (".srt", ".vtt", ".ass", ".ssa")
+"""Subtitles that are looked for beside a video; the first is taken."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def predict_videos(
 ) -> Iterator[Prediction]:
     """Predict on every utterance of some files.
 
-    The utterances are those of the subtitles given, or of an `.srt` or `.vtt` file beside the
-    video; with a text the whole file is one; else they are found by the speech in the sound.
+    The utterances are those of the subtitles given, or of a file of subtitles (`BESIDE`) beside the
+    video, or of those inside it; with a text the whole file is one; else they are found by the
+    speech in the sound.
 
     Args:
         model: exported, or a system of clips.
@@ -100,22 +104,24 @@ def predict_videos(
             sound = decode_track(media, SAMPLE_RATE)
         except MediaError as error:
             raise UserError(f"{video}: {error}") from None
-        parts = _utterances(video, sound, said)
+        parts = _utterances(video, media, sound, said)
         found = list(_predict(model, extractor, video, media, sound, parts))
         if all(one.flaw for one in found):
             raise UserError(f"{video}: {found[0].flaw}")
         yield from found
 
 
-def _utterances(video: Path, sound: Sound | None, said: Said) -> list[Utterance]:
+def _utterances(video: Path, media: bytes, sound: Sound | None, said: Said) -> list[Utterance]:
     """See `predict_videos`."""
     if said.text is not None:
         return [Utterance(0.0, math.inf, said.text)]
-    beside = [video.with_suffix(suffix) for suffix in (".srt", ".vtt")]
+    beside = [video.with_suffix(suffix) for suffix in BESIDE]
     path = said.subtitles or next((one for one in beside if one.is_file()), None)
     if path is not None:
         return read_subtitles(path, said.encoding)
-    found = [] if sound is None else find_utterances(sound.samples)
+    found = read_inside(video, media)
+    if not found and sound is not None:
+        found = find_utterances(sound.samples)
     return found or [Utterance(0.0, math.inf)]
 
 

@@ -4,15 +4,20 @@ Both are read as `memo data build` reads them, so that a model sees texts and pa
 it was trained on.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipeline.build_subtitles import usable_texts
+from data_pipeline.corpora.transcript_names import language_code
 from data_pipeline.errors import UserError
 from data_pipeline.features.activity import find_speech
-from data_pipeline.transcripts import PARSERS, is_short, parse_transcript
+from data_pipeline.features.subtitles import find_subtitles, read_cues
+from data_pipeline.features.video import MediaError
+from data_pipeline.transcripts import PARSERS, Cue, is_short, parse_transcript
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,45 @@ def read_subtitles(path: Path, encoding: str) -> list[Utterance]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: no subtitles can be read ({error.strerror})") from None
+    ordered = _in_order(parse_transcript(str(path), content, encoding))
+    if not ordered:
+        raise UserError(f"{path}: nothing is said in these subtitles")
+    return ordered
+
+
+def read_inside(video: Path, media: bytes) -> list[Utterance]:
+    """The utterances of the subtitles inside a file, in the language of its sound if it says so.
+
+    Args:
+        video: path of the file.
+        media: its content.
+
+    Returns:
+        Nothing where there are none that can be read.
+
+    Raises:
+        UserError: there are some in several languages, and which one is spoken cannot be told.
+    """
+    try:
+        texts = usable_texts((), find_subtitles(media))
+        languages = sorted({language_code(one.language) for one in texts})
+        if len(languages) > 1:
+            raise UserError(
+                f"{video} has subtitles in {', '.join(languages)} inside; give those of what is "
+                "spoken with --subtitles"
+            )
+        return _in_order(read_cues(media, int(texts[0].name))[0]) if texts else []
+    except MediaError:
+        return []
+
+
+def _in_order(cues: Iterable[Cue]) -> list[Utterance]:
+    """Utterances without overlap, of cues by time."""
     ordered: list[Utterance] = []
-    for cue in parse_transcript(str(path), content, encoding):
+    for cue in cues:
         begin_s = max(cue.begin_s, ordered[-1].end_s if ordered else 0.0)
         if begin_s < cue.end_s and not is_short(begin_s, cue.end_s):
             ordered.append(Utterance(begin_s, cue.end_s, cue.text))
-    if not ordered:
-        raise UserError(f"{path}: nothing is said in these subtitles")
     return ordered
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from data_pipeline.encoding import UTF_8
 from data_pipeline.errors import UserError
-from memo.inference.utterances import Utterance, find_utterances, read_subtitles
+from memo.inference.utterances import Utterance, find_utterances, read_inside, read_subtitles
+from tests.data_pipeline.features.media import make_video
+from tests.data_pipeline.features.subtitled import Track, with_subtitles
 
 RATE = 16_000
 SRT = """1
@@ -87,3 +89,22 @@ def test_pauses_part_utterances_and_clicks_are_none() -> None:
 @pytest.mark.parametrize("samples", [0, 100, RATE])
 def test_silence_has_no_utterance(samples: int) -> None:
     assert find_utterances(np.zeros(samples, np.float32)) == []
+
+
+def test_subtitles_inside_are_those_beside(tmp_path: Path) -> None:
+    """In the language that the file says is heard; by speech if there are none."""
+    beside = tmp_path / "a.srt"
+    beside.write_text(
+        "1\n00:00:00,100 --> 00:00:00,900\nso glad\n\n2\n00:00:00,800 --> 00:00:01,500\ntears\n"
+    )
+    english = Track([(100, 800, b"so glad"), (800, 700, b"tears")], language="eng")
+    german = Track([(100, 800, b"so froh")], language="ger")
+    media = make_video([0, 1000, 1500], [9, 90, 9], np.zeros(32_000, np.float32))
+    video = tmp_path / "a.mkv"
+    heard = with_subtitles(media, [german, english], sound="eng")
+    assert read_inside(video, heard) == read_subtitles(beside, UTF_8)
+    with pytest.raises(UserError, match=r"a.mkv has subtitles in de, en inside; give those of"):
+        read_inside(video, with_subtitles(media, [german, english]))
+    assert read_inside(video, media) == []
+    damaged = Track([(100, 800, b"\xff\xfe\xfd")] * 3, language="eng")
+    assert read_inside(video, with_subtitles(media, [damaged])) == []

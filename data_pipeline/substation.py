@@ -135,7 +135,10 @@ def _said(row: dict[str, str]) -> str:
     text = row["text"]
     kind = f"{row.get('style', '')},{row.get('effect', '')}"
     markup, plain, drawn = "", "", False
-    for part in _MARKUP.split(text):
+    closed = (
+        text.rfind("}") + 1
+    )  # what opens behind it, nothing closes: it is plain, and not sought
+    for part in (*_MARKUP.split(text[:closed]), text[closed:]):
         if _MARKUP.fullmatch(part):
             markup += part
             drawn = next((level != "0" for level in _DRAWING.findall(part)[::-1]), drawn)

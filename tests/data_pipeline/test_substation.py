@@ -95,6 +95,11 @@ def test_what_nobody_says_is_left_out() -> None:
     assert texts(line("[door]"), line("JOHN: Hi"), line("♪ la ♪")) == ["Hi"]
 
 
+def test_what_is_never_closed_is_plain_and_takes_no_time() -> None:
+    assert texts(line("{\\i1}So {on")) == ["So {on"]
+    assert texts(line("so" + "{" * 1_000_000)) == ["so" + "{" * 1_000_000]  # squared, hours
+
+
 def test_lines_in_several_layers_are_taken_once() -> None:
     layers = [line("{\\bord3}So", layer=1), line("{\\blur2}So", layer=0), line("No")]
     later = line("So").replace("0:00:02.50", "0:00:02.60")

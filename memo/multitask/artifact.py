@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,11 +23,11 @@ from torch import Tensor
 from data_pipeline.errors import UserError
 from data_pipeline.shards.index import file_sha256
 from memo.multitask.base import System, TaskKind
-from memo.multitask.excerpt import Excerpt
+from memo.multitask.excerpt import Excerpt, Truncation
 from memo.multitask.members import Member
 from memo.multitask.setup import Blueprint, SystemFold, SystemSetup, find_recipe, window
 from memo.multitask.texts import Cut, cut_pieces, cut_words
-from memo.settings import parse_config
+from memo.settings import Settings, parse_config
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.job import Artifact
 from memo.tuning.setup import Backbone, open_backbone
@@ -141,6 +142,31 @@ class Saved:
         return cut_words(self.vocabulary, excerpt)
 
 
+class _Task(Settings):
+    """One of `tasks` of `system.json`."""
+
+    name: str
+    answers: tuple[str, ...] = Field(min_length=1)
+    multi_label: bool
+    longest: int
+    truncation: Truncation
+
+
+class _Record(Settings):
+    """The content of `system.json`."""
+
+    format: str
+    config: FinetuneConfig
+    system: str
+    tasks: tuple[_Task, ...] = Field(min_length=1)
+    tags: tuple[str, ...]
+    seed: int
+    words_sha256: str | None
+    backbone_sha256: str | None
+    images_sha256: str | None
+    tensors_sha256: str
+
+
 def read_system(folder: Path, pretrained: Path | None = None, images: Path | None = None) -> Saved:
     """Read a system that a run has left in `folds/*/system`.
 
@@ -154,45 +180,45 @@ def read_system(folder: Path, pretrained: Path | None = None, images: Path | Non
             another, or is given where it has none.
     """
     record, tensors = _read(folder)
-    config = parse_config(FinetuneConfig, record["config"], str(folder / RECORD))
-    config = _with_images(config, record["images_sha256"], images, folder)
+    config = _with_images(record.config, record.images_sha256, images, folder)
     if pretrained is not None:
         if config.backbone != "memo":
             raise UserError(f"{folder} reads words, without a backbone; leave pretrained out")
         config = config.model_copy(update={"pretrained": pretrained})
     backbone = open_backbone(config) if config.backbone == "memo" else None
-    if backbone is not None and backbone.sha256 != record["backbone_sha256"]:
+    if backbone is not None and backbone.sha256 != record.backbone_sha256:
+        trained_on = (record.backbone_sha256 or "")[:16]
         raise UserError(
-            f"{folder} was trained on the backbone with sha256 {record['backbone_sha256'][:16]}…, "
+            f"{folder} was trained on the backbone with sha256 {trained_on}…, "
             f"{backbone.checkpoint.folder} has {backbone.sha256[:16]}…"
         )
-    kinds = [
-        TaskKind(one["name"], len(one["answers"]), one["multi_label"]) for one in record["tasks"]
-    ]
+    kinds = [TaskKind(one.name, len(one.answers), one.multi_label) for one in record.tasks]
     table = next((one.float() for name, one in tensors.items() if name.endswith(TABLE)), None)
-    tags = Vocabulary(record["tags"])
+    tags = Vocabulary(record.tags)
     blueprint = Blueprint(config, kinds, backbone, table, len(tags))
-    torch.manual_seed(record["seed"])
-    model = find_recipe(record["system"]).build(blueprint).eval()
-    _load(model, tensors)
+    torch.manual_seed(record.seed)
+    model = find_recipe(record.system).build(blueprint).eval()
+    _load(model, tensors, folder)
     vocabulary = None
     if backbone is None:
         vocabulary = Vocabulary((folder / WORDS).read_text("utf8").split("\n"))
-    return Saved(config, model, record["tasks"], tags, vocabulary, backbone)
+    tasks = [one.model_dump() for one in record.tasks]
+    return Saved(config, model, tasks, tags, vocabulary, backbone)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path) -> tuple[_Record, dict[str, Tensor]]:
     try:
-        record: Any = json.loads((folder / RECORD).read_text("utf8"))
+        content: Any = json.loads((folder / RECORD).read_text("utf8"))
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{folder} holds no trained system ({error})") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{folder / RECORD} is not of the format {FORMAT}")
+    record = parse_config(_Record, content, str(folder / RECORD))
     words = folder / WORDS
     for path, expected in (
-        (folder / TENSORS, record["tensors_sha256"]),
-        (words, record["words_sha256"]),
+        (folder / TENSORS, record.tensors_sha256),
+        (words, record.words_sha256),
     ):
         if expected is not None and (not path.is_file() or file_sha256(path) != expected):
             raise UserError(f"{path} was altered: its sha256 is not that of {RECORD}")
@@ -226,11 +252,16 @@ def _with_images(
 
 
 @torch.no_grad()
-def _load(model: System, tensors: Mapping[str, Tensor]) -> None:
+def _load(model: System, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Put trained values into a model; it may have others, which are the backbone's."""
     own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     unknown = [name for name in tensors if name not in own]
     if unknown:
         raise UserError(f"the system has no {unknown[0]}: it was made by another version")
     for name, value in tensors.items():
+        if own[name].shape != value.shape:
+            raise UserError(
+                f"{folder}: {name} of {TENSORS} does not fit {RECORD}, by which it would be of "
+                f"{' x '.join(map(str, own[name].shape))}; take the run's own"
+            )
         own[name].copy_(value)

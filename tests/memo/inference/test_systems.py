@@ -285,6 +285,42 @@ def test_a_mistake_about_texts_is_one_line(
     assert message.format(system=texts / SYSTEM) in said
 
 
+ALTERED: list[tuple[str, object, str]] = [
+    ("tensors_sha256", None, "tensors_sha256 is not set"),
+    ("tensors_sha256", "0" * 64, "system.safetensors was altered: its sha256 is not that of sys"),
+    ("tasks", [], "tasks="),
+    ("tasks", [{"name": "moods"}], "tasks.0.answers is not set"),
+    ("system", "none", "there is no system 'none'; known are: "),
+    ("colour", "red", "unknown key 'colour'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), ALTERED, ids=lambda value: str(value)[:40])
+def test_a_system_that_somebody_has_altered_is_refused_in_a_line(
+    texts: Path, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    folder = shutil.copytree(texts / SYSTEM, tmp_path / "system")
+    content = json.loads((folder / "system.json").read_text("utf8"))
+    content[key] = value
+    if value is None:
+        del content[key]
+    (folder / "system.json").write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        open_texts(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_system_with_more_answers_than_it_learned_is_refused(texts: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(texts / SYSTEM, tmp_path / "system")
+    content = json.loads((folder / "system.json").read_text("utf8"))
+    for task in content["tasks"]:
+        task["answers"].append("another")
+    (folder / "system.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"^[^\n]* of system.safetensors does not fit system.json"):
+        open_texts(folder)
+
+
 OF_POSTS = [
     ("image,text,tags\n,so,a\nnone.jpg,so,a\n", "line 3: there is no image none.jpg; names count"),
     ("image,text,tags\nbroken.jpg,so,a\n", "line 2: broken.jpg does not decode; give a JPEG file"),

@@ -109,8 +109,8 @@ def parse_table(text: str, name: str, corpus: str, columns: Sequence[str]) -> li
     """See `read_table`.
 
     Raises:
-        UserError: the table lacks a column, has a line of another number of columns, or cannot be
-            read as a table.
+        UserError: the table lacks a column, has one twice, has a line of another number of columns,
+            or cannot be read as a table.
     """
     tabs = name.lower().endswith(".tsv")
     reader = csv.DictReader(
@@ -119,12 +119,14 @@ def parse_table(text: str, name: str, corpus: str, columns: Sequence[str]) -> li
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
     )
     try:
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        names = reader.fieldnames or ()
         rows = list(reader)
     except csv.Error as error:
         raise UserError(f"{corpus}: line {reader.line_num + 1} of {name}: {error}") from None
-    if missing:
+    if missing := [column for column in columns if column not in names]:
         raise UserError(f"{corpus}: {name} has no column {missing[0]!r}")
+    if twice := [column for column in names if column and names.count(column) > 1]:
+        raise UserError(f"{corpus}: {name} has two columns {twice[0]!r}; rename or remove one")
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
             raise UserError(f"{corpus}: line {number} of {name} has not as many columns as line 1")

@@ -259,6 +259,7 @@ MISTAKES = [
     (["a.csv", "--task", "moods", "--speech", "whisper"], "--speech: {system} is a system of te"),
     (["a.csv", "--task", "moods", "--pretrained", "x"], "without a backbone; leave pretrained out"),
     (["a.csv", "--task", "moods", "--image-weights", "x"], "has no frozen image network; leave"),
+    (["g.csv", "--task", "moods"], "g.csv has two columns 'text'; rename or remove one"),
     (["a.csv", "--task", "moods", "--json", "x/y"], "--json: x/y; give a file in a folder"),
 ]
 
@@ -278,6 +279,7 @@ def test_a_mistake_about_texts_is_one_line(
     Path("c.csv").write_text("text\n")
     Path("d.txt").write_text("")
     Path("e.mp4").write_text("no text")
+    Path("g.csv").write_text("text,id,text\nhello,1,bye\n")
     Path("f.txt").write_bytes("so\ncafé\n".encode("latin-1"))
     assert predict(monkeypatch, texts / SYSTEM, *arguments) == 2
     said = capsys.readouterr().err

@@ -17,6 +17,7 @@ from data_pipeline.errors import UserError, check_place
 from data_pipeline.features.extract import SAMPLE_RATE, Extractor
 from data_pipeline.features.frames import Frames
 from data_pipeline.features.video import MediaError, Sound, decode_spans, decode_track
+from data_pipeline.whole_file import write_atomically
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import ClipModel
 from memo.inference.timeline import write_timeline
@@ -231,12 +232,7 @@ def run_prediction(
     Console().print(table)
     if json_out is not None:
         lines = [json.dumps(asdict(one), ensure_ascii=False) for one in found]
-        _write(json_out, "".join(f"{line}\n" for line in lines))
+        write_atomically(json_out, "".join(f"{line}\n" for line in lines).encode())
     if html_out is not None:
-        _write(html_out, write_timeline([asdict(one) for one in found], model.classes))
-
-
-def _write(path: Path, content: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(content, encoding="utf8")
-    temporary.replace(path)
+        page = write_timeline([asdict(one) for one in found], model.classes)
+        write_atomically(html_out, page.encode())

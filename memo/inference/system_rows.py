@@ -1,14 +1,13 @@
 """Predictions of trained systems on texts and posts: a table, and JSON lines where asked for."""
 
 import json
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from data_pipeline.errors import UserError
 from data_pipeline.whole_file import write_atomically
@@ -154,9 +153,8 @@ def run_rows(asked: Asked, files: Sequence[Path], encoding: str, json_out: Path 
 
 
 def _table(found: Sequence[Answered], several: bool) -> Table:
-    table = Table(
-        "file", "line", "traits" if several else "emotion", "probability", "not there", "text"
-    )
+    answer, text = "traits" if several else "emotion", Column("text", overflow="fold")
+    table = Table("file", "line", answer, "probability", "not there", text)
     for one in found:
         nothing = "none" if one.used else "nothing to use"
         cells = [
@@ -165,7 +163,13 @@ def _table(found: Sequence[Answered], several: bool) -> Table:
             ", ".join(one.answers) or nothing,
             ", ".join(f"{one.probabilities[name]:.3f}" for name in one.answers),
             ", ".join(one.missing),
-            textwrap.shorten(one.row.text, SHOWN, placeholder="…"),
+            _shown(one.row.text),
         ]
         table.add_row(*map(escape, cells))
     return table
+
+
+def _shown(text: str) -> str:
+    """The beginning of a text, in one line; of one in a script without blanks as well."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"

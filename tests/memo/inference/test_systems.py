@@ -21,6 +21,7 @@ from memo.inference import predict as prediction
 from memo.inference.command import find_system
 from memo.inference.encoders import Given, GivenEncoders, load_extractor
 from memo.inference.system_clips import ClipSystem
+from memo.inference.system_rows import Asked, run_rows
 from memo.multitask.trained import open_texts, open_trimodal
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
@@ -126,6 +127,18 @@ def test_texts_of_a_table_are_answered_as_the_run_did(
         np.testing.assert_allclose(list(one["probabilities"].values()), of_run, atol=1e-4)
         assert one["emotion"] == ["good", "bad"][int(np.argmax(of_run))]
     assert np.std(expected, axis=0).max() > 1e-3  # one in the place of another would be seen
+
+
+def test_the_table_has_the_beginning_of_texts_without_blanks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text(f"{'好' * 300}\nso  glad\n", "utf8")
+    asked = Asked(("text",), several=False, ask=lambda rows: [{"good": 1.0}] * len(rows))
+    run_rows(asked, [tmp_path / "a.txt"], "utf-8", None)
+    shown = capsys.readouterr().out
+    assert shown.count("好") == 99
+    assert "…" in shown
+    assert "so glad" in shown
 
 
 def test_a_text_may_have_several_traits_or_none(

@@ -46,7 +46,7 @@ from data_pipeline.filters import (
     count_words,
     filtered_lines,
 )
-from data_pipeline.held_out import hold_out
+from data_pipeline.held_out import doubled_lines, hold_out
 from data_pipeline.kept import (
     AT_WORK,
     CLIPS,
@@ -195,6 +195,8 @@ def _extract_all(
         recordings = stamped(recordings, open_source(source))
         parts = cut_apart(recordings, work, pool)
         check_recordings(parts.recordings)
+        if settings.valid_share is not None:
+            say(doubled_lines(parts.recordings))
         _extract_missing(settings, parts.recordings, work, broken, pool)
     return parts
 

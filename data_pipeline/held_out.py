@@ -1,12 +1,12 @@
 """`--valid-share`: who of a corpus without a validation part validates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from data_pipeline.corpora.base import Recording
-from data_pipeline.errors import UserError
+from data_pipeline.errors import UserError, some
 
 SEED = 0
 
@@ -15,7 +15,8 @@ def hold_out(recordings: Sequence[Recording], share: float) -> list[Recording]:
     """The recordings, with some of those of the split train in a split valid.
 
     Who validates does not train: speakers are drawn, of recordings that name none sessions, then
-    files. The same recordings give the same ones.
+    files. The same recordings give the same ones. Whom subtitles inside a file name is not known
+    then; see `doubled_lines`.
 
     Args:
         recordings: of the whole corpus.
@@ -39,6 +40,21 @@ def hold_out(recordings: Sequence[Recording], share: float) -> list[Recording]:
     return [
         replace(one, split="valid") if one.split == "train" and _unit(one) in drawn else one
         for one in recordings
+    ]
+
+
+def doubled_lines(recordings: Iterable[Recording]) -> list[str]:
+    """Of speakers who train and validate, as recordings that have been cut name them, a line."""
+    splits: dict[str, set[str]] = {}
+    for one in recordings:
+        splits.setdefault(one.speaker, set()).add(one.split)
+    both = sorted(name for name, of in splits.items() if name and {"train", "valid"} <= of)
+    if not both:
+        return []
+    return [
+        f"--valid-share: speakers who train and validate: {len(both):,} ({some(both)}); subtitles "
+        "inside several files name them, some of which were held out before they were read: lay "
+        "the subtitles beside the files to hold out by who speaks"
     ]
 
 

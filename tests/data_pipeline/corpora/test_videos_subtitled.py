@@ -164,6 +164,27 @@ def test_an_open_choice_is_refused_before_anything_is_read_through(
         build_dataset(settings)
 
 
+def test_speakers_on_both_sides_are_told(
+    tmp_path: Path, extract_settings: ExtractSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files are held out before it is known who speaks in them."""
+
+    def spoken(*names: str) -> bytes:
+        lines = [
+            (1000 * at, 900, f"{at},0,Default,{name},0,0,0,,So {at}".encode())
+            for at, name in enumerate(names, start=1)
+        ]
+        return film(Track(lines, "ass", "eng"))
+
+    files = {"a.mkv": spoken("Ann", "Bob"), "b.mkv": spoken("Ann", "Cy", "SPEAKER_01")}
+    settings = replace(give(tmp_path, extract_settings, files), valid_share=0.5)
+    assert set(build_dataset(settings).samples) == {"train", "valid"}
+    assert "--valid-share: speakers who train and validate: 1 (Ann); " in capsys.readouterr().out
+    apart = {"a.mkv": spoken("Ann", "SPEAKER_01"), "b.mkv": spoken("Cy", "SPEAKER_01")}
+    build_dataset(replace(give(tmp_path / "apart", extract_settings, apart), valid_share=0.5))
+    assert "--valid-share" not in capsys.readouterr().out
+
+
 def test_archives_other_orders_and_interruptions_give_the_same_bytes(
     tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

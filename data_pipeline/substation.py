@@ -135,9 +135,7 @@ def _said(row: dict[str, str]) -> str:
     text = row["text"]
     kind = f"{row.get('style', '')},{row.get('effect', '')}"
     markup, plain, drawn = "", "", False
-    closed = (
-        text.rfind("}") + 1
-    )  # what opens behind it, nothing closes: it is plain, and not sought
+    closed = text.rfind("}") + 1  # behind it nothing is closed, and so not sought: it is plain
     for part in (*_MARKUP.split(text[:closed]), text[closed:]):
         if _MARKUP.fullmatch(part):
             markup += part

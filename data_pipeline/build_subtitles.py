@@ -1,7 +1,7 @@
 """Which of the subtitles inside a recording it is cut by, and why by none."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from data_pipeline.corpora.base import Recording
@@ -75,16 +75,18 @@ def usable_texts(languages: Sequence[str], subtitles: Subtitles) -> list[Transcr
     return preferred(texts, languages)
 
 
+def languages_of(texts: Iterable[Transcript]) -> list[str]:
+    """Their languages, by code; "" of those that say none."""
+    return sorted({language_code(text.language) for text in texts})
+
+
 def _check_one(recordings: Sequence[Recording], usable: Mapping[str, list[Transcript]]) -> None:
     """All that may be taken of a recording must be in one language.
 
     Raises:
         UserError: it is not.
     """
-    languages = {
-        one.media: sorted({language_code(text.language) for text in usable.get(one.key, ())})
-        for one in recordings
-    }
+    languages = {one.media: languages_of(usable.get(one.key, ())) for one in recordings}
     several = {media: of for media, of in languages.items() if len(of) > 1}
     if several:
         media, of = next(iter(several.items()))

@@ -8,6 +8,7 @@ import typer
 
 from data_pipeline.errors import UserError
 from data_pipeline.shards.place import parse_place
+from memo import predict_options as options
 from memo.checkpoint_cli import checkpoint
 from memo.data_cli import data
 from memo.slurm_cli import slurm
@@ -72,52 +73,21 @@ def import_(
 
 @app.command()
 def predict(
-    model: Annotated[
-        Path,
-        typer.Argument(help="A folder that `memo export` made, or a system: RUN/folds/*/system."),
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Video or sound files. For a system of texts: .csv or .tsv tables with a column "
-            "text, or .txt files with a text a line; of posts: tables with the columns image, "
-            "text and tags."
-        ),
-    ],
-    task: Annotated[
-        str | None, typer.Option(help="Of a system of texts; left out where it has one.")
-    ] = None,
-    text: Annotated[
-        str | None, typer.Option(help="What is said; the file is one utterance.")
-    ] = None,
-    subtitles: Annotated[
-        Path | None,
-        typer.Option(
-            help="SRT, WebVTT, ASS, TSV or JSON; if not given, subtitles beside a video or inside."
-        ),
-    ] = None,
-    encoding: Annotated[
-        str, typer.Option(help="Of subtitles or tables that are neither in UTF-8 nor in UTF-16.")
-    ] = "utf-8",
-    json: Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")] = None,
-    face: Annotated[
-        str | None, typer.Option(help="Allows the model's face encoder, a package.module:Class.")
-    ] = None,
-    face_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
-    speech: Annotated[
-        str | None, typer.Option(help="Allows the model's speech encoder, if it is such a class.")
-    ] = None,
-    speech_weights: Annotated[Path | None, typer.Option(help="Looked for if not given.")] = None,
-    detector_weights: Annotated[
-        Path | None, typer.Option(help="Of what found the faces of the dataset, if it has a file.")
-    ] = None,
-    pretrained: Annotated[
-        Path | None, typer.Option(help="A system's backbone; where it was if not given.")
-    ] = None,
-    image_weights: Annotated[
-        Path | None, typer.Option(help="Likewise of a system's frozen image network.")
-    ] = None,
+    model: options.Model,
+    files: options.Files,
+    task: options.Task = None,
+    text: options.Text = None,
+    subtitles: options.Subtitles = None,
+    encoding: options.Encoding = "utf-8",
+    json: options.JsonOut = None,
+    html: options.HtmlOut = None,
+    face: options.Face = None,
+    face_weights: options.FaceWeights = None,
+    speech: options.Speech = None,
+    speech_weights: options.SpeechWeights = None,
+    detector_weights: options.DetectorWeights = None,
+    pretrained: options.Pretrained = None,
+    image_weights: options.ImageWeights = None,
 ) -> None:
     """Show the emotion and probability of every utterance, text or post; say what was not there."""
     from data_pipeline.encoding import known_encoding  # noqa: PLC0415

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.build_subtitles import usable_texts
-from data_pipeline.corpora.transcript_names import language_code
+from data_pipeline.build_subtitles import languages_of, usable_texts
 from data_pipeline.errors import UserError
 from data_pipeline.features.activity import find_speech
 from data_pipeline.features.subtitles import find_subtitles, read_cues
@@ -74,7 +73,7 @@ def read_inside(video: Path, media: bytes) -> list[Utterance]:
     """
     try:
         texts = usable_texts((), find_subtitles(media))
-        languages = sorted({language_code(one.language) for one in texts})
+        languages = languages_of(texts)
         if len(languages) > 1:
             raise UserError(
                 f"{video} has subtitles in {', '.join(languages)} inside; give those of what is "

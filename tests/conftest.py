@@ -1,5 +1,6 @@
 """Where the real corpora are looked for, and an environment in which tests are quick."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,13 @@ settings.load_profile("memo")
 def _denormal_numbers() -> None:
     """A run in this process has set them to zero for good; hypothesis draws some."""
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _little_to_collect() -> None:
+    """DeepSpeed collects garbage again and again, half a second for all that is imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

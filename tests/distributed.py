@@ -1,10 +1,13 @@
 """Runs a function on several gloo ranks as part of an ordinary test."""
 
+import gc
 import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -15,9 +18,69 @@ from time import monotonic
 from tests.undrawn import undrawn
 
 ROOT = Path(__file__).parents[1]
+PRELOADED = (
+    "memo.training.pretrain",  # first: it tells DeepSpeed that there is no GPU
+    "memo.tuning.run",
+    "memo.multitask.job",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "deepspeed.runtime.zero.stage3",
+    "torch._dynamo",
+    "matplotlib.pyplot",
+    "pytest",
+)
+"""What ranks import, those parts of DeepSpeed as well that come with its first step."""
 SERVER = get_context("forkserver")
-"""Has imported what ranks need, which takes each of them seconds otherwise."""
-SERVER.set_forkserver_preload(["memo.training.pretrain", "memo.tuning.run", "memo.multitask.job"])
+"""Has imported it, which takes each of them seven seconds otherwise."""
+SERVER.set_forkserver_preload(list(PRELOADED))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A rank at work or at its end.
+
+    Attributes:
+        process: in which it is.
+        output: has all that it printed.
+    """
+
+    process: BaseProcess
+    output: Path
+
+
+@contextmanager
+def started(
+    function: Callable[..., None], arguments: Sequence[str], ranks: int
+) -> Iterator[list[Rank]]:
+    """So many processes that have begun `function(*arguments)`; what is left of them is killed.
+
+    Args:
+        function: of a test module, from whose file the processes import it.
+        arguments: handed to it, e.g. a folder for results.
+        ranks: processes.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = Path(function.__code__.co_filename).relative_to(ROOT).with_suffix("")
+    work = ".".join(file.parts), function.__name__, tuple(arguments)
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    with TemporaryDirectory() as folder:
+        outputs = [Path(folder) / str(rank) for rank in range(ranks)]
+        made = [
+            Rank(
+                SERVER.Process(target=be_rank, args=(rank, os.environ | group, output, *work)),
+                output,
+            )
+            for rank, output in enumerate(outputs)
+        ]
+        for one in made:
+            one.process.start()
+        try:
+            yield made
+        finally:
+            for one in made:
+                one.process.kill()
+                one.process.join()
 
 
 def run_ranks(
@@ -31,43 +94,24 @@ def run_ranks(
         ranks: processes.
         limit_s: seconds after which all are killed.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    file = Path(function.__code__.co_filename).relative_to(ROOT).with_suffix("")
-    work = ".".join(file.parts), function.__name__, argument
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
-    with TemporaryDirectory() as folder:
-        outputs = [Path(folder) / str(rank) for rank in range(ranks)]
-        processes = [
-            SERVER.Process(target=be_rank, args=(rank, os.environ | group, output, *work))
-            for rank, output in enumerate(outputs)
-        ]
-        for process in processes:
-            process.start()
-        end_all(processes, limit_s)
-        failed = [
-            output.read_text()
-            for output, process in zip(outputs, processes, strict=True)
-            if process.exitcode
-        ]
+    end = monotonic() + limit_s
+    with started(function, [argument], ranks) as made:
+        for one in made:
+            one.process.join(max(0.0, end - monotonic()))
+        failed = [one.output.read_text() for one in made if one.process.exitcode != 0]
         assert not failed, failed[0]
 
 
-def end_all(processes: Sequence[BaseProcess], limit_s: int) -> None:
-    """Wait for all; kill what is at work after so many seconds."""
-    end = monotonic() + limit_s
-    for process in processes:
-        process.join(max(0.0, end - monotonic()))
-    for process in processes:
-        process.kill()
-        process.join()
-
-
 def be_rank(
-    rank: int, environment: Mapping[str, str], output: Path, module: str, name: str, argument: str
+    rank: int,
+    environment: Mapping[str, str],
+    output: Path,
+    module: str,
+    name: str,
+    arguments: Sequence[str],
 ) -> None:
     """What a process does: all that it prints goes to a file."""
+    gc.freeze()  # DeepSpeed collects garbage again and again, half a second for all of it
     os.environ.clear()
     os.environ.update({**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
     os.chdir(ROOT)
@@ -77,8 +121,11 @@ def be_rank(
     status = 1
     try:
         with undrawn():
-            getattr(import_module(module), name)(argument)
+            getattr(import_module(module), name)(*arguments)
         status = 0
+    except SystemExit as ended:
+        assert isinstance(ended.code, int)
+        status = ended.code
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -2,9 +2,6 @@
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from memo.training.heartbeat import Heartbeat, watched
 from memo.training.pretrain import pretrain
 from memo.training.setup import Data, open_data
 from memo.tuning.run import finetune
+from tests.distributed import started
 from tests.memo.training.small_run import small_config, write_small_dataset
 from tests.memo.tuning.small_tuning import (
     tuning_config,
@@ -33,8 +31,6 @@ from tests.memo.tuning.small_tuning import (
     write_corpus,
     write_task,
 )
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_an_error_without_a_loss_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,27 +221,16 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
         write_backbone(tmp_path / "data", tmp_path / "backbone")
     else:
         write_small_dataset(tmp_path / "data")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    command = [sys.executable, "-m", "tests.memo.training.test_heartbeat"]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(tmp_path), kind, happens, str(whom)],
-            cwd=ROOT,
-            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        other = 1 - whom
-        said = ranks[other].communicate(timeout=120)[1]
-        assert ranks[other].returncode == 1
+    with started(
+        train_until_something_happens, [str(tmp_path), kind, happens, str(whom)], 2
+    ) as ranks:
+        other = ranks[1 - whom]
+        other.process.join(120)
+        assert other.process.exitcode == 1
+        said = other.output.read_text()
         if happens == "hangs":
-            also = ranks[1].communicate(timeout=120)[1]
+            ranks[1].process.join(120)
+            also = ranks[1].output.read_text()
             assert "rank 0 of 2 has been at this for 20 s: step 3" in said
             assert "rank 1 of 2 has been at this for 20 s: step 3" in also
             assert "in hindered" in also
@@ -253,12 +238,5 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
         else:
             last = said.splitlines()[-1]
             gone = "the first rank, which keeps the store" if whom == 0 else "rank 1 on "
-            assert last.startswith(f"rank {other} of 2 ends, for {gone}"), said
+            assert last.startswith(f"rank {1 - whom} of 2 ends, for {gone}"), said
             assert whom == 0 or "is gone; the last that was heard of it: " in last
-    finally:
-        for rank in ranks:
-            rank.kill()
-
-
-if __name__ == "__main__":
-    train_until_something_happens(*sys.argv[1:])

@@ -252,7 +252,8 @@ def test_ewc_on_two_ranks_at_zero_3_is_that_of_one(tasks: list[Path], tmp_path: 
     plain = write_backbone(
         corpus, tmp_path / "plain", "model.dropout=0", "model.attention_dropout=0"
     )
-    one = sequence_config(tasks, plain, tmp_path / "one", "ewc", "head.dropout=0")
+    few = "continual.fisher_clips=9"
+    one = sequence_config(tasks, plain, tmp_path / "one", "ewc", "head.dropout=0", few)
     finetune(one)
     stage = {"zero_stage": 3, "precision": "fp32"}
     two = replace_settings(one, run_dir=tmp_path / "two", distribution=stage)

@@ -133,9 +133,10 @@ def test_a_sequence_goes_on_in_the_stage_where_it_was(
     corpus: Path, backbone: Path, tmp_path: Path, counting: Counting
 ) -> None:
     tasks = [write_task(tmp_path / f"{name}.yaml", corpus) for name in "ab"]
+    few = "continual.fisher_clips=9"
 
     def config(run: str) -> FinetuneConfig:
-        one = tuning_config(tasks[0], backbone, tmp_path / run, "ewc", "folds=[0]")
+        one = tuning_config(tasks[0], backbone, tmp_path / run, "ewc", "folds=[0]", few)
         values = one.model_dump(mode="json") | {"task": None, "tasks": [str(x) for x in tasks]}
         return FinetuneConfig.model_validate(values)
 

@@ -67,12 +67,24 @@ def outcomes_line(outcomes: Counter[str]) -> str:
 def usable_texts(languages: Sequence[str], subtitles: Subtitles) -> list[Transcript]:
     """Those that may be taken, the best first: in the language of the sound, if none is wanted.
 
-    In several languages where it is open which one is meant.
+    A translation is not what is said. In several languages where it is open which one is meant.
     """
     texts = [one for one in subtitles.texts if not one.forced]
     if not languages and subtitles.sound:
-        return preferred(texts, [language_code(subtitles.sound)]) or preferred(texts, ())
+        languages = [language_code(subtitles.sound)]
     return preferred(texts, languages)
+
+
+def why_none(subtitles: Subtitles) -> str:
+    """Why none may be taken of those inside a file, "" if there are none."""
+    forced = [one.forced for one in subtitles.texts]
+    reasons = (
+        (OTHERS, bool(forced) and not all(forced)),
+        (FORCED, bool(forced)),
+        (PICTURES, subtitles.pictures),
+        (UNKNOWN, subtitles.others),
+    )
+    return next((why for why, so in reasons if so), "")
 
 
 def languages_of(texts: Iterable[Transcript]) -> list[str]:
@@ -92,19 +104,12 @@ def _check_one(recordings: Sequence[Recording], usable: Mapping[str, list[Transc
         media, of = next(iter(several.items()))
         more = f" ({len(several) - 1:,} more have several)" if len(several) > 1 else ""
         raise UserError(
-            f"{media} has subtitles in {', '.join(of)} inside, and does not say that its sound is "
-            f"in one of them{more}; say which with --language {of[0]}, that of what is spoken"
+            f"{media} has subtitles in {', '.join(of)} inside, and does not say in which its sound "
+            f"is{more}; say which with --language {of[0]}, that of what is spoken"
         )
 
 
 def _cut_by(recording: Recording, subtitles: Subtitles, usable: list[Transcript]) -> CutBy:
     if usable:
         return CutBy(recording, int(usable[0].name), usable[0].code, CHOSEN)
-    forced = [one.forced for one in subtitles.texts]
-    reasons = (
-        (OTHERS, bool(forced) and not all(forced)),
-        (FORCED, bool(forced)),
-        (PICTURES, subtitles.pictures),
-        (UNKNOWN, subtitles.others),
-    )
-    return CutBy(recording, outcome=next((why for why, so in reasons if so), ""))
+    return CutBy(recording, outcome=why_none(subtitles))

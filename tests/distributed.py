@@ -124,8 +124,7 @@ def be_rank(
             getattr(import_module(module), name)(*arguments)
         status = 0
     except SystemExit as ended:
-        assert isinstance(ended.code, int)
-        status = ended.code
+        status = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -120,7 +120,10 @@ def _utterances(video: Path, media: bytes, sound: Sound | None, said: Said) -> l
     path = said.subtitles or next((one for one in beside if one.is_file()), None)
     if path is not None:
         return read_subtitles(path, said.encoding)
-    found = read_inside(video, media)
+    found, why_none = read_inside(video, media)
+    if why_none:
+        note = f"{video}: subtitles inside are {why_none}; --subtitles gives others"
+        Console(stderr=True).print(escape(note), soft_wrap=True)
     if not found and sound is not None:
         found = find_utterances(sound.samples)
     return found or [Utterance(0.0, math.inf)]

@@ -7,11 +7,18 @@ it was trained on.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.build_subtitles import languages_of, usable_texts
+from data_pipeline.build_subtitles import (
+    BROKEN,
+    SILENT,
+    languages_of,
+    usable_texts,
+    why_none,
+)
 from data_pipeline.errors import UserError
 from data_pipeline.features.activity import find_speech
 from data_pipeline.features.subtitles import find_subtitles, read_cues
@@ -32,6 +39,18 @@ class Utterance:
     begin_s: float
     end_s: float
     text: str | None = None
+
+
+class Inside(NamedTuple):
+    """What the subtitles inside a file give.
+
+    Attributes:
+        utterances: of those that are taken.
+        why_none: why there are none; "" if there are, or no subtitles at all.
+    """
+
+    utterances: list[Utterance]
+    why_none: str
 
 
 def read_subtitles(path: Path, encoding: str) -> list[Utterance]:
@@ -58,30 +77,31 @@ def read_subtitles(path: Path, encoding: str) -> list[Utterance]:
     return ordered
 
 
-def read_inside(video: Path, media: bytes) -> list[Utterance]:
+def read_inside(video: Path, media: bytes) -> Inside:
     """The utterances of the subtitles inside a file, in the language of its sound if it says so.
 
     Args:
         video: path of the file.
         media: its content.
 
-    Returns:
-        Nothing where there are none that can be read.
-
     Raises:
         UserError: there are some in several languages, and which one is spoken cannot be told.
     """
     try:
-        texts = usable_texts((), find_subtitles(media))
+        subtitles = find_subtitles(media)
+        texts = usable_texts((), subtitles)
         languages = languages_of(texts)
         if len(languages) > 1:
             raise UserError(
                 f"{video} has subtitles in {', '.join(languages)} inside; give those of what is "
                 "spoken with --subtitles"
             )
-        return _in_order(read_cues(media, int(texts[0].name))[0]) if texts else []
+        if not texts:
+            return Inside([], why_none(subtitles))
+        found = _in_order(read_cues(media, int(texts[0].name))[0])
+        return Inside(found, "" if found else SILENT)
     except MediaError:
-        return []
+        return Inside([], BROKEN)
 
 
 def _in_order(cues: Iterable[Cue]) -> list[Utterance]:

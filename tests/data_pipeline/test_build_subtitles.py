@@ -48,7 +48,7 @@ def chosen(found: Subtitles, *languages: str) -> tuple[int | None, str, str]:
         (texts("ger", "eng", "kor", sound="kor"), (), 4, "ko"),
         (texts("ger", "en-us", sound="eng"), (), 3, "en"),
         (texts("ger", "eng", sound="ger"), ("en",), 3, "en"),
-        (texts("eng", sound="jpn"), (), 2, "en"),
+        (texts("eng", sound="jpn"), ("en",), 2, "en"),
         (texts("eng", "", sound="jpn"), (), 3, ""),
     ],
 )
@@ -62,6 +62,8 @@ def test_one_is_taken(found: Subtitles, languages: tuple[str, ...], stream: int,
         (Subtitles(), (), ""),
         (texts("eng forced", "ger forced"), (), FORCED),
         (texts("eng forced", "ger"), ("en",), OTHERS),
+        (texts("eng", sound="jpn"), (), OTHERS),
+        (texts("eng", "ger", sound="jpn"), (), OTHERS),
         (Subtitles(pictures=True, others=True), (), PICTURES),
         (Subtitles(others=True), (), UNKNOWN),
         (texts("ger")._replace(pictures=True), ("en",), OTHERS),
@@ -80,12 +82,12 @@ def test_an_open_choice_is_one_line() -> None:
     found = {
         "c": texts("eng", "ger"),
         "a": texts("eng", "ger", sound="eng"),
-        "b": texts("ger", "kor", "ger sdh", sound="jpn"),
+        "b": texts("ger", "kor", "ger sdh"),
     }
     with pytest.raises(UserError) as caught:
         choose_all(films, found)
     assert str(caught.value) == (
-        "b.mkv has subtitles in de, ko inside, and does not say that its sound is in one of them "
+        "b.mkv has subtitles in de, ko inside, and does not say in which its sound is "
         "(1 more have several); say which with --language de, that of what is spoken"
     )
     assert choose_all(films[::3], found) == [

@@ -25,6 +25,7 @@ from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
 from memo.tuning.task import load_task
 from tests.data_pipeline.features.media import damage, make_sound, make_video
+from tests.data_pipeline.features.subtitled import Track, with_subtitles
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 MODES = {
@@ -244,6 +245,22 @@ def test_subtitles_beside_the_video_say_what_and_when(exported: Path, tmp_path: 
     video.write_bytes(b"no video")
     with pytest.raises(UserError, match=r"a\.mp4: the sound cannot be decoded"):
         list(prediction.predict_videos(model, [video], GivenEncoders(), Said()))
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_subtitles_inside_that_are_not_taken_are_told(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media = make_video(range(0, 4000, 40), [90] * 100, loud((1, 3), length_s=4))
+    german = Track([(1000, 2000, b"so froh")], language="ger")
+    video = tmp_path / "a.mkv"
+    video.write_bytes(with_subtitles(media, [german], sound="eng"))
+    (heard,) = prediction.predict_videos(load(exported), [video], GivenEncoders(), Said())
+    assert heard.text is None
+    assert capsys.readouterr().err == (
+        f"{video}: subtitles inside are not taken: in other languages alone; "
+        "--subtitles gives others\n"
+    )
 
 
 @pytest.mark.usefixtures("stand_ins")

@@ -102,9 +102,12 @@ def test_subtitles_inside_are_those_beside(tmp_path: Path) -> None:
     media = make_video([0, 1000, 1500], [9, 90, 9], np.zeros(32_000, np.float32))
     video = tmp_path / "a.mkv"
     heard = with_subtitles(media, [german, english], sound="eng")
-    assert read_inside(video, heard) == read_subtitles(beside, UTF_8)
+    assert read_inside(video, heard) == (read_subtitles(beside, UTF_8), "")
     with pytest.raises(UserError, match=r"a.mkv has subtitles in de, en inside; give those of"):
         read_inside(video, with_subtitles(media, [german, english]))
-    assert read_inside(video, media) == []
+    assert read_inside(video, media) == ([], "")
+    translated = with_subtitles(media, [german], sound="eng")
+    assert read_inside(video, translated) == ([], "not taken: in other languages alone")
     damaged = Track([(100, 800, b"\xff\xfe\xfd")] * 3, language="eng")
-    assert read_inside(video, with_subtitles(media, [damaged])) == []
+    broken = with_subtitles(media, [damaged])
+    assert read_inside(video, broken) == ([], "not taken: cannot be read")

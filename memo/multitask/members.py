@@ -1,6 +1,6 @@
 """The tasks of a system: which corpora, which of their texts, which folds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,36 @@ def load_system(name: str) -> SystemSettings:
         UserError: the file has a mistake.
     """
     return load_config(SystemSettings, task_file(name), [])
+
+
+def with_excerpts(
+    system: SystemSettings, longest: Mapping[str, int], truncation: Mapping[str, Truncation]
+) -> SystemSettings:
+    """The system with something else read of the texts of some tasks.
+
+    Args:
+        system: as its file has it.
+        longest: by name of the task, see `Excerpt`.
+        truncation: likewise.
+
+    Raises:
+        UserError: a name is of no task.
+    """
+    names = [load_task(one.task).name for one in system.members]
+    for setting, given in (("longest", longest), ("truncation", truncation)):
+        for name in given:
+            if name not in names:
+                known = ", ".join(names)
+                raise UserError(f"{setting}: {system.name} has no task {name!r}, only {known}")
+    members = (
+        MemberSettings(
+            task=one.task,
+            longest=longest.get(name, one.longest),
+            truncation=truncation.get(name, one.truncation),
+        )
+        for name, one in zip(names, system.members, strict=True)
+    )
+    return system.model_copy(update={"members": tuple(members)})
 
 
 def open_members(

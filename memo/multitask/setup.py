@@ -29,7 +29,13 @@ from memo.evaluation.folds import Fold
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import Sampling
 from memo.multitask.idle import check_settings
-from memo.multitask.members import Member, SystemSettings, load_system, open_members
+from memo.multitask.members import (
+    Member,
+    SystemSettings,
+    load_system,
+    open_members,
+    with_excerpts,
+)
 from memo.multitask.texts import (
     Cut,
     SharedStates,
@@ -349,7 +355,7 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
         UserError: anything that does not fit.
     """
     assert config.task is not None, "a system is a task"
-    system = load_system(config.task)
+    system = with_excerpts(load_system(config.task), config.longest, config.truncation)
     recipe = find_recipe(system.system)
     check_settings(config, system)
     members = open_members(system, config.members, config.remote)

@@ -1,13 +1,14 @@
 """Settings of a tuning run."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from data_pipeline.shards.remote import RemoteSettings
 from memo.config import Batch, Distribution, Limits, Numbers, Optimizer
 from memo.multitask.config import AspSettings, SogSettings, TrimodalSettings, WordSettings
+from memo.multitask.excerpt import Truncation
 from memo.objectives.base import Modality
 from memo.settings import Settings
 
@@ -120,6 +121,8 @@ class FinetuneConfig(Settings):
         direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
             compared with.
         members: tasks of a system that are learned; null takes all.
+        longest, truncation: of texts of a system's tasks, by name of the task, instead of what the
+            system's file says: `longest={essays: 800}`; see `Excerpt`.
         modalities: train and test with these of the task's modalities alone; null takes all.
         name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
         remote: how a task's dataset at a URL is read.
@@ -140,6 +143,8 @@ class FinetuneConfig(Settings):
     attention_dropout: float | None = Field(None, ge=0, lt=1)
     direct: bool = False
     members: tuple[str, ...] | None = Field(None, min_length=1)
+    longest: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    truncation: dict[str, Truncation] = Field(default_factory=dict)
     modalities: tuple[Modality, ...] | None = Field(None, min_length=1)
     name: str | None = None
     run_dir: Path | None = None

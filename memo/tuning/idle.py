@@ -43,7 +43,10 @@ def _idle(config: FinetuneConfig) -> Iterator[tuple[str, str]]:
         yield from ((name, reason) for name in names if applies)
 
 
-_SYSTEMS = ("backbone", "members", "kept_gib", "words", "sog", "asp_mtl", "trimodal")
+_SYSTEMS = (
+    "backbone", "members", "longest", "truncation", "kept_gib", "words", "sog", "asp_mtl",
+    "trimodal",
+)  # fmt: skip
 
 
 def is_set(config: FinetuneConfig, name: str) -> bool:

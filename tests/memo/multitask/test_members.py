@@ -16,6 +16,7 @@ from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.writer import ShardWriter
 from data_pipeline.stream import Placement
 from memo.multitask.batches import Sampling, TaskStreams, steps_of_epoch
+from memo.multitask.excerpt import Excerpt
 from memo.multitask.members import load_system, open_members
 from memo.multitask.setup import SystemFold, open_fold, set_up_system
 from memo.multitask.texts import SharedStates
@@ -51,6 +52,19 @@ def test_traits_and_classes_are_read(sog: Path) -> None:
     assert people.targets[:4].tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
     assert (moods.outputs, moods.answers) == (2, ("good", "bad"))
     assert set(moods.targets[:, 0].tolist()) == {-1, 0, 1}
+
+
+def test_what_is_read_of_a_tasks_texts_can_be_said_in_its_files_stead(sog: Path) -> None:
+    setup = set_up_system(
+        system_config(sog, Path("run"), "longest={people: 7}", "truncation={moods: head+tail}"),
+        SharedStates(),
+    )
+    found = {one.name: one.excerpt for one in setup.members}
+    assert found == {"people": Excerpt(7), "moods": Excerpt(10, "head+tail")}
+    for setting in ("longest={mood: 7}", "truncation.mood=head"):
+        config = system_config(sog, Path("run"), setting)
+        with pytest.raises(UserError, match=r": sog has no task 'mood', only people, moods$"):
+            set_up_system(config, SharedStates())
 
 
 def write_labelled(folder: Path, clips: Sequence[tuple[str, str, dict[str, str]]]) -> str:

@@ -176,7 +176,7 @@ class Cluster:
         Raises:
             RuntimeError: the last one has ended, or is silent for too long; with what it said.
         """
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not done():
             if time.monotonic() > end or self._daemons[-1].poll() is not None:
                 said = self._folder / f"{len(self._daemons) - 1}.err"

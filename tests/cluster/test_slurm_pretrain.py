@@ -66,7 +66,7 @@ def test_preempted_twice_is_never_preempted(
     subprocess.run(
         ["srun", "--partition=high", "--exclusive", "--nodes=2", "sleep", "1"],
         env=cluster.environment,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     second, plain = logged_step(run), tmp_path / "plain"

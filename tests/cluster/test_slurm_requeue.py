@@ -43,7 +43,7 @@ def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: P
     subprocess.run(
         ["srun", "--partition=high", "--exclusive", "--nodes=2", "sleep", "1"],
         env=cluster.environment,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     wait_for_state(cluster, job, "COMPLETED")

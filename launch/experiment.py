@@ -11,7 +11,7 @@ Of one task (`--task A`):
 
 Of several (`--tasks A,B`):
 
-- `continual`: one after the other, in both orders, by every strategy
+- `continual`: one after the other, in both orders, by every strategy; a table for each order
 - `cross_corpus`: tuned on each, tested on all
 
 A setting `MODE:key=value` is for the runs of one mode, e.g. `linear:optimizer.lr=1e-2`. A run that

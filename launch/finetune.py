@@ -17,8 +17,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tune a pretrained model and evaluate it.")
     parser.add_argument(
         "--mode",
-        help="full, linear, prompt, adapter or prompt+adapter; of several tasks full, ewc, replay, "
-        "adapter or joint",
+        help="full, linear, prompt, adapter or prompt+adapter; of a sequence full, ewc, replay, "
+        "adapter or joint; of a system full, linear or adapter",
     )
     parser.add_argument("--task", help="name of a task in configs/tasks, or a YAML file")
     parser.add_argument("--tasks", metavar="A,B", help="several tasks, learned in this order")

@@ -51,10 +51,12 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Tuning runs of one task.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Tuning runs of one task, sequence or system.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Also write a page and JSON here.")] = None,
 ) -> None:
-    """Show tuning runs side by side, each tested against the first by a paired permutation."""
+    """Show tuning runs side by side, each tested against the first, answers or folds in pairs."""
     from memo.evaluation.compare import compare_runs  # noqa: PLC0415
 
     compare_runs(runs, out)

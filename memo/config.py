@@ -103,7 +103,7 @@ class DataSettings(Settings):
             dataset's.
         workers: processes of a rank that make its training batches; 0: a thread of the rank does.
             The batches are the same.
-        verify: check the shards' sha256 before the run.
+        verify: check the sha256 of all shards that are read before the run.
         max_quarantined: stop the run after this many bad samples.
     """
 
@@ -209,7 +209,8 @@ class Batch(Settings):
     """How a step is cut.
 
     Attributes:
-        global_batch: samples of an optimizer step, over all ranks.
+        global_batch: samples of an optimizer step, over all ranks; in a system of several tasks,
+            of each task that the step is of.
         token_budget: most tokens of a micro-batch on one rank.
     """
 

@@ -13,7 +13,7 @@ unlabelled, as published.
 from collections.abc import Iterator, Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source, decode_western
+from data_pipeline.corpora.source import Source, decode_western, find_file
 from data_pipeline.errors import UserError
 
 DOMAINS = (
@@ -49,7 +49,7 @@ class FduMtl(Corpus):
 def _reviews(source: Source, domain: str, suffix: str, split: str) -> Iterator[Recording]:
     name = f"{domain}.task.{suffix}"
     try:
-        lines = source.read(name).split(b"\n")
+        lines = source.read(find_file(source, name)).split(b"\n")
     except KeyError:
         raise UserError(f"FDU-MTL: the source has no {name}") from None
     for number, line in enumerate(lines, start=1):

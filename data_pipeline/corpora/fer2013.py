@@ -27,7 +27,7 @@ class Fer2013(Corpus):
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a picture, by name."""
         paths = [PurePosixPath(name) for name in source.names()]
-        faces = [one for one in paths if len(one.parts) == 3 and one.parts[0] in ("train", "test")]
+        faces = [one for one in paths if one.parts[-3:-2] in (("train",), ("test",))]
         if not faces:
             raise UserError(
                 "FER2013: the source has no train/<class>/<image>; give that folder or archive, or "
@@ -35,11 +35,12 @@ class Fer2013(Corpus):
             )
         return [
             Recording(
-                key=f"{split}-{emotion}-{PurePosixPath(file).stem.replace('.', '-')}",
+                key=f"{split}-{emotion}-{face.stem.replace('.', '-')}",
                 split=split,
-                media=str(PurePosixPath(split, emotion, file)),
+                media=str(face),
                 labels={"emotion": emotion},
                 aligned_face=True,
             )
-            for split, emotion, file in (face.parts for face in faces)
+            for face in faces
+            for split, emotion in [face.parts[-3:-1]]
         ]

@@ -48,15 +48,15 @@ def read_fer2013(path: Path) -> tuple[FaceSplit, FaceSplit]:
 
 def _read_split(source: Source, split: str) -> FaceSplit:
     paths = [name.split("/") for name in source.names()]
-    faces = [parts for parts in paths if len(parts) == 3 and parts[0] == split]
+    faces = [parts for parts in paths if parts[-3:-2] == [split]]
     if not faces:
         raise UserError(
             f"FER2013: --source has no {split}/<class>/<image>; give the whole corpus, or "
             "fer2013.csv itself"
         )
-    classes = tuple(sorted({parts[1] for parts in faces}))
+    classes = tuple(sorted({parts[-2] for parts in faces}))
     images = np.stack([_decode(source, "/".join(parts)) for parts in faces])  # (n, 48, 48)
-    labels = [classes.index(parts[1]) for parts in faces]
+    labels = [classes.index(parts[-2]) for parts in faces]
     return FaceSplit(torch.from_numpy(images), torch.tensor(labels), classes)
 
 

@@ -94,7 +94,7 @@ class AspSettings(Settings):
             vectors, MT-DNN). A backbone has adapters instead: one shared, one a task.
         upper_layers: of a backbone, those that have adapters; what lies below reads a text once for
             the shared and the private encoder. Null: all.
-        hidden: width of an encoder's state, of one direction.
+        hidden: width of an encoder's state, of one direction; of `cnn` filters of each of 3 widths.
         adversary: lambda, weight of the gradient reversal.
         difference: gamma, weight of the orthogonality.
         normalised: form of the orthogonality.

@@ -80,9 +80,6 @@ def open_data(config: PretrainConfig) -> Data:
     datasets = [open_dataset(place, config.data.remote) for place in places]
     refuse_same_names(datasets)
     parts = [dataset.split(config.data.train_split) for dataset in datasets]
-    if config.data.verify:
-        for part in parts:
-            part.verify()
     infos = [dataset.info for dataset in datasets]
     train: Split | Mixture = parts[0]
     features = infos[0].features
@@ -91,7 +88,11 @@ def open_data(config: PretrainConfig) -> Data:
         features = mixed_features(infos, train.shares)
     _check_features(config, features, " and ".join(map(str, places)))
     tokenizer = _open_tokenizer(config.data.tokenizer, datasets[0])
-    return Data(features, parts, train, _valid_splits(config, datasets), tokenizer)
+    valid = _valid_splits(config, datasets)
+    if config.data.verify:
+        for part in (*parts, *valid.values()):
+            part.verify()
+    return Data(features, parts, train, valid, tokenizer)
 
 
 def _mix(config: PretrainConfig, infos: Sequence[DatasetInfo], parts: Sequence[Split]) -> Mixture:

@@ -63,7 +63,7 @@ class TrainingSettings(Settings):
     Attributes:
         epochs: passes over the training part.
         patience: stop after so many epochs without a better validation score; null never does.
-        select: the validation score that chooses the epoch.
+        select: the validation score that chooses the epoch; of traits it is their accuracy.
         patterns: `seven` draws the visible modalities of each training clip among all non-empty
             subsets, as the original does; `complete` shows all.
         class_weights: `balanced` weighs each class by the inverse of its frequency in the training
@@ -108,7 +108,7 @@ class FinetuneConfig(Settings):
         task: name of a task, or its YAML file.
         tasks: instead of one task: several that are learned one after the other.
         mode: `full`, `linear`, `prompt`, `adapter` or `prompt+adapter`; of a sequence `full`,
-            `ewc`, `replay`, `adapter` or `joint`.
+            `ewc`, `replay`, `adapter` or `joint`; of a system `full`, `linear` or `adapter`.
         backbone: what a system of several tasks reads texts with: the pretrained model (`memo`), or
             words with vectors as in the `original`, which needs no `pretrained`.
         pretrained: checkpoint or run of pretraining; it gives sizes, tokenizer and weights.
@@ -118,8 +118,8 @@ class FinetuneConfig(Settings):
             they read a text once for all epochs, folds, seeds and runs of `--vary`.
         dropout, attention_dropout: of the pretrained model; null leaves them as in pretraining. The
             fast attention of a GPU has none, and on a CPU it costs an eighth of a step.
-        direct: take sizes and tokenizer of `pretrained`, but new weights: what pretraining is
-            compared with.
+        direct: begin as `pretrained` began, with new weights or those of its `model.init_from`:
+            what pretraining is compared with. Sizes, tokenizer and statistics of rows are its own.
         members: tasks of a system that are learned; null takes all.
         longest, truncation: of texts of a system's tasks, by name of the task, instead of what the
             system's file says: `longest={essays: 800}`; see `Excerpt`.

@@ -55,9 +55,12 @@ def test_both_forms_have_the_same_faces_of_the_same_splits(tmp_path: Path, rows:
     assert of_table.names() == of_folders.names()
     recordings = load_corpus("fer2013").recordings(of_table)
     assert recordings == load_corpus("fer2013").recordings(of_folders)
+    write_folders(tmp_path / "out" / "archive", rows)
+    deeper = load_corpus("fer2013").recordings(open_source(tmp_path / "out"))
+    assert [f"archive/{one.media}" for one in recordings] == [one.media for one in deeper]
     assert [one.split for one in recordings] == ["test"] * 14 + ["train"] * 7
     assert "test-sad-PrivateTest-00020" in {one.key for one in recordings}
-    for one, other in zip(read_fer2013(table), read_fer2013(folders), strict=True):
+    for one, other in zip(read_fer2013(table), read_fer2013(tmp_path / "out"), strict=True):
         assert one.classes == other.classes
         assert one.faces.equal(other.faces)
         assert one.labels.equal(other.labels)

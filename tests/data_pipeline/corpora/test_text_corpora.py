@@ -14,7 +14,8 @@ from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Word
 from data_pipeline.corpora.base import load_corpus
 from data_pipeline.corpora.fdu_mtl import DOMAINS
-from data_pipeline.corpora.source import open_source
+from data_pipeline.corpora.mvsa import APART, TAG
+from data_pipeline.corpora.source import open_source, read_table
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
 from data_pipeline.registry import ModelChoice
@@ -30,7 +31,8 @@ def test_fdu_mtl_has_domains_splits_and_old_bytes(tmp_path: Path) -> None:
         "MR.task.test": b"0\tclich\xe9 \x96 no\n\n",
         "dvd.task.unlabel": "1 disc, caf\u00e9\n".encode(),
     }
-    found = read("fdu_mtl", write(tmp_path, {**FDU, **lines}))
+    write(tmp_path / "mtl-dataset", {**FDU, **lines})  # in a folder more, as archives have them
+    found = read("fdu_mtl", tmp_path)
     assert [one.key for one in found] == [
         "books-train-0001",
         "books-train-0002",
@@ -144,6 +146,64 @@ def test_mvsa_becomes_clips_with_images_and_needs_no_encoder(tmp_path: Path) -> 
     assert (first.text, first.tags, first.image) == ("x", ("a", "b"), picture())
     assert (second.text, second.tags, second.labels) == (None, (), {"sentiment": "positive"})
     assert second.source == "img/8.jpg"
+
+
+def as_published(votes: str, folder: str = "data") -> dict[str, str | bytes]:
+    words: dict[int, str | bytes] = {
+        7: "So #glad to be here!#joy https://t.co/x9",
+        10: b"caf\xe9 \x93closed\x94",
+        8: "#only #tags",
+        9: "RT @kim: well",
+    }
+    files: dict[str, str | bytes] = {f"{folder}/{at}.txt": one for at, one in words.items()}
+    pictures = {f"{folder}/{at}.jpg": picture() for at in words}
+    return files | pictures | {"labelResultAll.txt": votes}
+
+
+def test_mvsa_as_published_has_both_sentiments_and_what_is_made_of_them(tmp_path: Path) -> None:
+    votes = "ID\ttext,image\n7\tneutral,positive\n10\tnegative,positive\n8\tneutral,neutral\n"
+    found = read("mvsa", write(tmp_path, as_published(votes + "9\tnegative,neutral\n")))
+    assert [(one.key, one.text, one.tags, one.image) for one in found] == [
+        ("mvsa-7", "So to be here!", ("glad", "joy"), "data/7.jpg"),
+        ("mvsa-10", "caf\u00e9 \u201cclosed\u201d", (), "data/10.jpg"),
+        ("mvsa-8", None, ("only", "tags"), "data/8.jpg"),
+        ("mvsa-9", "RT @kim: well", (), "data/9.jpg"),
+    ]
+    assert [one.labels.get("sentiment") for one in found] == [
+        "positive", None, "neutral", "negative",
+    ]  # fmt: skip
+    assert found[1].labels == {"text_sentiment": "negative", "image_sentiment": "positive"}
+
+
+def test_mvsa_multiple_has_what_most_of_three_say(tmp_path: Path) -> None:
+    votes = (
+        "ID\ttext,image\ttext,image\ttext,image\n"
+        "7\tneutral,positive\tneutral,neutral\tpositive,positive\n"
+        "8\tneutral,positive\tnegative,positive\tpositive,positive\n"
+    )
+    first, second = read("mvsa", write(tmp_path / "MVSA" / "x", as_published(votes)).parents[0])
+    assert first.image == "x/data/7.jpg"
+    assert first.labels == {
+        "sentiment": "positive",
+        "text_sentiment": "neutral",
+        "image_sentiment": "positive",
+    }
+    assert second.labels == {"image_sentiment": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("votes", "message"),
+    [
+        ("ID\n7\tgood,neutral\n", "line 2 of labelResultAll.txt is not an id and text,image"),
+        ("ID\n7\n", "line 2 of labelResultAll.txt is not an id and text,image sentiments: '7'"),
+        ("ID\n\n5\tneutral,neutral\n", "there is no 5.jpg or no 5.txt, which labelResultAll.txt"),
+    ],
+)
+def test_what_is_wrong_with_mvsa_as_published_is_one_line(
+    tmp_path: Path, votes: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        read("mvsa", write(tmp_path, as_published(votes)))
 
 
 def test_a_picture_that_cannot_be_decoded_is_quarantined(tmp_path: Path) -> None:
@@ -315,6 +375,14 @@ def test_the_real_ones(shared: Path) -> None:
         "negative": 1_452,
     }
     assert sum(bool(one.tags) for one in tweets) == 2_416
+    rows = read_table(open_source(data / "mvsa_single.zip"), "manifest.tsv", "MVSA", ["raw_text"])
+    raw = [row["raw_text"] for row in rows]
+    assert [tuple(TAG.findall(one)) for one in raw] == [one.tags for one in tweets]
+    words = [" ".join(APART.sub("", one).split()) or None for one in raw]
+    same = [one == tweet.text for one, tweet in zip(words, tweets, strict=True)]
+    # The table's quotation marks stand behind a blank where the published files have none.
+    assert all(same[at] or one.endswith('"') for at, one in enumerate(raw))
+    assert sum(same) > 4_700
 
 
 def test_text_alone_is_built_and_what_says_nothing_is_quarantined(tmp_path: Path) -> None:

@@ -171,6 +171,19 @@ def build(config: PretrainConfig) -> None:
     build_model(config, model_spec(config, data), data)
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_all_shards_that_are_read_can_be_verified_first(
+    dataset: Path, tmp_path: Path, split: str
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(dataset, changed)
+    with (changed / f"{split}-000000.tar").open("ab") as tar:
+        tar.write(bytes(512))
+    open_data(small_config(changed, tmp_path / "run"))
+    with pytest.raises(UserError, match=rf"{split}-000000\.tar was changed"):
+        open_data(small_config(changed, tmp_path / "run", "data.verify=true"))
+
+
 def test_the_position_tables_are_as_long_as_the_limits(dataset: Path, tmp_path: Path) -> None:
     limits = ("limits.text=511", "limits.face=65", "limits.speech=300")
     config = small_config(dataset, tmp_path / "run", *limits)

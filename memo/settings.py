@@ -114,6 +114,7 @@ def _parse_override(override: str) -> DictConfig:
 
 _MEANT = {
     "tuple_type": "give a list, as [a, b]",
+    "dict_type": "say of which, as {name: value}",
     "string_type": "give a text; numbers, yes and no need quotes to be one",
 }
 """By pydantic's type of error: what to do where its message speaks of Python."""

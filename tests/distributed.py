@@ -73,14 +73,15 @@ def started(
             )
             for rank, output in enumerate(outputs)
         ]
-        for one in made:
-            one.process.start()
         try:
+            for one in made:
+                one.process.start()
             yield made
         finally:
             for one in made:
-                one.process.kill()
-                one.process.join()
+                if one.process.pid is not None:
+                    one.process.kill()
+                    one.process.join()
 
 
 def run_ranks(

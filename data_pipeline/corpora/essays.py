@@ -1,7 +1,7 @@
 """Essays (Pennebaker and King, 1999): streams of consciousness and the Big Five of their writers.
 
-Layout: `essays.csv` with the columns AUTHID, TEXT and cEXT, cNEU, cAGR, cCON, cOPN, each y or n (1
-or 0 in some copies).
+Layout: `essays.csv` with the columns AUTHID (published as #AUTHID), TEXT and cEXT, cNEU, cAGR,
+cCON, cOPN, each y or n (1 or 0 in some copies); in UTF-8 or as a Windows machine wrote it.
 
 Labels: `openness`, `conscientiousness`, `extraversion`, `agreeableness`, `neuroticism`, each yes or
 no.
@@ -12,7 +12,7 @@ Speakers and sessions: the writers; no sessions, no official split. 2,468 texts.
 from collections.abc import Sequence
 
 from data_pipeline.corpora.base import Corpus, Recording, register
-from data_pipeline.corpora.source import Source, find_file, read_table
+from data_pipeline.corpora.source import Source, decode_western, find_file, parse_table
 from data_pipeline.errors import UserError
 
 TABLE = "essays.csv"
@@ -38,7 +38,11 @@ class Essays(Corpus):
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording an essay; its writer is the speaker."""
         name = find_file(source, TABLE)
-        rows = read_table(source, name, "Essays", ("AUTHID", "TEXT", *TRAITS))
+        if name not in source.names():
+            raise UserError(f"Essays: the source has no {TABLE}")
+        header, line_end, lines = decode_western(source.read(name)).partition("\n")
+        text = header.replace("#", "") + line_end + lines
+        rows = parse_table(text, name, "Essays", ("AUTHID", "TEXT", *TRAITS))
         return [_recording(row, name) for row in rows]
 
 

@@ -16,6 +16,10 @@ from data_pipeline.corpora.base import Corpus, Recording, register
 from data_pipeline.corpora.source import Source
 from data_pipeline.errors import UserError
 
+SPLITS = ("train", "test")
+UNOFFICIAL = ("validation", "valid", "val")
+"""Folders of copies that somebody has divided anew."""
+
 
 @register
 class Fer2013(Corpus):
@@ -26,13 +30,6 @@ class Fer2013(Corpus):
 
     def recordings(self, source: Source) -> Sequence[Recording]:
         """One recording a picture, by name."""
-        paths = [PurePosixPath(name) for name in source.names()]
-        faces = [one for one in paths if one.parts[-3:-2] in (("train",), ("test",))]
-        if not faces:
-            raise UserError(
-                "FER2013: the source has no train/<class>/<image>; give that folder or archive, or "
-                "fer2013.csv itself"
-            )
         return [
             Recording(
                 key=f"{split}-{emotion}-{face.stem.replace('.', '-')}",
@@ -41,6 +38,30 @@ class Fer2013(Corpus):
                 labels={"emotion": emotion},
                 aligned_face=True,
             )
-            for face in faces
+            for face in official_faces(source)
             for split, emotion in [face.parts[-3:-1]]
         ]
+
+
+def official_faces(source: Source) -> list[PurePosixPath]:
+    """The pictures of `train/<class>` and `test/<class>`, by name, in whatever folder.
+
+    Raises:
+        UserError: there are none, or another division, or the corpus twice.
+    """
+    paths = [path for path in map(PurePosixPath, source.names()) if len(path.parts) > 2]
+    faces = [path for path in paths if path.parts[-3] in SPLITS]
+    if not faces:
+        raise UserError(
+            "FER2013: the source has no train/<class>/<image>; give that folder or archive, or "
+            "fer2013.csv itself"
+        )
+    if others := sorted({one.parts[-3] for one in paths}.intersection(UNOFFICIAL)):
+        raise UserError(
+            f"FER2013: beside train/ is {others[0]}/, of another division than the official one; "
+            "give the copy with train/ and test/, or fer2013.csv itself"
+        )
+    roots = sorted({str(face.parents[2]) for face in faces})
+    if len(roots) > 1:
+        raise UserError(f"FER2013: {roots[0]} and {roots[1]} both have it; give one of them")
+    return faces

@@ -2,9 +2,10 @@
 
 Layout, as published: `s1/bbaf2n.mpg` (or `.mp4`), a folder a speaker, and `align/bbaf2n.align` with
 `23750 29500 bin` a line, times in 1/25,000 s; in whatever folders, of which one is named after the
-speaker (`s1/align`, `alignments/s1`). Or `grid_<speaker>`, a folder or tar with `clips/<clip>.mp4`
-and `transcripts.tsv` with the columns clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`.
-`sil` and `sp` are silence.
+speaker (`s1/align`, `alignments/s1`). The record on Zenodo has some speakers' alignments in folders
+of others: where a speaker's has not all clips, that which has most of them is taken. Or
+`grid_<speaker>`, a folder or tar with `clips/<clip>.mp4` and `transcripts.tsv` with the columns
+clip, text, word_times_s: `sil:0.00-0.95 bin:0.95-1.18 ...`. `sil` and `sp` are silence.
 
 Labels: none. For pretraining.
 
@@ -13,7 +14,7 @@ Speakers and sessions: s1 to s34; no sessions. Splits: a fixed random ninth of t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -84,19 +85,48 @@ def _from_table(source: Source, names: Sequence[str]) -> list[Recording]:
 def _from_alignments(source: Source, names: Sequence[str]) -> list[Recording]:
     """The clips of the videos, of all speakers that are there."""
     paths = [PurePosixPath(name) for name in names]
-    clips = [((_speaker(source, path), path.stem), path) for path in paths]
-    aligned = {clip: path for clip, path in clips if path.suffix == ".align"}
-    videos = {clip: path for clip, path in clips if path.suffix in VIDEOS}
+    aligned = _by_speaker(source, [path for path in paths if path.suffix == ".align"])
+    videos = _by_speaker(source, [path for path in paths if path.suffix in VIDEOS])
     if not aligned or not videos:
         raise UserError(f"GRID: the source has no {TRANSCRIPTS} and no *.mpg with their *.align")
-    missing = sorted(videos.keys() - aligned.keys())
-    if missing:
-        clip = "/".join(missing[0])
-        raise UserError(f"GRID: no alignment of clip {clip} ({len(missing)} are missing)")
-    return [
-        _aligned(source, clip, str(video), str(aligned[clip]))
-        for clip, video in sorted(videos.items())
+    pairs = [
+        ((speaker, clip), video, folder.get(clip))
+        for speaker, clips in sorted(videos.items())
+        for folder in [_whose(speaker, clips, aligned)]
+        for clip, video in sorted(clips.items())
     ]
+    missing = ["/".join(clip) for clip, _, alignment in pairs if alignment is None]
+    if missing:
+        raise UserError(
+            f"GRID: no alignment of clip {missing[0]} ({len(missing)} are missing); *.align lie in "
+            "a folder that is called like the speaker"
+        )
+    return [_aligned(source, clip, str(video), str(found)) for clip, video, found in pairs]
+
+
+def _by_speaker(
+    source: Source, paths: Sequence[PurePosixPath]
+) -> dict[str, dict[str, PurePosixPath]]:
+    """Speaker -> clip -> file, by the folders."""
+    found: dict[str, dict[str, PurePosixPath]] = {}
+    for path in paths:
+        found.setdefault(_speaker(source, path), {})[path.stem] = path
+    return found
+
+
+def _whose(
+    speaker: str,
+    clips: Mapping[str, PurePosixPath],
+    aligned: Mapping[str, Mapping[str, PurePosixPath]],
+) -> Mapping[str, PurePosixPath]:
+    """The alignments that have most of a speaker's clips; of several those called like him.
+
+    None where none are called so: it is not a folder with another's that has taken their place.
+    """
+    if speaker not in aligned:
+        return {}
+    folders = [aligned[speaker], *(aligned[name] for name in sorted(aligned))]
+    return max(folders, key=lambda folder: len(clips.keys() & folder.keys()))
 
 
 def _speaker(source: Source, path: PurePosixPath) -> str:

@@ -16,6 +16,7 @@ MVSA-Multiple.
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
 from data_pipeline.clip import Label
 from data_pipeline.corpora.base import Corpus, Recording, register
@@ -24,7 +25,6 @@ from data_pipeline.corpora.source import (
     by_stem,
     check_files,
     decode_western,
-    find_file,
     read_table,
     read_text,
 )
@@ -74,21 +74,26 @@ def _from_manifest(source: Source) -> list[Recording]:
 def _as_published(source: Source) -> Iterator[Recording]:
     """The tweets that were judged, in the table's order."""
     names = source.names()
-    table = find_file(source, JUDGED)
-    if table not in names:
-        raise UserError(f"MVSA: the source has no {JUDGED} and no {MANIFEST}")
-    pictures, texts = by_stem(names, (".jpg",)), by_stem(names, (".txt",))
-    for number, line in enumerate(read_text(source, table, "MVSA").splitlines()[1:], start=2):
+    table = _only_table(names)
+    folder = PurePosixPath(table).parent / "data"
+    beside = [name for name in names if PurePosixPath(name).is_relative_to(folder)]
+    pictures, texts = by_stem(beside, (".jpg",)), by_stem(beside, (".txt",))
+    header, *lines = read_text(source, table, "MVSA").splitlines() or [""]
+    if not header.startswith("ID"):
+        raise UserError(f"MVSA: {table} does not begin with a line of ID and text,image")
+    for number, line in enumerate(lines, start=2):
         if not line.strip():
             continue
-        tweet, *votes = line.split("\t")
+        tweet, *votes = line.split()
         labels = _labels([vote.split(",") for vote in votes])
         if labels is None:
             raise UserError(
                 f"MVSA: line {number} of {table} is not an id and text,image sentiments: {line!r}"
             )
         if tweet not in pictures or tweet not in texts:
-            raise UserError(f"MVSA: there is no {tweet}.jpg or no {tweet}.txt, which {table} names")
+            raise UserError(
+                f"MVSA: {folder} has no {tweet}.jpg or no {tweet}.txt, which {table} names"
+            )
         words = decode_western(source.read(texts[tweet]))
         yield Recording(
             key=f"mvsa-{tweet}",
@@ -99,6 +104,20 @@ def _as_published(source: Source) -> Iterator[Recording]:
             image=pictures[tweet],
             labels=labels,
         )
+
+
+def _only_table(names: Sequence[str]) -> str:
+    """Both published sets number their tweets from 1: a source is one of them.
+
+    Raises:
+        UserError: there is none, or there are several.
+    """
+    tables = [name for name in names if PurePosixPath(name).name == JUDGED]
+    if not tables:
+        raise UserError(f"MVSA: the source has no {JUDGED} and no {MANIFEST}")
+    if len(tables) > 1:
+        raise UserError(f"MVSA: {tables[0]} and {tables[1]} are two corpora; build them one by one")
+    return tables[0]
 
 
 def _labels(votes: Sequence[Sequence[str]]) -> dict[str, Label] | None:

@@ -30,6 +30,9 @@ DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipf
 """What reading a damaged archive raises."""
 
 
+TABLES = (".csv", ".tsv", ".txt")
+"""Suffixes of a file that is a corpus by itself."""
+
 _BLOCK = 1 << 18
 """Bytes that are unpacked at once."""
 
@@ -90,7 +93,8 @@ def read_table(
 ) -> list[dict[str, str]]:
     """The lines of a UTF-8 table with a header, as column -> value.
 
-    A `.tsv` file has a tab between its columns and no quotes; a `.csv` file is comma-separated.
+    A `.tsv` file has a tab between its columns and no quotes, and so has a `.csv` file with tabs
+    and no comma in its header; other `.csv` files are comma-separated.
 
     Args:
         source: the corpus's files.
@@ -112,7 +116,8 @@ def parse_table(text: str, name: str, corpus: str, columns: Sequence[str]) -> li
         UserError: the table lacks a column, has one twice, has a line of another number of columns,
             or cannot be read as a table.
     """
-    tabs = name.lower().endswith(".tsv")
+    header = text.partition("\n")[0]
+    tabs = name.lower().endswith(".tsv") or ("\t" in header and "," not in header)
     reader = csv.DictReader(
         io.StringIO(text, newline=""),
         delimiter="\t" if tabs else ",",
@@ -195,7 +200,7 @@ def check_files(source: Source, files: Sequence[str], corpus: str) -> None:
 
 
 def open_source(path: Path, option: str = "--source") -> Source:
-    """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table.
+    """Open a folder, a tar archive (plain or compressed), a zip archive, or a single table or text.
 
     A table of pixels (`face_table.py`) is the pictures that are in it.
 
@@ -215,7 +220,7 @@ def open_source(path: Path, option: str = "--source") -> Source:
         return _Folder(path, option)
     if not path.exists():
         raise UserError(f"{option}: there is no {path}; give the corpus's folder or archive")
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if path.suffix.lower() in TABLES:
         return FaceTable(path) if is_face_table(path) else _File(path)
     try:
         if zipfile.is_zipfile(path):
@@ -268,7 +273,7 @@ def _unpacked(path: Path, opener: Callable[[Path], IO[bytes]]) -> Iterator[bytes
 
 def _opener(path: Path) -> Callable[[Path], IO[bytes]] | None:
     """What decompresses a file; None of a folder, and of what is not compressed."""
-    if path.is_dir() or path.suffix.lower() in (".csv", ".tsv"):
+    if path.is_dir() or path.suffix.lower() in TABLES:
         return None
     with path.open("rb") as file:
         magic = file.read(6)

@@ -37,7 +37,7 @@ fi fin finnish suomi
 fr fre fra french français
 he heb hebrew
 hi hin hindi
-hr hrv croatian hrvatski
+hr hrv scr croatian hrvatski
 hu hun hungarian magyar
 id ind indonesian
 is ice isl icelandic
@@ -48,26 +48,30 @@ lt lit lithuanian
 lv lav latvian
 ms may msa malay
 nl dut nld dutch nederlands
-no nor norwegian norsk
+no nor nb nob nn nno norwegian norsk
 pl pol polish polski
 pt por portuguese português
 ro rum ron romanian română
 ru rus russian русский
 sk slo slk slovak slovenčina
 sl slv slovenian slovenščina
-sr srp serbian srpski
+sr srp scc serbian srpski
 sv swe swedish svenska
 ta tam tamil
 te tel telugu
 th tha thai
+tl tgl fil tagalog filipino
 tr tur turkish türkçe
 uk ukr ukrainian українська
 ur urd urdu
 vi vie vietnamese
-zh chi zho chinese mandarin 中文
+zh chi zho cmn yue chinese mandarin cantonese 中文
 """
 _KNOWN = {name: line.split()[0] for line in _LANGUAGES.split("\n") for name in line.split()}
-"""What a language is called, in lower case -> its code of two letters (ISO 639-1)."""
+"""What a language is called, in lower case -> its code of two letters (ISO 639-1).
+
+One of a group of languages that a file may name as a whole (Norwegian, Chinese) is the group.
+"""
 
 
 class Transcript(NamedTuple):

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data_pipeline.corpora.fer2013 import official_faces
 from data_pipeline.corpora.source import Source, open_source
 from data_pipeline.errors import UserError
 
@@ -47,16 +48,15 @@ def read_fer2013(path: Path) -> tuple[FaceSplit, FaceSplit]:
 
 
 def _read_split(source: Source, split: str) -> FaceSplit:
-    paths = [name.split("/") for name in source.names()]
-    faces = [parts for parts in paths if parts[-3:-2] == [split]]
+    faces = [face for face in official_faces(source) if face.parts[-3] == split]
     if not faces:
         raise UserError(
             f"FER2013: --source has no {split}/<class>/<image>; give the whole corpus, or "
             "fer2013.csv itself"
         )
-    classes = tuple(sorted({parts[-2] for parts in faces}))
-    images = np.stack([_decode(source, "/".join(parts)) for parts in faces])  # (n, 48, 48)
-    labels = [classes.index(parts[-2]) for parts in faces]
+    classes = tuple(sorted({face.parts[-2] for face in faces}))
+    images = np.stack([_decode(source, str(face)) for face in faces])  # (n, 48, 48)
+    labels = [classes.index(face.parts[-2]) for face in faces]
     return FaceSplit(torch.from_numpy(images), torch.tensor(labels), classes)
 
 

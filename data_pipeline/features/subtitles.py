@@ -37,7 +37,8 @@ _CALLED_NOT_SPOKEN = re.compile(
 )
 _CALLED_NOT_HEARING = re.compile(r"\b(?:sdh|cc|hearing)\b", re.IGNORECASE)
 _NO_LANGUAGE = ("und", "mis", "mul", "zxx")
-"""Codes of ISO 639-2 that say none."""
+"""Codes of ISO 639-2 that say none; so do those for private use, `qaa` to `qtz`."""
+_PRIVATE = re.compile(r"q[a-t][a-z]")
 
 Read = TypeVar("Read")
 
@@ -119,7 +120,7 @@ def _described(stream: Any) -> Transcript:  # noqa: ANN401
 
 def _language(stream: Any) -> str:  # noqa: ANN401
     said = str(stream.metadata.get("language", "")).strip().lower().replace("_", "-")
-    return "" if said in _NO_LANGUAGE else said
+    return "" if said in _NO_LANGUAGE or _PRIVATE.fullmatch(said) else said
 
 
 def _read(

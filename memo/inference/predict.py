@@ -122,7 +122,7 @@ def _utterances(video: Path, media: bytes, sound: Sound | None, said: Said) -> l
         return read_subtitles(path, said.encoding)
     found, why_none = read_inside(video, media)
     if why_none:
-        note = f"{video}: subtitles inside are {why_none}; --subtitles gives others"
+        note = f"{video}: subtitles inside are {why_none}; lay others beside it"
         Console(stderr=True).print(escape(note), soft_wrap=True)
     if not found and sound is not None:
         found = find_utterances(sound.samples)

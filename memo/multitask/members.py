@@ -1,6 +1,6 @@
 """The tasks of a system: which corpora, which of their texts, which folds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,16 +113,8 @@ def with_excerpts(
         system: as its file has it.
         longest: by name of the task, see `Excerpt`.
         truncation: likewise.
-
-    Raises:
-        UserError: a name is of no task.
     """
     names = [load_task(one.task).name for one in system.members]
-    for setting, given in (("longest", longest), ("truncation", truncation)):
-        for name in given:
-            if name not in names:
-                known = ", ".join(names)
-                raise UserError(f"{setting}: {system.name} has no task {name!r}, only {known}")
     members = (
         MemberSettings(
             task=one.task,
@@ -132,6 +124,24 @@ def with_excerpts(
         for name, one in zip(names, system.members, strict=True)
     )
     return system.model_copy(update={"members": tuple(members)})
+
+
+def check_excerpts(members: Sequence[Member], named: Mapping[str, Iterable[str]]) -> None:
+    """Refuse what is said of texts that are not read.
+
+    Args:
+        members: that are learned.
+        named: setting -> names of tasks that it is given for.
+
+    Raises:
+        UserError: one is of no such task.
+    """
+    learned = list(dict.fromkeys(one.corpus.task.name for one in members))
+    for setting, names in named.items():
+        for name in names:
+            if name not in learned:
+                known = ", ".join(learned)
+                raise UserError(f"{setting}: no task {name!r} is learned, only {known}")
 
 
 def open_members(

@@ -32,6 +32,7 @@ from memo.multitask.idle import check_settings
 from memo.multitask.members import (
     Member,
     SystemSettings,
+    check_excerpts,
     load_system,
     open_members,
     with_excerpts,
@@ -359,6 +360,7 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     recipe = find_recipe(system.system)
     check_settings(config, system)
     members = open_members(system, config.members, config.remote)
+    check_excerpts(members, {"longest": config.longest, "truncation": config.truncation})
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None

@@ -122,7 +122,7 @@ class FinetuneConfig(Settings):
             what pretraining is compared with. Sizes, tokenizer and statistics of rows are its own.
         members: tasks of a system that are learned; null takes all.
         longest, truncation: of texts of a system's tasks, by name of the task, instead of what the
-            system's file says: `longest={essays: 800}`; see `Excerpt`.
+            system's file says: `longest.essays=800`; see `Excerpt`.
         modalities: train and test with these of the task's modalities alone; null takes all.
         name, run_dir: `runs/<name>`, where the name is made of task and mode if null.
         remote: how a task's dataset at a URL is read.

@@ -49,6 +49,8 @@ def chosen(found: Subtitles, *languages: str) -> tuple[int | None, str, str]:
         (texts("ger", "en-us", sound="eng"), (), 3, "en"),
         (texts("ger", "eng", sound="ger"), ("en",), 3, "en"),
         (texts("eng", sound="jpn"), ("en",), 2, "en"),
+        (texts("nob", sound="nor"), (), 2, "no"),
+        (texts("eng", "chi", sound="cmn"), (), 3, "zh"),
         (texts("eng", "", sound="jpn"), (), 3, ""),
     ],
 )

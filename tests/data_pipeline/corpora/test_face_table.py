@@ -130,3 +130,20 @@ def test_a_table_is_built_as_its_pictures_are(
     for one, other in zip(*faces, strict=True):
         assert one is not None
         assert np.array_equal(one, other)
+
+
+def test_copies_that_are_not_the_official_division_are_refused(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    write_folders(tmp_path / "one", rows)
+    for folder, message in (
+        ("one/validation/sad/1.png", r"beside train/ is validation/, of another division"),
+        ("one/copy/test/sad/1.png", r"FER2013: \. and copy both have it; give one of them"),
+    ):
+        path = tmp_path / folder
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"")
+        for read in (lambda at: load_corpus("fer2013").recordings(open_source(at)), read_fer2013):
+            with pytest.raises(UserError, match=message):
+                read(tmp_path / "one")
+        path.unlink()

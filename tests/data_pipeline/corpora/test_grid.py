@@ -62,6 +62,24 @@ def test_the_published_layout_has_many_speakers(tmp_path: Path) -> None:
         load_corpus("grid").recordings(open_source(tmp_path))
 
 
+def test_alignments_in_another_speakers_folder_are_found(tmp_path: Path) -> None:
+    """As in the record on Zenodo; of both speakers there is a clip `both`."""
+    clips = {"s5": ("both", "five"), "s6": ("both", "six"), "s7": ("both", "seven")}
+    folders = {"s5": "s6", "s6": "s5", "s7": "s7"}
+    for speaker, names in clips.items():
+        for name in names:
+            video = tmp_path / "videos" / speaker / f"{name}.mpg"
+            alignment = tmp_path / "alignments" / folders[speaker] / f"{name}.align"
+            for path in (video, alignment):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            video.write_bytes(b"")
+            alignment.write_text(f"0 25000 {speaker}\n")
+    found = load_corpus("grid").recordings(open_source(tmp_path))
+    assert [(one.key, one.text) for one in found] == [
+        (f"{speaker}-{name}", speaker) for speaker, names in clips.items() for name in names
+    ]
+
+
 @pytest.mark.parametrize("read", [parse_alignment, parse_word_times])
 def test_malformed_times_are_named(read: Callable[[str, str], object]) -> None:
     with pytest.raises(UserError, match=r"bbaf2n.*: 'bin' is no word with its times"):

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.corpora.base import Recording, load_corpus
+from data_pipeline.corpora.korean_speech import EMOTIONS, NAME, PARTS
 from data_pipeline.corpora.source import open_source
 from data_pipeline.errors import UserError
 
@@ -109,6 +110,26 @@ def test_korean_speech_has_labels_where_there_are_any(tmp_path: Path) -> None:
     first, second = read("korean_speech", root)
     assert (first.text, first.labels, first.speaker) == ('"좋아요" 라고', {"emotion": "joy"}, "nea")
     assert (second.labels, second.session) == ({}, "Personality")
+
+
+def test_korean_speech_as_published(tmp_path: Path) -> None:
+    names = ("E/nea/wav/nea00205.wav", "P/pfa/wav/pfa00001.wav", "E/emh/wav/emh00301.wav")
+    texts: dict[str, str | bytes] = {
+        "E/nea/transcript/nea00205.txt": "좋아요.\n",
+        "E/nea/script/nea00205.txt": "좋습니다.\n",
+        "E/emh/script/emh00301.txt": "아니요.\n",
+        "P/pfa/transcript/pfa00001.txt": "그때도",
+    }
+    found = read("korean_speech", write(tmp_path, texts | dict.fromkeys(names, b"")))
+    assert [(one.key, one.text, one.speaker, one.session, one.labels) for one in found] == [
+        ("emh00301", None, "emh", "Emotional", {"emotion": "sadness"}),
+        ("nea00205", "좋아요.", "nea", "Emotional", {"emotion": "anger"}),
+        ("pfa00001", "그때도", "pfa", "Personality", {}),
+    ]
+    assert found[1].media == names[0]
+    write(tmp_path, {"E/nea/wav/nea00401.wav": b""})
+    with pytest.raises(UserError, match=r"nea00401.wav has a number beyond those of the four"):
+        read("korean_speech", tmp_path)
 
 
 @pytest.mark.parametrize(("corpus", "header"), [("ravdess", RAVDESS), ("korean_speech", KOREAN)])
@@ -224,5 +245,11 @@ def test_real_ravdess(shared: Path) -> None:
 @pytest.mark.corpora
 def test_real_korean_speech(shared: Path) -> None:
     found = read("korean_speech", shared / "data" / "korean_speech.tar")
+    for one in found:  # a name says what the table says
+        match = NAME.fullmatch(one.key)
+        assert match
+        assert (match["speaker"], PARTS[match["kind"]]) == (one.speaker, one.session)
+        place = (int(match["number"]) - 1) // 100
+        assert one.labels.get("emotion") in (None, EMOTIONS[place])
     labels = Counter(str(one.labels.get("emotion", "")) for one in found)
     assert labels == {"": 463, "neutral": 75, "joy": 75, "anger": 75, "sadness": 75}

@@ -101,6 +101,12 @@ def test_essays_have_five_labels(tmp_path: Path) -> None:
     header = "AUTHID,TEXT,cEXT,cNEU,cAGR,cCON,cOPN\n"
     root = write(tmp_path, {"essays.csv": header + '1997_50.txt,"Well, now",n,y,n,y,1\n'})
     (found,) = read("essays", root)
+    published = (
+        '"#AUTHID"' + header.removeprefix("AUTHID") + '1997_50.txt,"Well\x92s now",n,y,n,y,1\n'
+    )
+    write(tmp_path / "published", {"essays.csv": published.encode("latin-1")})
+    (old,) = read("essays", tmp_path / "published")
+    assert (old.text, old.labels, old.key) == ("Well\u2019s now", found.labels, found.key)
     assert (found.key, found.text) == ("essay-1997_50", "Well, now")
     assert found.labels == {
         "openness": "yes",
@@ -181,8 +187,10 @@ def test_mvsa_multiple_has_what_most_of_three_say(tmp_path: Path) -> None:
         "7\tneutral,positive\tneutral,neutral\tpositive,positive\n"
         "8\tneutral,positive\tnegative,positive\tpositive,positive\n"
     )
-    first, second = read("mvsa", write(tmp_path / "MVSA" / "x", as_published(votes)).parents[0])
-    assert first.image == "x/data/7.jpg"
+    write(tmp_path / "x", as_published(votes))
+    write(tmp_path, {"about/8.txt": "how it was made"})
+    first, second = read("mvsa", tmp_path)
+    assert (first.image, second.text) == ("x/data/7.jpg", None)
     assert first.labels == {
         "sentiment": "positive",
         "text_sentiment": "neutral",
@@ -196,7 +204,9 @@ def test_mvsa_multiple_has_what_most_of_three_say(tmp_path: Path) -> None:
     [
         ("ID\n7\tgood,neutral\n", "line 2 of labelResultAll.txt is not an id and text,image"),
         ("ID\n7\n", "line 2 of labelResultAll.txt is not an id and text,image sentiments: '7'"),
-        ("ID\n\n5\tneutral,neutral\n", "there is no 5.jpg or no 5.txt, which labelResultAll.txt"),
+        ("ID\n\n5\tneutral,neutral\n", "data has no 5.jpg or no 5.txt, which labelResultAll.txt"),
+        ("7\tneutral,neutral\n", "labelResultAll.txt does not begin with a line of ID"),
+        ("", "labelResultAll.txt does not begin with a line of ID"),
     ],
 )
 def test_what_is_wrong_with_mvsa_as_published_is_one_line(
@@ -204,6 +214,14 @@ def test_what_is_wrong_with_mvsa_as_published_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         read("mvsa", write(tmp_path, as_published(votes)))
+
+
+def test_two_sets_of_mvsa_are_not_one(tmp_path: Path) -> None:
+    for name in ("MVSA", "MVSA_Single"):
+        write(tmp_path / name, as_published("ID\ttext,image\n7\tneutral,neutral\n"))
+    message = "MVSA/labelResultAll.txt and MVSA_Single/labelResultAll.txt are two corpora"
+    with pytest.raises(UserError, match=message):
+        read("mvsa", tmp_path)
 
 
 def test_a_picture_that_cannot_be_decoded_is_quarantined(tmp_path: Path) -> None:

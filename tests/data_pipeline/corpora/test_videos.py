@@ -287,12 +287,13 @@ def test_transcripts_of_another_folder(tmp_path: Path) -> None:
         ("texts/b.srt", r"--transcripts: .*b\.srt is of one recording; give its folder"),
         ("texts", r"videos: no transcript is of a video of the source, b\.srt; each should"),
         ("bare", r"--transcripts: bare has no file in \.srt \.vtt"),
-        ("bare/a.txt", r"--transcripts: .*a\.txt is neither a folder"),
+        ("bare/a.txt", r"--transcripts: a has no file in \.srt"),
+        ("bare/a.doc", r"--transcripts: .*a\.doc is neither a folder"),
     ],
 )
 def test_transcripts_that_cannot_be_are_refused(tmp_path: Path, name: str, message: str) -> None:
     source = write(tmp_path / "videos", {"a.mp4": b""})
-    write(tmp_path, {"texts/b.srt": SRT, "bare/a.txt": ""})
+    write(tmp_path, {"texts/b.srt": SRT, "bare/a.txt": "", "bare/a.doc": ""})
     with pytest.raises(UserError, match=message):
         read(source, tmp_path / name)
 

@@ -21,10 +21,11 @@ def test_people_and_videos_come_from_the_folders(tmp_path: Path) -> None:
     assert (second.key, second.split) == ("id00017-01dfn2-_qyE-00002", "test")
 
 
-def test_the_table_tells_sex_and_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meta", [META, META.replace(",", "\t")], ids=["commas", "tabs"])
+def test_the_table_tells_sex_and_set(tmp_path: Path, meta: str) -> None:
     bare = "mp4/id00017/01dfn2-_qyE/00002.mp4"
     other = "mp4/id00099/01dfn2-_qyE/00002.mp4"
-    root = write(tmp_path, {"vox2_meta.csv": META, FIRST: b"", bare: b"", other: b""})
+    root = write(tmp_path, {"vox2_meta.csv": meta, FIRST: b"", bare: b"", other: b""})
     first, second, unknown = read("voxceleb2", root)
     assert (first.labels, first.split) == ({"sex": "male"}, "train")
     assert (second.labels, second.split) == ({"sex": "female"}, "test")

@@ -258,8 +258,7 @@ def test_subtitles_inside_that_are_not_taken_are_told(
     (heard,) = prediction.predict_videos(load(exported), [video], GivenEncoders(), Said())
     assert heard.text is None
     assert capsys.readouterr().err == (
-        f"{video}: subtitles inside are not taken: in other languages alone; "
-        "--subtitles gives others\n"
+        f"{video}: subtitles inside are not taken: in other languages alone; lay others beside it\n"
     )
 
 

@@ -63,8 +63,11 @@ def test_what_is_read_of_a_tasks_texts_can_be_said_in_its_files_stead(sog: Path)
     assert found == {"people": Excerpt(7), "moods": Excerpt(10, "head+tail")}
     for setting in ("longest={mood: 7}", "truncation.mood=head"):
         config = system_config(sog, Path("run"), setting)
-        with pytest.raises(UserError, match=r": sog has no task 'mood', only people, moods$"):
+        with pytest.raises(UserError, match=r": no task 'mood' is learned, only people, moods$"):
             set_up_system(config, SharedStates())
+    config = system_config(sog, Path("run"), "members=[moods]", "longest.people=7")
+    with pytest.raises(UserError, match=r"^longest: no task 'people' is learned, only moods$"):
+        set_up_system(config, SharedStates())
 
 
 def write_labelled(folder: Path, clips: Sequence[tuple[str, str, dict[str, str]]]) -> str:

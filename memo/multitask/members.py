@@ -1,7 +1,7 @@
 """The tasks of a system: which corpora, which of their texts, which folds."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,46 +104,6 @@ def load_system(name: str) -> SystemSettings:
     return load_config(SystemSettings, task_file(name), [])
 
 
-def with_excerpts(
-    system: SystemSettings, longest: Mapping[str, int], truncation: Mapping[str, Truncation]
-) -> SystemSettings:
-    """The system with something else read of the texts of some tasks.
-
-    Args:
-        system: as its file has it.
-        longest: by name of the task, see `Excerpt`.
-        truncation: likewise.
-    """
-    names = [load_task(one.task).name for one in system.members]
-    members = (
-        MemberSettings(
-            task=one.task,
-            longest=longest.get(name, one.longest),
-            truncation=truncation.get(name, one.truncation),
-        )
-        for name, one in zip(names, system.members, strict=True)
-    )
-    return system.model_copy(update={"members": tuple(members)})
-
-
-def check_excerpts(members: Sequence[Member], named: Mapping[str, Iterable[str]]) -> None:
-    """Refuse what is said of texts that are not read.
-
-    Args:
-        members: that are learned.
-        named: setting -> names of tasks that it is given for.
-
-    Raises:
-        UserError: one is of no such task.
-    """
-    learned = list(dict.fromkeys(one.corpus.task.name for one in members))
-    for setting, names in named.items():
-        for name in names:
-            if name not in learned:
-                known = ", ".join(learned)
-                raise UserError(f"{setting}: no task {name!r} is learned, only {known}")
-
-
 def open_members(
     system: SystemSettings, chosen: Sequence[str] | None, remote: RemoteSettings = FETCH
 ) -> list[Member]:
@@ -169,6 +129,37 @@ def open_members(
     members = [one for one in members if chosen is None or one.name in chosen]
     check_leaks([one.divided for one in members])
     return members
+
+
+def with_excerpts(
+    members: Sequence[Member], longest: Mapping[str, int], truncation: Mapping[str, Truncation]
+) -> list[Member]:
+    """The members with something else read of the texts of some tasks.
+
+    Args:
+        members: that are learned.
+        longest: by name of the task, see `Excerpt`.
+        truncation: likewise.
+
+    Raises:
+        UserError: a name is of no task that is learned.
+    """
+    learned = list(dict.fromkeys(one.corpus.task.name for one in members))
+    for setting, names in (("longest", longest), ("truncation", truncation)):
+        for name in names:
+            if name not in learned:
+                known = ", ".join(learned)
+                raise UserError(f"{setting}: no task {name!r} is learned, only {known}")
+    return [
+        replace(
+            one,
+            excerpt=Excerpt(
+                longest.get(one.corpus.task.name, one.excerpt.longest),
+                truncation.get(one.corpus.task.name, one.excerpt.truncation),
+            ),
+        )
+        for one in members
+    ]
 
 
 def _open(settings: MemberSettings, each_session: bool, remote: RemoteSettings) -> list[Member]:

@@ -32,7 +32,6 @@ from memo.multitask.idle import check_settings
 from memo.multitask.members import (
     Member,
     SystemSettings,
-    check_excerpts,
     load_system,
     open_members,
     with_excerpts,
@@ -356,11 +355,11 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
         UserError: anything that does not fit.
     """
     assert config.task is not None, "a system is a task"
-    system = with_excerpts(load_system(config.task), config.longest, config.truncation)
+    system = load_system(config.task)
     recipe = find_recipe(system.system)
     check_settings(config, system)
     members = open_members(system, config.members, config.remote)
-    check_excerpts(members, {"longest": config.longest, "truncation": config.truncation})
+    members = with_excerpts(members, config.longest, config.truncation)
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
     lookup = read_vectors(vectors) if vectors and backbone is None else None

@@ -71,7 +71,7 @@ class Heartbeat:
     If this rank does not get on for `hang_s`, the stacks of its threads are written to stderr and
     the process ends; all ranks do this when one hangs, for they wait for each other. If the next
     rank is lost, this one tells the others and ends; so does each if any says that it has failed,
-    or if the first one, which keeps the store, does not answer.
+    or if the first one, which keeps the store and is the last to end, does not answer.
 
     Args:
         rank: this one.
@@ -105,6 +105,8 @@ class Heartbeat:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._rank == 0 and (error is None or isinstance(error, AgreedError)):
+            self._wait_for_the_others()
         self._stop.set()
         self._watcher.join()
         self.does(ENDED)
@@ -115,6 +117,18 @@ class Heartbeat:
             self._beat()
         self._over.set()
         self._clock.join()
+
+    def _wait_for_the_others(self) -> None:
+        """The store ends with the first rank: one still at work would take it for lost."""
+        self.does("waiting for the other ranks to end")
+        with suppress(DistError, OSError):
+            for rank in range(1, self._ranks):
+                while not self._has_ended(rank) and not self._store.check([FAILURE]):
+                    sleep(BEAT_S / 20)
+
+    def _has_ended(self, rank: int) -> bool:
+        beat = self._read(rank)
+        return beat is not None and beat.doing == ENDED
 
     def does(self, what: str) -> None:
         """Say what this rank does now."""

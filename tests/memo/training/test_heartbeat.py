@@ -23,7 +23,7 @@ from memo.training.heartbeat import Heartbeat, watched
 from memo.training.pretrain import pretrain
 from memo.training.setup import Data, open_data
 from memo.tuning.run import finetune
-from tests.distributed import started
+from tests.distributed import run_ranks, started
 from tests.memo.training.small_run import small_config, write_small_dataset
 from tests.memo.tuning.small_tuning import (
     tuning_config,
@@ -69,8 +69,8 @@ def test_who_is_lost_is_named_with_what_it_did(
     store = HashStore()
     store.set("rank-1", "6\tnode7\tstep 9")
     with (
-        Heartbeat(0, 3, 60, store) as heart,
         pytest.raises(SystemExit) as ended,
+        Heartbeat(0, 3, 60, store) as heart,
         heart.explained(),
     ):
         raise RuntimeError("connection closed by peer")
@@ -168,6 +168,20 @@ def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyP
     with watched(ranks, 60):
         time.sleep(0.5)
     assert not said
+
+
+def end_late(rank_that_does: str) -> None:
+    """As one rank, which has still something to do when the other is at its end, or has not."""
+    ranks = join(1)
+    with watched(ranks, 60):
+        ranks.max(0)
+        if str(ranks.rank) == rank_that_does:
+            time.sleep(3)
+
+
+@pytest.mark.parametrize("late", ["0", "1"])
+def test_a_rank_may_end_later_than_another(late: str) -> None:
+    run_ranks(end_late, late, 2)
 
 
 def train_until_something_happens(place: str, kind: str, happens: str, whom: str) -> None:

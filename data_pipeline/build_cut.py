@@ -60,13 +60,14 @@ def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> C
     Raises:
         UserError: which of the subtitles inside a recording is meant cannot be told.
     """
-    flaws: dict[str, str] = {}
     missing = [one for one in recordings if one.cut and not cut_path(work, one).exists()]
-    ways = choose_all(missing, _look_inside(missing, pool))
+    found, flaws = _look_inside(missing, pool)
+    ways = choose_all([one for one in missing if one.key not in flaws], found)
     if seen := Counter(way.outcome for way in ways if way.outcome):
         say([f"subtitles inside files: {outcomes_line(seen)}"])
     with build_progress() as progress:
         task = progress.count("looking for speech", len(missing))
+        progress.done(task, len(flaws), quarantined=len(flaws))
         for way, reason in pool.results(cut, ways):
             if reason != "":
                 flaws[way.recording.key] = reason or KILLED
@@ -79,16 +80,24 @@ def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> C
     return CutApart(parts, dict(sorted(outcomes.items())))
 
 
-def _look_inside(recordings: Sequence[Recording], pool: BuildPool) -> dict[str, Subtitles]:
-    """The subtitles inside the recordings in which they are looked for, by key."""
-    asked, found = [one for one in recordings if one.subtitles is not None], {}
+def _look_inside(
+    recordings: Sequence[Recording], pool: BuildPool
+) -> tuple[dict[str, Subtitles], dict[str, str]]:
+    """The subtitles inside the recordings in which they are looked for, by key.
+
+    And why some cannot be looked into: those are not cut by their speech, as if they had none.
+    """
+    asked = [one for one in recordings if one.subtitles is not None]
+    found, flaws = dict[str, Subtitles](), dict[str, str]()
     with build_progress() as progress:
         task = progress.count("looking for subtitles", len(asked))
         for recording, subtitles in pool.results(look_inside, asked):
-            if subtitles is not None:  # one that kills its process is named when it is cut
+            if isinstance(subtitles, Subtitles):
                 found[recording.key] = subtitles
+            else:
+                flaws[recording.key] = subtitles or KILLED
             progress.done(task, 1)
-    return found
+    return found, flaws
 
 
 def _cut_parts(recording: Recording, cuts: Cuts | None, flaw: str) -> list[Recording]:

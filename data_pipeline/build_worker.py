@@ -73,15 +73,17 @@ def start_worker(
     )
 
 
-def look_inside(recording: Recording) -> Subtitles:
-    """The subtitles inside one recording; none if it cannot be read: whoever cuts it says so."""
+def look_inside(recording: Recording) -> Subtitles | str:
+    """The subtitles inside one recording; or why it cannot be looked into."""
     assert _worker is not None, "the pool's initialiser has run"
     assert recording.media is not None, "there is nothing to look into"
     try:
         with _worker.source.open(recording.media) as media:
             return find_subtitles(media)
-    except (OSError, KeyError, MediaError, MemoryError):
-        return Subtitles()
+    except (OSError, KeyError) as error:
+        return _unreadable(error)
+    except (MediaError, MemoryError) as error:
+        return in_one_line(error)
 
 
 def cut(by: CutBy) -> str:

@@ -197,7 +197,7 @@ def check_places(built: Built) -> None:
     assert list(reasons) == ["empty-0001", "no length-0001", "text-0001", "truncated-0001"]
     assert reasons["no length-0001"] == "it has no length: from 1.000 to 1.000 s"
     for key in ("empty-0001", "text-0001", "truncated-0001"):
-        assert "the sound cannot be decoded" in reasons[key]
+        assert "the file cannot be decoded" in reasons[key]
     assert built.report.quarantined == 4
 
     # All others are clips; links that go round, and a pipe, are nothing. Members are what there is.

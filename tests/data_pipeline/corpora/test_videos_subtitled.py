@@ -14,7 +14,7 @@ from data_pipeline.build_subtitles import OTHERS, SILENT, TAKEN, TAKEN_DAMAGED
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.features.extract import ExtractSettings
-from data_pipeline.features.subtitles import read_cues
+from data_pipeline.features.subtitles import Subtitles, read_cues
 from data_pipeline.shards.reader import open_dataset
 from tests.data_pipeline.features.media import make_video, voice
 from tests.data_pipeline.features.subtitled import Line, Track, mov_text, with_subtitles
@@ -152,6 +152,23 @@ def test_films_whose_subtitles_cannot_be_taken_are_cut_by_their_speech_and_count
     texts = [clip.text for key, clip in clips(settings.out).items() if "damaged" not in key]
     assert texts == [None, None, None, None, "Hello there.", "Bye."]
     assert len(clips(settings.out)) == 19 + 6
+
+
+def test_a_file_that_cannot_be_looked_into_is_not_cut_as_if_it_had_no_subtitles(
+    tmp_path: Path, extract_settings: ExtractSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails for a moment would otherwise give other clips than one that does not."""
+    settings = give(tmp_path, extract_settings, {"a.mkv": film(Track(LINES))})
+
+    def fails(_: object) -> Subtitles:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(build_worker, "find_subtitles", fails)
+        with pytest.raises(UserError, match="1 are broken"):
+            build_dataset(settings)
+    build_dataset(settings)
+    assert {clip.text for clip in clips(tmp_path / "out").values()} == {"Hello there.", "Bye."}
 
 
 def test_an_open_choice_is_refused_before_anything_is_read_through(

@@ -13,14 +13,12 @@ from typing import NamedTuple
 from data_pipeline.build_pool import KILLED, BuildPool
 from data_pipeline.build_subtitles import choose_all, outcomes_line
 from data_pipeline.build_worker import cut, look_inside
-from data_pipeline.corpora.base import Recording, numbered
-from data_pipeline.corpora.cues import utterances
+from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source
+from data_pipeline.cutting import cut_parts
 from data_pipeline.features.subtitles import Subtitles
-from data_pipeline.kept import Cuts, cut_path, read_cuts
+from data_pipeline.kept import cut_path, read_cuts
 from data_pipeline.progress import build_progress, say
-
-SILENT = "no speech was found in it"
 
 
 class CutApart(NamedTuple):
@@ -75,7 +73,7 @@ def cut_apart(recordings: Sequence[Recording], work: Path, pool: BuildPool) -> C
     parts, outcomes = list[Recording](), Counter[str]()
     for one in recordings:
         cuts = read_cuts(cut_path(work, one)) if one.cut and one.key not in flaws else None
-        parts += _cut_parts(one, cuts, flaws.get(one.key, "")) if one.cut else [one]
+        parts += cut_parts(one, cuts, flaws.get(one.key, "")) if one.cut else [one]
         outcomes.update([cuts.outcome] if cuts and cuts.outcome else [])
     return CutApart(parts, dict(sorted(outcomes.items())))
 
@@ -98,22 +96,3 @@ def _look_inside(
                 flaws[recording.key] = subtitles or KILLED
             progress.done(task, 1)
     return found, flaws
-
-
-def _cut_parts(recording: Recording, cuts: Cuts | None, flaw: str) -> list[Recording]:
-    """The parts of a recording that is to be cut; the whole with a flaw, also if nobody speaks."""
-    if cuts is not None and cuts.cues:
-        return utterances(recording, cuts.cues, cuts.language)
-    spans = None if cuts is None else cuts.spans
-    flaw = SILENT if spans == [] else flaw
-    return [
-        replace(
-            recording,
-            key=numbered(recording.key, number),
-            span=span,
-            cut=False,
-            subtitles=None,
-            flaw=flaw,
-        )
-        for number, span in enumerate(spans or [None], start=1)
-    ]

@@ -4,25 +4,23 @@ from collections.abc import Iterator, Sequence
 from ctypes import c_bool
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
 import torch
 
-from data_pipeline.build_subtitles import BROKEN, SILENT, TAKEN, TAKEN_DAMAGED, CutBy
+from data_pipeline.build_subtitles import CutBy
 from data_pipeline.clip import NOTHING, BadSampleError, Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.corpora.source import Source, open_source
+from data_pipeline.cutting import find_cuts
 from data_pipeline.errors import in_one_line, say_without_path
-from data_pipeline.features.activity import find_utterances
-from data_pipeline.features.extract import SAMPLE_RATE, Extractor, ExtractSettings, Part, length_s
-from data_pipeline.features.subtitles import Subtitles, find_subtitles, read_cues
-from data_pipeline.features.video import MediaError, decode_track
+from data_pipeline.features.extract import Extractor, ExtractSettings, Part, check_length, length_s
+from data_pipeline.features.subtitles import Subtitles, find_subtitles
+from data_pipeline.features.video import MediaError
 from data_pipeline.filters import Filters, Measures, count_words, speech_level
-from data_pipeline.kept import Cuts, Kept, clip_path, cut_path, keep, keep_cuts
+from data_pipeline.kept import Kept, clip_path, cut_path, keep, keep_cuts
 from data_pipeline.transcribe.transcriber import Transcriber, TranscribeSettings
-from data_pipeline.transcripts import Cue
 
 NO_MEMORY = "there is not enough memory to encode it"
 
@@ -96,38 +94,13 @@ def cut(by: CutBy) -> str:
     assert by.recording.media is not None, "there is nothing to be cut"
     try:
         with _worker.source.open(by.recording.media) as media:
-            cuts = _cuts(media, by)
+            cuts = find_cuts(media, by)
     except (OSError, KeyError) as error:
         return _unreadable(error)
     except (MediaError, MemoryError) as error:
         return in_one_line(error)
     keep_cuts(cut_path(_worker.work, by.recording), cuts)
     return ""
-
-
-def _cuts(media: BinaryIO, by: CutBy) -> Cuts:
-    """The cues of the subtitles inside a file; its speech, if there are none.
-
-    Raises:
-        MediaError: neither can be read.
-    """
-    cues, outcome = ([], by.outcome) if by.stream is None else _cues(media, by.stream)
-    if cues:
-        return Cuts(None, cues, by.language, outcome)
-    sound = decode_track(media, SAMPLE_RATE)
-    spans = None if sound is None else find_utterances(sound.samples)
-    return Cuts(spans, [], "", outcome)
-
-
-def _cues(media: BinaryIO, stream: int) -> tuple[list[Cue], str]:
-    """The cues of the subtitles inside a file, and what came of them."""
-    try:
-        cues, damaged = read_cues(media, stream)
-    except MediaError:
-        return [], BROKEN
-    if not cues:
-        return [], SILENT
-    return cues, TAKEN_DAMAGED if damaged else TAKEN
 
 
 def extract(recordings: Sequence[Recording]) -> list[tuple[Recording, str]]:
@@ -189,7 +162,7 @@ def _finish(worker: _Worker, recording: Recording, part: Part | MediaError | Non
     measures, clip = _measure(worker, part), None
     outcomes: tuple[str, ...] = ()
     if worker.filters.first_failed(measures) is None:
-        _refuse_long(recording, measures)
+        check_length(recording, measures.duration_s)
         sound = None if part is None else part.sound
         recording, outcomes = worker.transcriber.transcribe(recording, sound)
         words = count_words(recording.text)
@@ -216,19 +189,6 @@ def _measure(worker: _Worker, part: Part | None) -> Measures:
         return Measures()
     duration_s = length_s(part.sound, len(part.frames), worker.extractor.face_fps)
     return Measures(duration_s=duration_s, speech_dbfs=speech_level(part.sound))
-
-
-def _refuse_long(recording: Recording, measures: Measures) -> None:
-    """A recording that nobody has cut cannot be encoded in one piece.
-
-    Raises:
-        MediaError: it is longer than it may be.
-    """
-    length_s = measures.duration_s or 0.0
-    if length_s > recording.longest_s:
-        raise MediaError(
-            f"it is {length_s:.2f} s long; an utterance has {recording.longest_s:g} at most"
-        )
 
 
 def _look(worker: _Worker, recording: Recording, part: Part) -> Part:

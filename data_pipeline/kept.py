@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from data_pipeline.clip import Clip, Word, clip_from_members, clip_members
 from data_pipeline.corpora.base import Recording
+from data_pipeline.cutting import Cuts
 from data_pipeline.errors import UserError, say_without_path
 from data_pipeline.filters import Measures
 from data_pipeline.lock import sole_process
@@ -102,22 +103,6 @@ def clip_path(work: Path, recording: Recording, transcribed: bool) -> Path:
     said = (recording.text, recording.language, recording.words) if transcribed else ()
     made_of = (recording.key, recording.stamp, *decoded, *given, *said)
     return work / CLIPS / f"{_hash(*made_of)}.tar"
-
-
-class Cuts(NamedTuple):
-    """Where a recording is cut.
-
-    Attributes:
-        spans: begin and end of each utterance by its speech; None: it is short, or has cues.
-        cues: of the subtitles inside it; none: it is cut by its speech.
-        language: of the cues.
-        outcome: what came of the subtitles inside it, "" if it has none.
-    """
-
-    spans: list[tuple[float, float]] | None
-    cues: list[Cue]
-    language: str
-    outcome: str
 
 
 def cut_path(work: Path, recording: Recording) -> Path:

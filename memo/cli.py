@@ -81,6 +81,7 @@ def predict(
     text: options.Text = None,
     subtitles: options.Subtitles = None,
     encoding: options.Encoding = "utf-8",
+    language: options.Language = "",
     json: options.JsonOut = None,
     html: options.HtmlOut = None,
     face: options.Face = None,
@@ -92,15 +93,16 @@ def predict(
     image_weights: options.ImageWeights = None,
 ) -> None:
     """Show the emotion and probability of every utterance, text or post; say what was not there."""
+    from data_pipeline.corpora.transcript_names import wanted_languages  # noqa: PLC0415
     from data_pipeline.encoding import known_encoding  # noqa: PLC0415
     from memo.inference.command import Wanted, run_command  # noqa: PLC0415
     from memo.inference.encoders import Given, GivenEncoders  # noqa: PLC0415
-    from memo.inference.predict import Said  # noqa: PLC0415
+    from memo.inference.utterances import Said  # noqa: PLC0415
 
     encoders = GivenEncoders(
         Given(face, face_weights), Given(speech, speech_weights), detector_weights
     )
-    said = Said(text, subtitles, known_encoding(encoding))
+    said = Said(text, subtitles, known_encoding(encoding), wanted_languages(language))
     run_command(model, files, Wanted(said, encoders, task, pretrained, image_weights, json, html))
 
 

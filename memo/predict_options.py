@@ -22,11 +22,18 @@ Text = Annotated[str | None, typer.Option(help="What is said; the file is one ut
 Subtitles = Annotated[
     Path | None,
     typer.Option(
-        help="SRT, WebVTT, ASS, TSV or JSON; if not given, subtitles beside a video or inside."
+        help="SRT, WebVTT, ASS, TSV or JSON; if not given, a transcript called as the video beside "
+        "it, or subtitles inside."
     ),
 ]
 Encoding = Annotated[
     str, typer.Option(help="Of subtitles or tables that are neither in UTF-8 nor in UTF-16.")
+]
+Language = Annotated[
+    str,
+    typer.Option(
+        help="Of what is spoken, e.g. en: chooses among subtitles; several, the best first: en,de."
+    ),
 ]
 JsonOut = Annotated[Path | None, typer.Option(help="Also write JSON lines to this file.")]
 HtmlOut = Annotated[Path | None, typer.Option(help="Also write a timeline to this file.")]

@@ -48,7 +48,7 @@ def assign(
     names = [one for one in source.names() if PurePosixPath(one).suffix.lower() in PARSERS]
     if everything and not names:
         raise UserError(f"--transcripts: {source.name} has no file in {' '.join(PARSERS)}")
-    matched, strays = _matched(names, finder, everything)
+    matched, strays = match_names(names, finder, everything=everything)
     if strays and not matched:
         raise UserError(
             f"videos: no transcript is of a video of the source, {some(strays)}; each should be "
@@ -56,7 +56,7 @@ def assign(
         )
     usable = {key: [one for one in of if not one.forced] for key, of in matched.items()}
     chosen = {key: choose(of, languages) for key, of in usable.items()}
-    _check_one(chosen, finder)
+    check_one(chosen, {key: finder.media[key].media or "" for key in chosen})
     _check_languages(languages, usable, chosen)
     passed = {
         STRAY: strays,
@@ -69,10 +69,19 @@ def assign(
     )
 
 
-def _matched(
-    names: Sequence[str], finder: Finder, everything: bool
+def match_names(
+    names: Sequence[str], finder: Finder, *, everything: bool
 ) -> tuple[dict[str, list[Transcript]], list[str]]:
-    """Key of the media -> its transcripts; and the files that must be one, and are of no media."""
+    """Key of the media -> its transcripts; and the files that must be one, and are of no media.
+
+    Args:
+        names: of the transcripts.
+        finder: of the media.
+        everything: see `assign`.
+
+    Raises:
+        UserError: the name is that of media in several folders.
+    """
     matched: dict[str, list[Transcript]] = {}
     strays = []
     for name in names:
@@ -88,8 +97,12 @@ def _matched(
     return matched, strays
 
 
-def _check_one(chosen: Mapping[str, Sequence[Transcript]], finder: Finder) -> None:
+def check_one(chosen: Mapping[str, Sequence[Transcript]], media: Mapping[str, str]) -> None:
     """Every recording must have one transcript, perhaps in several forms.
+
+    Args:
+        chosen: by the key of their media.
+        media: key -> name.
 
     Raises:
         UserError: one has several, and which one is meant cannot be told.
@@ -107,7 +120,7 @@ def _check_one(chosen: Mapping[str, Sequence[Transcript]], finder: Finder) -> No
     way = f"say which with --language {first.language}" if by_language else "keep one"
     raise UserError(
         f"videos: {first.name} and {second.name} would both be the transcript of "
-        f"{finder.media[key].media}{more}; {way}, that of what is spoken"
+        f"{media[key]}{more}; {way}, that of what is spoken"
     )
 
 

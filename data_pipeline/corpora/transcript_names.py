@@ -107,6 +107,12 @@ def language_code(language: str) -> str:
     return _KNOWN.get(first, first)
 
 
+def wanted_languages(given: str) -> tuple[str, ...]:
+    """Languages as `--language` names them, the best first."""
+    languages = given.lower().replace("_", "-").split(",")
+    return tuple(one.strip() for one in languages if one.strip())
+
+
 def readings(name: str) -> Iterator[Transcript]:
     """All that the name of a transcript can mean, the longest name of the media first."""
     path = PurePosixPath(name).with_suffix("")

@@ -63,7 +63,7 @@ from data_pipeline.corpora.cues import checked, utterances
 from data_pipeline.corpora.finder import Finder, composed
 from data_pipeline.corpora.source import Source, check_files, open_source, parse_table
 from data_pipeline.corpora.table import KNOWN, check_columns, row_recording
-from data_pipeline.corpora.transcript_names import Transcript
+from data_pipeline.corpora.transcript_names import Transcript, wanted_languages
 from data_pipeline.encoding import UTF_8, checked_text, decode_text, known_encoding
 from data_pipeline.errors import UserError, some
 from data_pipeline.transcripts import (
@@ -145,8 +145,7 @@ class Videos(Corpus):
 
     def _languages(self) -> tuple[str, ...]:
         """Those that are wanted, the best first."""
-        languages = str(self.given.get("language", "")).lower().replace("_", "-").split(",")
-        return tuple(one.strip() for one in languages if one.strip())
+        return wanted_languages(str(self.given.get("language", "")))
 
 
 def _is_table(given: Path) -> bool:

@@ -101,7 +101,7 @@ class Extractor:
         )
 
     def parts(
-        self, recordings: Sequence[Recording], media: Media
+        self, recordings: Sequence[Recording], media: Media, *, pictures: bool = True
     ) -> Iterator[tuple[Recording, Part | MediaError]]:
         """Decode the recordings of one file, in some order.
 
@@ -111,6 +111,7 @@ class Extractor:
         Args:
             recordings: what the corpus says of them.
             media: their file.
+            pictures: whether these are asked for; there are none else, and no time is spent.
 
         Yields:
             Each recording and what there is of it, or why there is nothing; what is wrong with one
@@ -121,6 +122,9 @@ class Extractor:
         except (MediaError, MemoryError) as error:
             broken = MediaError(str(error) or "there is not enough memory for its sound")
             yield from ((one, broken) for one in recordings)
+            return
+        if not pictures:
+            yield from ((one, _heard(one, sound)) for one in recordings)
             return
         for apart in _passes(recordings):
             parts = decode_spans(media, self.face_fps, [_span(one) for one in apart])
@@ -247,16 +251,23 @@ def _part(
     """What there is of a recording whose pictures are these, in the sound of its file."""
     if isinstance(frames, MediaError):
         return frames
-    begin_s, end_s = _span(recording)
+    part = _heard(recording, sound)
+    if isinstance(part, MediaError):
+        return part
+    if recording.span is not None and part.sound is None and not len(frames):
+        begin_s, end_s = _span(recording)
+        return MediaError(f"there is neither sound nor picture from {begin_s:.2f} to {end_s:.2f} s")
+    return Part(part.sound, cut_region(frames, recording.region))
+
+
+def _heard(recording: Recording, sound: Sound | None) -> Part | MediaError:
+    """What there is of a recording without its pictures."""
     try:
-        heard = None if sound is None else sound.part(begin_s, end_s)
+        heard = None if sound is None else sound.part(*_span(recording))
     except MediaError as error:
         return error
-    if heard is not None and not len(heard):
-        heard = None
-    if recording.span is not None and heard is None and not len(frames):
-        return MediaError(f"there is neither sound nor picture from {begin_s:.2f} to {end_s:.2f} s")
-    return Part(heard, cut_region(frames, recording.region))
+    unseen = np.zeros((0, 1, 1), np.uint8)
+    return Part(heard if heard is not None and len(heard) else None, unseen)
 
 
 def describe(clip: Clip, recording: Recording) -> Clip:
@@ -279,6 +290,22 @@ def describe(clip: Clip, recording: Recording) -> Clip:
 def show_name(name: str) -> str:
     """A file's name as text that can be stored; names in another encoding than UTF-8 cannot."""
     return name.encode("utf8", "backslashreplace").decode()
+
+
+def check_length(recording: Recording, duration_s: float | None) -> None:
+    """A recording that nobody has cut cannot be encoded in one piece.
+
+    Args:
+        recording: what the corpus says of it.
+        duration_s: how long it is; None if it is only text.
+
+    Raises:
+        MediaError: it is longer than it may be.
+    """
+    if duration_s is not None and duration_s > recording.longest_s:
+        raise MediaError(
+            f"it is {duration_s:.2f} s long; an utterance has {recording.longest_s:g} at most"
+        )
 
 
 def length_s(sound: NDArray[np.float32] | None, frames: int, face_fps: float) -> float:

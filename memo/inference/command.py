@@ -9,9 +9,10 @@ import torch
 from data_pipeline.errors import UserError, check_place
 from memo.inference.encoders import GivenEncoders
 from memo.inference.model import CONFIG, load
-from memo.inference.predict import Said, run_prediction
+from memo.inference.predict import run_prediction
 from memo.inference.system_clips import ClipSystem
 from memo.inference.system_rows import of_posts, of_texts, run_rows
+from memo.inference.utterances import Said
 from memo.multitask.artifact import RECORD as SYSTEM
 from memo.multitask.trained import TrainedTexts, open_system
 from memo.tuning.artifact import RECORD as TUNED
@@ -57,6 +58,7 @@ class Wanted:
         return {
             "--text": self.said.text,
             "--subtitles": self.said.subtitles,
+            "--language": self.said.languages or None,
             "--html": self.html_out,
             "--face": face.name,
             "--face-weights": face.weights,

@@ -56,16 +56,19 @@ def load_extractor(model: ClipModel, given: GivenEncoders, beside: Path) -> Extr
 
     Raises:
         UserError: an encoder is unknown or may not be run, or its weights cannot be found, or are
-            others than those of the model, or are of a modality that it does not use.
+            others than those of the model; or something is given of a modality that it does not
+            use.
     """
     used, face, speech = model.modalities, None, None
-    for option, kind, weights in (
-        ("face", "face", given.face.weights),
-        ("detector", "face", given.detector_weights),
-        ("speech", "speech", given.speech.weights),
+    for option, kind, value in (
+        ("face", "face", given.face.name),
+        ("face-weights", "face", given.face.weights),
+        ("detector-weights", "face", given.detector_weights),
+        ("speech", "speech", given.speech.name),
+        ("speech-weights", "speech", given.speech.weights),
     ):
-        if weights is not None and kind not in used:
-            raise UserError(f"--{option}-weights: the model uses {', '.join(used)}; leave it out")
+        if value is not None and kind not in used:
+            raise UserError(f"--{option}: the model uses {', '.join(used)}; leave it out")
     detector = load_detector(None)
     if "face" in used and (schema := model.features.face) is not None:
         detector = load_same_detector(schema, given.detector_weights)

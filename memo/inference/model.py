@@ -26,7 +26,7 @@ from data_pipeline.errors import UserError
 from data_pipeline.packing import pack
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
-from memo.config import ModelSpec, ObjectiveSettings
+from memo.config import Limits, ModelSpec, ObjectiveSettings
 from memo.model.memobert import MemoBert
 from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
@@ -59,6 +59,10 @@ class ClipModel(Protocol):
     @property
     def features(self) -> FeatureSchema:
         """Which encoders make its rows."""
+
+    @property
+    def limits(self) -> Limits:
+        """What it reads of a clip; the rest is passed over."""
 
     def predict(self, clips: Sequence[Clip], visible: Sequence[Modality]) -> NDArray[np.float32]:
         """Class probabilities (clips, C) by the visible modalities."""
@@ -93,6 +97,11 @@ class EmotionModel:
     def modalities(self) -> tuple[Modality, ...]:
         """Those of the task."""
         return self.task.modalities
+
+    @property
+    def limits(self) -> Limits:
+        """What it reads of a clip."""
+        return self.config.limits
 
     @torch.no_grad()
     def predict(

@@ -6,40 +6,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from data_pipeline.clip import Clip
-from data_pipeline.encoding import UTF_8
-from data_pipeline.errors import UserError, check_place
-from data_pipeline.features.extract import SAMPLE_RATE, Extractor
-from data_pipeline.features.frames import Frames
-from data_pipeline.features.video import MediaError, Sound, decode_spans, decode_track
+from data_pipeline.corpora.base import Recording
+from data_pipeline.errors import UserError, check_place, in_one_line, say_without_path
+from data_pipeline.features.extract import Extractor, Part, check_length, length_s, show_name
+from data_pipeline.features.video import WHOLE, MediaError
 from data_pipeline.whole_file import write_atomically
 from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import ClipModel
 from memo.inference.timeline import write_timeline
-from memo.inference.utterances import Utterance, find_utterances, read_inside, read_subtitles
+from memo.inference.utterances import Planned, Said, find_parts, plan
 
-BESIDE = (".srt", ".vtt", ".ass", ".ssa")
-"""Subtitles that are looked for beside a video; the first is taken."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the command line knows of what is said in the files.
-
-    Attributes:
-        text: of the one file given, which is one utterance then.
-        subtitles: of the one file given.
-        encoding: of subtitles that are neither in UTF-8 nor in UTF-16.
-    """
-
-    text: str | None = None
-    subtitles: Path | None = None
-    encoding: str = UTF_8
+ROW_S = 0.1
+"""An utterance may be longer by so much than the rows that are read: the last is no whole one."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +63,9 @@ def predict_videos(
 ) -> Iterator[Prediction]:
     """Predict on every utterance of some files.
 
-    The utterances are those of the subtitles given, or of a file of subtitles (`BESIDE`) beside the
-    video, or of those inside it; with a text the whole file is one; else they are found by the
-    speech in the sound.
+    The utterances are those of the subtitles given, or of a transcript beside the file, or of those
+    inside it; with a text the whole file is one; else a long file is cut by the speech in its sound
+    (see `utterances.py`). A file that cannot be used takes none of the others with it.
 
     Args:
         model: exported, or a system of clips.
@@ -88,113 +74,104 @@ def predict_videos(
         said: what is known of what is said in them.
 
     Raises:
-        UserError: a file is missing or cannot be decoded, or the encoders are others.
+        UserError: a file is missing, or none can be used; which transcript is meant cannot be told;
+            or the encoders are others. What can be known before anything is decoded is said then.
+    """
+    _check_asked(model, videos, said)
+    planned = plan(videos, said)
+    extractor = load_extractor(model, encoders, videos[0])
+    shown = Console(stderr=True)
+    flaw, usable = "", False
+    quiet = len(videos) < 2 or not shown.is_terminal
+    for one in track(planned, "predicting", console=shown, transient=True, disable=quiet):
+        found = _predict_file(model, extractor, one)
+        yield from found
+        if all(part.flaw for part in found):
+            flaw = flaw or f"{found[0].file}: {found[0].flaw}"
+        else:
+            usable = True
+    if not usable:
+        raise UserError(flaw)
+
+
+def _check_asked(model: ClipModel, videos: Sequence[Path], said: Said) -> None:
+    """What is asked for must fit together.
+
+    Raises:
+        UserError: it does not, or a file is missing.
     """
     if (said.text is not None or said.subtitles is not None) and len(videos) > 1:
         raise UserError("--text and --subtitles belong to one video; give one")
     if said.text is not None and said.subtitles is not None:
         raise UserError("--subtitles: with --text the file is one utterance; leave one of them out")
+    if said.text is not None and "text" not in model.modalities:
+        raise UserError(f"--text: the model uses {', '.join(model.modalities)}; leave it out")
     for video in videos:
         if not video.is_file():
             what = "is a folder" if video.is_dir() else "is not there"
             raise UserError(f"{video} {what}; give video or sound files")
-    extractor = load_extractor(model, encoders, videos[0])
-    for video in videos:
-        media = video.read_bytes()
-        try:
-            sound = decode_track(media, SAMPLE_RATE)
-        except MediaError as error:
-            raise UserError(f"{video}: {error}") from None
-        parts = _utterances(video, media, sound, said)
-        found = list(_predict(model, extractor, video, media, sound, parts))
-        if all(one.flaw for one in found):
-            raise UserError(f"{video}: {found[0].flaw}")
-        yield from found
 
 
-def _utterances(video: Path, media: bytes, sound: Sound | None, said: Said) -> list[Utterance]:
-    """See `predict_videos`."""
-    if said.text is not None:
-        return [Utterance(0.0, math.inf, said.text)]
-    beside = [video.with_suffix(suffix) for suffix in BESIDE]
-    path = said.subtitles or next((one for one in beside if one.is_file()), None)
-    if path is not None:
-        return read_subtitles(path, said.encoding)
-    found, why_none = read_inside(video, media)
-    if why_none:
-        note = f"{video}: subtitles inside are {why_none}; lay others beside it"
-        Console(stderr=True).print(escape(note), soft_wrap=True)
-    if not found and sound is not None:
-        found = find_utterances(sound.samples)
-    return found or [Utterance(0.0, math.inf)]
+def _predict_file(model: ClipModel, extractor: Extractor, planned: Planned) -> list[Prediction]:
+    """The utterances of one file, by their begin."""
+    try:
+        with planned.video.open("rb") as media:
+            recordings, note = find_parts(planned, media)
+            for line in filter(None, (planned.note, note)):
+                Console(stderr=True).print(escape(line), soft_wrap=True)
+            sound = [one for one in recordings if not one.flaw]
+            pictures = extractor.face is not None
+            parts = extractor.parts(sound, media, pictures=pictures) if sound else ()
+            found = {one.key: _predict(model, extractor, one, part) for one, part in parts}
+    except OSError as error:
+        name = show_name(str(planned.video))
+        unread = Recording(name, "", name, flaw=f"it cannot be read ({say_without_path(error)})")
+        return [_flawed(unread, unread.flaw)]
+    return [found.get(one.key) or _flawed(one, one.flaw) for one in recordings]
 
 
 def _predict(
-    model: ClipModel,
-    extractor: Extractor,
-    video: Path,
-    media: bytes,
-    sound: Sound | None,
-    parts: Sequence[Utterance],
-) -> Iterator[Prediction]:
-    """Encode and predict utterance by utterance, in one pass through the pictures."""
-    for part, frames in zip(parts, _pictures(media, extractor, parts), strict=True):
-        clip, flaw = Clip(key=video.stem, text=part.text), ""
-        try:
-            clip = _encode(extractor, clip, part, sound, frames)
-        except MediaError as error:
-            flaw = str(error)
-        used = tuple(one for one in model.modalities if not flaw and _has(clip, one))
-        chances = model.predict([clip], used)[0].tolist() if used else []
-        yield Prediction(
-            file=str(video),
-            begin_s=round(part.begin_s, 3),
-            end_s=round(_end_s(part, clip.duration_s), 3),
-            text=part.text,
-            used=used,
-            missing=tuple(one for one in model.modalities if not flaw and one not in used),
-            flaw=flaw,
-            emotion=model.classes[int(np.argmax(chances))] if used else None,
-            probabilities={
-                name: round(one, 4) for name, one in zip(model.classes, chances, strict=False)
-            },
-        )
+    model: ClipModel, extractor: Extractor, recording: Recording, part: Part | MediaError
+) -> Prediction:
+    """Encode and predict one utterance."""
+    try:
+        if isinstance(part, MediaError):
+            raise part
+        duration_s = length_s(part.sound, len(part.frames), extractor.face_fps)
+        check_length(recording, duration_s)
+        clip = extractor.clip(recording, part)
+    except (MediaError, MemoryError, cv2.error) as error:
+        return _flawed(recording, in_one_line(error))
+    used = tuple(one for one in model.modalities if _has(clip, one))
+    chances = model.predict([clip], used)[0].tolist() if used else []
+    begin_s, end_s = _times(recording, clip.duration_s)
+    return Prediction(
+        file=recording.media or "",
+        begin_s=begin_s,
+        end_s=end_s,
+        text=recording.text,
+        used=used,
+        missing=tuple(one for one in model.modalities if one not in used),
+        flaw="",
+        emotion=model.classes[int(np.argmax(chances))] if used else None,
+        probabilities={
+            name: round(one, 4) for name, one in zip(model.classes, chances, strict=False)
+        },
+    )
 
 
-def _encode(
-    extractor: Extractor,
-    clip: Clip,
-    part: Utterance,
-    sound: Sound | None,
-    frames: Frames | MediaError,
-) -> Clip:
-    """The clip with its rows.
-
-    Raises:
-        MediaError: its pictures or its sound cannot be decoded.
-    """
-    if isinstance(frames, MediaError):
-        raise frames
-    heard = None if sound is None else sound.part(part.begin_s, part.end_s)
-    return extractor.encode(clip, heard if heard is not None and len(heard) else None, frames)
+def _flawed(recording: Recording, flaw: str) -> Prediction:
+    """An utterance that cannot be used."""
+    begin_s, end_s = _times(recording, 0.0)
+    name, text = recording.media or "", recording.text
+    return Prediction(name, begin_s, end_s, text, (), (), flaw, None, {})
 
 
-def _end_s(part: Utterance, duration_s: float) -> float:
-    """Where it ends: no later than its file, if its length is known."""
-    end_s = part.begin_s + duration_s if duration_s else math.inf
-    end_s = min(part.end_s, end_s)
-    return part.begin_s if math.isinf(end_s) else end_s
-
-
-def _pictures(
-    media: bytes, extractor: Extractor, parts: Sequence[Utterance]
-) -> Iterator[Frames | MediaError]:
-    """Of each utterance, uint8 (T, H, W); none, and no time spent, where no face is asked for."""
-    if extractor.face is None:
-        yield from [np.zeros((0, 1, 1), np.uint8)] * len(parts)
-    else:
-        spans = [(one.begin_s, one.end_s) for one in parts]
-        yield from decode_spans(media, extractor.face_fps, spans)
+def _times(recording: Recording, duration_s: float) -> tuple[float, float]:
+    """Where it begins and ends: no later than its file, if its length is known."""
+    begin_s, end_s = recording.span or WHOLE
+    end_s = min(end_s, begin_s + duration_s if duration_s else math.inf)
+    return round(begin_s, 3), round(begin_s if math.isinf(end_s) else end_s, 3)
 
 
 def _has(clip: Clip, modality: str) -> bool:
@@ -219,7 +196,21 @@ def run_prediction(
     """
     check_place("--json", json_out)
     check_place("--html", html_out)
+    if json_out is not None and json_out == html_out:
+        raise UserError(f"--html {html_out}: --json is the same file; give two")
     found = list(predict_videos(model, videos, encoders, said))
+    if json_out is not None:
+        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in found]
+        write_atomically(json_out, "".join(f"{line}\n" for line in lines).encode())
+    if html_out is not None:
+        page = write_timeline([asdict(one) for one in found], model.classes)
+        write_atomically(html_out, page.encode())
+    Console().print(_table(found))
+    if note := _read_in_part(model, found):
+        Console(stderr=True).print(note, soft_wrap=True)
+
+
+def _table(found: Sequence[Prediction]) -> Table:
     table = Table("file", "from", "to", "emotion", "probability", "not there", "text")
     for one in found:
         cells = [
@@ -232,10 +223,29 @@ def run_prediction(
             one.text or "",
         ]
         table.add_row(*map(escape, cells))
-    Console().print(table)
-    if json_out is not None:
-        lines = [json.dumps(asdict(one), ensure_ascii=False) for one in found]
-        write_atomically(json_out, "".join(f"{line}\n" for line in lines).encode())
-    if html_out is not None:
-        page = write_timeline([asdict(one) for one in found], model.classes)
-        write_atomically(html_out, page.encode())
+    return table
+
+
+def _read_in_part(model: ClipModel, found: Sequence[Prediction]) -> str:
+    """How many utterances are longer than what the model reads of them, "" if none is."""
+    face, speech = model.features.face, model.features.speech
+    read_s = {
+        "face": model.limits.face / face.fps if face else math.inf,
+        "speech": model.limits.speech / speech.rows_per_s if speech else math.inf,
+    }
+    longer = [
+        one
+        for one in found
+        if any(one.end_s - one.begin_s > read_s.get(kind, math.inf) + ROW_S for kind in one.used)
+    ]
+    if not longer:
+        return ""
+    shown = ", ".join(
+        f"the first {read_s[kind]:.1f} s of the {kind}"
+        for kind in model.modalities
+        if math.isfinite(read_s.get(kind, math.inf))
+    )
+    return (
+        f"{len(longer):,} of {len(found):,} utterances are longer than what this model reads of "
+        f"one: {shown} (its training's limits)"
+    )

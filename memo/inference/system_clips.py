@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.shards.dataset import FeatureSchema
+from memo.config import Limits
 from memo.multitask.trained import TrainedTrimodal
 from memo.objectives.base import MODALITIES, Modality
 
@@ -33,6 +34,11 @@ class ClipSystem:
     def modalities(self) -> tuple[Modality, ...]:
         """All three."""
         return MODALITIES
+
+    @property
+    def limits(self) -> Limits:
+        """What it reads of a clip."""
+        return self.system.limits
 
     def predict(self, clips: Sequence[Clip], visible: Sequence[Modality]) -> NDArray[np.float32]:
         """Class probabilities (clips, C) by the visible modalities that a clip has.

@@ -1,123 +1,234 @@
-"""Where the utterances of a file are: from its subtitles or transcript, or from its speech.
+"""The utterances of files, as `memo data build videos` makes them.
 
-Both are read as `memo data build` reads them, so that a model sees texts and parts of the kind that
-it was trained on.
+A file's transcript beside it is found by its name, else it is cut by the subtitles inside it, else,
+if it is long, by its speech: by the build's own modules, so that a model sees texts and parts of
+the kind that it was trained on.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from data_pipeline.build_subtitles import CutBy, choose_all
+from data_pipeline.corpora.assign import FORCED, OTHERS, check_one, match_names
+from data_pipeline.corpora.base import LONGEST_S, SOUNDS, Recording
+from data_pipeline.corpora.cues import utterances
+from data_pipeline.corpora.finder import Finder
+from data_pipeline.corpora.transcript_names import Transcript, choose, language_code, readings
+from data_pipeline.corpora.videos import NO_SPEECH, VIDEOS
+from data_pipeline.cutting import cut_parts, find_cuts
+from data_pipeline.encoding import UTF_8
+from data_pipeline.errors import UserError, in_one_line, say_without_path, some
+from data_pipeline.features.extract import show_name
+from data_pipeline.features.subtitles import Subtitles, find_subtitles
+from data_pipeline.features.video import Media, MediaError
+from data_pipeline.transcripts import PARSERS, parse_transcript
 
-from data_pipeline.build_subtitles import (
-    BROKEN,
-    SILENT,
-    languages_of,
-    usable_texts,
-    why_none,
-)
-from data_pipeline.errors import UserError
-from data_pipeline.features.activity import find_speech
-from data_pipeline.features.subtitles import find_subtitles, read_cues
-from data_pipeline.features.video import MediaError
-from data_pipeline.transcripts import PARSERS, Cue, is_short, parse_transcript
+BESIDE = "lay others beside it"
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """A part of a video.
+class Said:
+    """What the command line knows of what is said in the files.
 
     Attributes:
-        begin_s: where it begins, in seconds.
-        end_s: where it ends.
-        text: what is said, if known.
+        text: of the one file given, which is one utterance then.
+        subtitles: of the one file given.
+        encoding: of subtitles that are neither in UTF-8 nor in UTF-16.
+        languages: of what is spoken, the best first; (): not known.
     """
 
-    begin_s: float
-    end_s: float
     text: str | None = None
+    subtitles: Path | None = None
+    encoding: str = UTF_8
+    languages: tuple[str, ...] = ()
 
 
-class Inside(NamedTuple):
-    """What the subtitles inside a file give.
+@dataclass(frozen=True)
+class Planned:
+    """A file, and how its utterances are found.
 
     Attributes:
-        utterances: of those that are taken.
-        why_none: why there are none; "" if there are, or no subtitles at all.
+        video: the file.
+        recordings: the utterances; none if it is to be cut.
+        by: how it is to be cut.
+        note: which texts are not taken, "" if all are.
     """
 
-    utterances: list[Utterance]
-    why_none: str
+    video: Path
+    recordings: Sequence[Recording]
+    by: CutBy | None = None
+    note: str = ""
 
 
-def read_subtitles(path: Path, encoding: str) -> list[Utterance]:
-    """The utterances of subtitles or a transcript, in order of time.
-
-    One that overlaps the one before begins later; one inside the one before is left out.
+def plan(videos: Sequence[Path], said: Said) -> list[Planned]:
+    """How the utterances of some files are found; their heads alone are read for it.
 
     Args:
-        path: file in one of the forms of `data_pipeline/transcripts.py`.
-        encoding: of what is neither UTF-8 nor UTF-16.
+        videos: the files.
+        said: what is known of what is said in them.
 
     Raises:
-        UserError: it cannot be read, or nothing is said in it.
+        UserError: the transcript of a file is not there, or several could be meant.
     """
+    if said.text is not None or said.subtitles is not None:
+        return [Planned(video, _given(video, said)) for video in videos]
+    beside = {video: texts for video, texts in _beside(videos).items() if texts}
+    chosen = {
+        str(video): choose([one for one in texts if not one.forced], said.languages)
+        for video, texts in beside.items()
+    }
+    check_one(chosen, {video: show_name(video) for video in chosen})
+    taken = {Path(video): texts[0] for video, texts in chosen.items() if texts}
+    cut = _to_be_cut([video for video in videos if video not in taken], said.languages)
+    plans = []
+    for video in videos:
+        if video in taken:
+            plans.append(Planned(video, _of_transcript(video, taken[video], said.encoding)))
+        else:
+            plans.append(replace(cut[video], note=_not_taken(video, beside.get(video, ()))))
+    return plans
+
+
+def _given(video: Path, said: Said) -> list[Recording]:
+    """The utterances of a file whose text or subtitles are given.
+
+    Raises:
+        UserError: the subtitles cannot be read, or nothing is said in them.
+    """
+    language = language_code(said.languages[0]) if said.languages else ""
+    whole = replace(_whole(video), cut=False, language=language)
+    if said.subtitles is None:
+        return [replace(whole, text=said.text, longest_s=LONGEST_S)]
+    path = said.subtitles
     if path.suffix.lower() not in PARSERS:
         raise UserError(f"{path}: no subtitles; give a file in {', '.join(PARSERS)}")
+    called = [one for one in readings(path.name) if one.media in (video.name, video.stem)]
+    code = language or next((one.code for one in called), "")
     try:
-        content = path.read_bytes()
+        return _utterances(whole, path, code, said.encoding)
     except OSError as error:
         raise UserError(f"{path}: no subtitles can be read ({error.strerror})") from None
-    ordered = _in_order(parse_transcript(str(path), content, encoding))
-    if not ordered:
-        raise UserError(f"{path}: nothing is said in these subtitles")
-    return ordered
 
 
-def read_inside(video: Path, media: bytes) -> Inside:
-    """The utterances of the subtitles inside a file, in the language of its sound if it says so.
+def _of_transcript(video: Path, transcript: Transcript, encoding: str) -> list[Recording]:
+    """The utterances of a transcript beside a file; the file with this flaw, if it has none."""
+    whole, path = replace(_whole(video), cut=False), video.parent / transcript.name
+    try:
+        return _utterances(whole, path, transcript.code, encoding)
+    except OSError as error:
+        flaw = f"{show_name(transcript.name)} cannot be read ({say_without_path(error)})"
+    except UserError as error:
+        flaw = str(error)
+    return [replace(whole, flaw=flaw)]
 
-    Args:
-        video: path of the file.
-        media: its content.
+
+def _utterances(whole: Recording, path: Path, language: str, encoding: str) -> list[Recording]:
+    """The utterances of a transcript.
 
     Raises:
-        UserError: there are some in several languages, and which one is spoken cannot be told.
+        UserError: it is none, or nothing is said in it.
     """
+    name = show_name(str(path))
+    cues = parse_transcript(name, path.read_bytes(), encoding)
+    if not cues:
+        raise UserError(f"{name}: {NO_SPEECH}")
+    return utterances(whole, cues, language)
+
+
+def _whole(video: Path) -> Recording:
+    """A file as one recording, that is to be cut."""
+    name = show_name(str(video))
+    return Recording(key=name, split="", media=name, cut=True)
+
+
+def _beside(videos: Sequence[Path]) -> dict[Path, list[Transcript]]:
+    """The transcripts in the folders of some files, by the file."""
+    found = dict[Path, list[Transcript]]()
+    for folder in {one.parent for one in videos}:
+        files = sorted(one.name for one in folder.iterdir() if one.is_file())
+        own = {one.name for one in videos if one.parent == folder}
+        media = [one for one in files if one in own or _suffix(one) in VIDEOS + SOUNDS]
+        finder = Finder([Recording(key=one, split="", media=one) for one in media])
+        texts = [one for one in files if _suffix(one) in PARSERS and not _is_ours(folder / one)]
+        matched, _ = match_names(texts, finder, everything=False)
+        found |= {folder / one: matched.get(one, []) for one in own}
+    return found
+
+
+def _suffix(name: str) -> str:
+    return Path(name).suffix.lower()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether `memo predict --json` has written it: no transcript, though it is called as one."""
+    if path.suffix.lower() != ".json":
+        return False
     try:
-        subtitles = find_subtitles(media)
-        texts = usable_texts((), subtitles)
-        languages = languages_of(texts)
-        if len(languages) > 1:
-            raise UserError(
-                f"{video} has subtitles in {', '.join(languages)} inside; give those of what is "
-                "spoken with --subtitles"
-            )
-        if not texts:
-            return Inside([], why_none(subtitles))
-        found = _in_order(read_cues(media, int(texts[0].name))[0])
-        return Inside(found, "" if found else SILENT)
-    except MediaError:
-        return Inside([], BROKEN)
+        with path.open("rb") as file:
+            first = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and {"file", "used", "probabilities"} <= first.keys()
 
 
-def _in_order(cues: Iterable[Cue]) -> list[Utterance]:
-    """Utterances without overlap, of cues by time."""
-    ordered: list[Utterance] = []
-    for cue in cues:
-        begin_s = max(cue.begin_s, ordered[-1].end_s if ordered else 0.0)
-        if begin_s < cue.end_s and not is_short(begin_s, cue.end_s):
-            ordered.append(Utterance(begin_s, cue.end_s, cue.text))
-    return ordered
+def _not_taken(video: Path, texts: Sequence[Transcript]) -> str:
+    """What is said of transcripts beside a file, none of which was taken."""
+    if not texts:
+        return ""
+    why = FORCED if all(one.forced for one in texts) else OTHERS
+    names = show_name(some([one.name for one in texts]))
+    return f"{show_name(str(video))}: beside it are {why} ({names}); {BESIDE}"
 
 
-def find_utterances(sound: NDArray[np.float32]) -> list[Utterance]:
-    """The parts of the sound in which somebody speaks.
+def _to_be_cut(videos: Sequence[Path], languages: Sequence[str]) -> dict[Path, Planned]:
+    """How files without a transcript are cut.
+
+    Raises:
+        UserError: one has subtitles in several languages inside, and which cannot be told.
+    """
+    whole = {video: replace(_whole(video), subtitles=(*languages,)) for video in videos}
+    heads = {video: _head(video) for video in videos}
+    readable = {
+        whole[video].key: head for video, head in heads.items() if isinstance(head, Subtitles)
+    }
+    ways = choose_all([one for one in whole.values() if one.key in readable], readable)
+    by = {way.recording.key: way for way in ways}
+    return {
+        video: Planned(video, (), by[one.key])
+        if one.key in by
+        else Planned(video, [replace(one, cut=False, flaw=str(heads[video]))])
+        for video, one in whole.items()
+    }
+
+
+def _head(video: Path) -> Subtitles | str:
+    """The subtitles inside a file; or why it cannot be looked into."""
+    try:
+        with video.open("rb") as media:
+            return find_subtitles(media)
+    except OSError as error:
+        return f"it cannot be read ({say_without_path(error)})"
+    except (MediaError, MemoryError) as error:
+        return in_one_line(error)
+
+
+def find_parts(planned: Planned, media: Media) -> tuple[Sequence[Recording], str]:
+    """The utterances of a file, by their begin; and which texts inside were not taken.
+
+    Those with a flaw cannot be used.
 
     Args:
-        sound: float32 (samples,) at 16 kHz.
+        planned: of it.
+        media: its content.
     """
-    return [Utterance(begin_s, end_s) for begin_s, end_s in find_speech(sound)]
+    if planned.by is None:
+        return planned.recordings, ""
+    whole = planned.by.recording
+    try:
+        cuts = find_cuts(media, planned.by)
+    except (MediaError, MemoryError) as error:
+        return [replace(whole, cut=False, flaw=in_one_line(error))], ""
+    note = "" if cuts.cues or not cuts.outcome else f"subtitles inside are {cuts.outcome}; {BESIDE}"
+    return cut_parts(whole, cuts, ""), note and f"{whole.media}: {note}"

@@ -82,12 +82,14 @@ class TrainedTrimodal:
     Attributes:
         classes: their names.
         features: what made the rows of clips; None of a system of posts.
+        limits: what is read of a clip.
     """
 
     def __init__(self, saved: Saved) -> None:
         self.classes: Sequence[str] = next(iter(saved.answers.values()))
         backbone = saved.backbone
         self.features: FeatureSchema | None = backbone.checkpoint.features if backbone else None
+        self.limits = saved.config.limits
         self._saved = saved
         self._images: ImageNetwork | None = None
         settings = saved.config.trimodal.image

@@ -1,13 +1,15 @@
 """Exported models answer as the tuned ones did; videos are predicted utterance by utterance."""
 
 import json
+import os
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
@@ -19,13 +21,16 @@ from memo.inference import EmotionModel, load
 from memo.inference import predict as prediction
 from memo.inference.encoders import Given, GivenEncoders, load_extractor
 from memo.inference.export import export_model
-from memo.inference.predict import Said, run_prediction
+from memo.inference.predict import run_prediction
+from memo.inference.utterances import Said
+from memo.objectives import Modality
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from memo.tuning.setup import open_backbone, open_corpus
 from memo.tuning.task import load_task
 from tests.data_pipeline.features.media import damage, make_sound, make_video
 from tests.data_pipeline.features.subtitled import Track, with_subtitles
+from tests.memo.inference.stand_in import Encoders
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 MODES = {
@@ -140,27 +145,6 @@ def test_a_record_that_somebody_has_altered_is_refused_in_a_line(
         load(folder)
 
 
-class Encoders:
-    """Stand-ins that make rows of the demo's sizes of whatever they see and hear."""
-
-    face = object()
-    face_fps = 10.0
-
-    def encode(self, clip: Clip, sound: Any, frames: Any, aligned: bool = False) -> Clip:  # noqa: ANN401
-        del aligned
-        rng = np.random.default_rng(len(frames))
-        face = rng.normal(size=(len(frames), 48)).astype(np.float16) if len(frames) else None
-        heard = 0 if sound is None else len(sound) // 960
-        speech = rng.normal(size=(heard, 64)).astype(np.float16) if heard else None
-        return Clip(
-            key=clip.key,
-            text=clip.text,
-            duration_s=max(len(frames) / 10, heard * 0.06),
-            face=face,
-            speech=speech,
-        )
-
-
 @pytest.fixture
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "load_extractor", lambda *_: Encoders())
@@ -176,23 +160,23 @@ def loud(*spans: tuple[float, float], length_s: float) -> np.ndarray:
 
 @pytest.mark.usefixtures("stand_ins")
 def test_utterances_are_found_predicted_and_written(exported: Path, tmp_path: Path) -> None:
-    sound = loud((0.5, 1.5), (2.5, 3.5), length_s=4)
+    sound = loud((0.5, 6), (8, 13), (14, 20.5), length_s=21)
     video = tmp_path / "a.mp4"
-    video.write_bytes(make_video(range(0, 4000, 40), [90] * 100, sound))
+    video.write_bytes(make_video(range(0, 21_000, 40), [90] * 525, sound))
     only_sound = tmp_path / "b.wav"
     only_sound.write_bytes(make_sound(sound))
     model = load(exported)
     json_out, html_out = tmp_path / "out.jsonl", tmp_path / "out.html"
     run_prediction(model, [video, only_sound], GivenEncoders(), Said(), json_out, html_out)
     rows = [json.loads(line) for line in json_out.read_text().splitlines()]
-    assert [Path(one["file"]).name for one in rows] == ["a.mp4", "a.mp4", "b.wav", "b.wav"]
-    assert [tuple(one["missing"]) for one in rows] == [("text",)] * 2 + [("text", "face")] * 2
+    assert [Path(one["file"]).name for one in rows] == ["a.mp4"] * 3 + ["b.wav"] * 3
+    assert [tuple(one["missing"]) for one in rows] == [("text",)] * 3 + [("text", "face")] * 3
     assert rows[0]["begin_s"] == pytest.approx(0.5, abs=0.1)
     for one in rows:
         assert sum(one["probabilities"].values()) == pytest.approx(1, abs=1e-3)
         assert one["emotion"] == max(one["probabilities"], key=one["probabilities"].__getitem__)
     page = html_out.read_text()
-    assert page.count("without text, face") == 2
+    assert page.count("without text, face") == 3
     assert "https://" not in page
 
 
@@ -282,6 +266,65 @@ def test_damage_takes_only_the_utterances_that_it_lies_in(exported: Path, tmp_pa
         list(prediction.predict_videos(model, [video], GivenEncoders(), Said("tears")))
 
 
+@pytest.mark.usefixtures("stand_ins")
+def test_a_file_that_cannot_be_used_takes_no_other_with_it(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its name: that of an old disk is none that could be written as it is."""
+    good = make_sound(loud((0.2, 1), length_s=1.5))
+    names = [b"a.wav", b"caf\xe9.wav", b"c.wav"]
+    files = [tmp_path / os.fsdecode(name) for name in names]
+    for file, content in zip(files, (good, good, b"no sound"), strict=True):
+        file.write_bytes(content)
+    json_out = tmp_path / "out.jsonl"
+    run_prediction(load(exported), files, GivenEncoders(), Said(), json_out, tmp_path / "out.html")
+    rows = [json.loads(line) for line in json_out.read_text().splitlines()]
+    assert [Path(one["file"]).name for one in rows] == ["a.wav", "caf\\udce9.wav", "c.wav"]
+    assert [bool(one["emotion"]) for one in rows] == [True, True, False]
+    assert rows[2]["flaw"].startswith("the file cannot be decoded")
+    assert "longer than" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_what_is_longer_than_the_model_reads_is_told(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load(exported)
+    assert model.features.speech is not None
+    read_s = model.limits.speech / model.features.speech.rows_per_s
+    files = []
+    for name, length_s in (("a.wav", read_s - 0.1), ("b.wav", read_s + 1)):
+        files.append(tmp_path / name)
+        files[-1].write_bytes(make_sound(loud((0.2, 1), length_s=length_s)))
+    run_prediction(model, files, GivenEncoders(), Said(), None, None)
+    assert capsys.readouterr().err == (
+        "1 of 2 utterances are longer than what this model reads of one: the first "
+        f"{model.limits.face / 10:.1f} s of the face, the first {read_s:.1f} s of the speech (its "
+        "training's limits)\n"
+    )
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_a_clip_is_asked_in_the_language_that_is_spoken(exported: Path, tmp_path: Path) -> None:
+    """The wording of a prompt goes by it."""
+    model, asked = load(exported), list[str]()
+
+    class Listens(EmotionModel):
+        def predict(
+            self, clips: Sequence[Clip], visible: Sequence[Modality] | None = None
+        ) -> NDArray[np.float32]:
+            asked.extend(clip.language for clip in clips)
+            return super().predict(clips, visible)
+
+    listens = Listens(**{one.name: getattr(model, one.name) for one in fields(model)})
+    video = tmp_path / "a.wav"
+    video.write_bytes(make_sound(loud((0.2, 1), length_s=1.5)))
+    (tmp_path / "a.ko.srt").write_text("00:00,1 --> 00:01,0\n\uadf8\ub798\n")
+    run_prediction(listens, [video], GivenEncoders(), Said(), None, None)
+    run_prediction(listens, [video], GivenEncoders(), Said("so", languages=("en",)), None, None)
+    assert asked == ["ko", "en"]
+
+
 def test_parts_of_a_video_are_those_of_the_whole() -> None:
     from data_pipeline.features.video import decode_spans
 
@@ -352,14 +395,17 @@ def test_encoders_other_than_the_models_are_refused(
         ("face", GivenEncoders(face=Given(weights=Path("w")))),
         ("speech", GivenEncoders(speech=Given(weights=Path("w")))),
         ("detector", GivenEncoders(detector_weights=Path("w"))),
+        ("face", GivenEncoders(face=Given("denseface"))),
     ],
 )
-def test_weights_of_a_modality_that_the_task_does_not_use_are_refused(
+def test_encoders_of_a_modality_that_the_task_does_not_use_are_refused(
     exported: Path, tmp_path: Path, option: str, given: GivenEncoders
 ) -> None:
     model = load(exported)
     model = replace(model, task=model.task.model_copy(update={"modalities": ("text",)}))
-    with pytest.raises(UserError, match=f"^--{option}-weights: the model uses text; leave it out"):
+    with pytest.raises(
+        UserError, match=f"^--{option}(-weights)?: the model uses text; leave it out"
+    ):
         load_extractor(model, given, tmp_path)
 
 
@@ -427,5 +473,13 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_decoded(
     video = tmp_path / "a.mp4"
     video.write_bytes(b"no video")
     both = Said("tears", tmp_path / "a.srt")
-    with pytest.raises(UserError, match="--subtitles: with --text the file is one utterance"):
-        run_prediction(load(exported), [video], GivenEncoders(), both, None, None)
+    model = load(exported)
+    deaf = replace(model, task=model.task.model_copy(update={"modalities": ("face", "speech")}))
+    page = tmp_path / "a.html"
+    for asked, said, json_out, message in (
+        (model, both, None, "--subtitles: with --text the file is one utterance"),
+        (deaf, Said("tears"), None, "--text: the model uses face, speech; leave it out"),
+        (model, Said("tears"), page, "--json is the same file; give two"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run_prediction(asked, [video], GivenEncoders(), said, json_out, page)

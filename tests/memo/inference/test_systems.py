@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from memo.multitask.trained import open_texts, open_trimodal
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.data_pipeline.features.media import make_sound, make_video
+from tests.memo.inference.stand_in import Encoders, rows_of
 from tests.memo.multitask.small_system import (
     system_config,
     write_sog,
@@ -184,26 +184,6 @@ def test_a_post_is_answered_by_what_is_there_of_it(
         of_run = answers["probabilities"][answers["keys"].index(key)]
         np.testing.assert_allclose(list(one["probabilities"].values()), of_run, atol=1e-4)
         assert one["emotion"] == ["good", "bad"][int(np.argmax(of_run))]
-
-
-class Encoders:
-    """Stand-ins whose rows are of the demo's sizes, and differ with the length."""
-
-    face = object()
-    face_fps = 10.0
-
-    def encode(self, clip: Clip, sound: Any, frames: Any) -> Clip:  # noqa: ANN401
-        frame_count, heard = len(frames), 0 if sound is None else len(sound) // 960
-        return replace(
-            clip,
-            face=rows_of(frame_count, 48) if frame_count else None,
-            speech=rows_of(heard, 64) if heard else None,
-            duration_s=max(frame_count / 10, heard * 0.06),
-        )
-
-
-def rows_of(count: int, dim: int) -> Any:  # noqa: ANN401
-    return np.random.default_rng(count).normal(size=(count, dim)).astype(np.float16)
 
 
 def test_clips_of_videos_are_answered_by_what_is_there_of_them(

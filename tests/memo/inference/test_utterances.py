@@ -1,70 +1,169 @@
-"""Utterances are those that a build would make of the same file."""
+"""Utterances are those that a build would make of the same files."""
 
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from data_pipeline.encoding import UTF_8
+from data_pipeline import build_pool
+from data_pipeline.build import BuildSettings, build_dataset
+from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError
-from memo.inference.utterances import Utterance, find_utterances, read_inside, read_subtitles
-from tests.data_pipeline.features.media import make_video
+from data_pipeline.features.extract import ExtractSettings
+from data_pipeline.registry import ModelChoice
+from data_pipeline.shards.reader import open_dataset
+from memo.inference.utterances import Said, find_parts, plan
+from tests.data_pipeline.features.media import make_sound, make_video, voice
 from tests.data_pipeline.features.subtitled import Track, with_subtitles
 
-RATE = 16_000
-SRT = """1
-00:00:01,000 --> 00:00:02,500
-<i>Hello</i>
-there.
-2
-00:00:02,000 --> 00:00:04,000
-{\\an8}[sighs] Again
+SRT = "1\n00:00:01,000 --> 00:00:02,000\nwow\n\n2\n00:00:02,000 --> 00:00:03,500\ngross\n"
+GERMAN = SRT.replace("wow", "oh").replace("gross", "pfui")
+NESTED = (  # a line that stands all the time, and two people at once
+    "1\n00:00:00,000 --> 01:30:00,000\nMY CHANNEL\n\n2\n00:00:00,500 --> 00:00:03,500\nhello\n\n"
+    "3\n00:00:01,000 --> 00:00:02,000\nworld\n\n4\n00:00:03,000 --> 00:00:03,900\nyes\n"
+)
+INSIDE = Track([(500, 1000, b"so glad"), (1400, 1000, b"tears")], language="eng")
 
-3
-00:00:03,000 --> 00:00:03,500
-inside the one before
-
-4
-00:00:04,500-->00:00:05
-♪ la la ♪
-
-5
-01:00:05 --> 01:00:06.5
-Well
-
-"""
+Utterance = tuple[str, tuple[float, float] | None, str | None, str]
+"""File, span, text, language."""
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-def test_subtitles_are_utterances_in_order_without_overlap(tmp_path: Path, encoding: str) -> None:
-    path = tmp_path / "a.srt"
-    text = SRT.replace("Well", "Très bien").replace("\n", "\r\n")
-    if encoding == "cp1252":  # it has no notes
-        text = text.replace("♪ la la ♪", "(laughs)")
-    path.write_bytes(text.encode(encoding))
-    assert read_subtitles(path, encoding if encoding == "cp1252" else UTF_8) == [
-        Utterance(1.0, 2.5, "Hello there."),
-        Utterance(2.5, 4.0, "Again"),
-        Utterance(3605.0, 3606.5, "Très bien"),
+@pytest.fixture(scope="module")
+def short() -> bytes:
+    """Four seconds in which somebody speaks twice."""
+    return make_sound(voice([(1, 1.6), (2.2, 3)], 4))
+
+
+def lay(folder: Path, files: Mapping[str, bytes | str]) -> list[Path]:
+    """The files in a folder; those with sound are returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return sorted(folder / name for name in files if name.endswith((".wav", ".mkv", ".mp4")))
+
+
+def told(videos: Sequence[Path], said: Said | None = None) -> list[Recording]:
+    found = list[Recording]()
+    for one in plan(videos, said or Said()):
+        with one.video.open("rb") as media:
+            found += find_parts(one, media)[0]
+    return found
+
+
+def usable(videos: Sequence[Path]) -> list[Utterance]:
+    return [
+        (Path(one.media or "").name, one.span, one.text, one.language)
+        for one in told(videos)
+        if not one.flaw
     ]
 
 
-def test_transcripts_of_other_forms_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:02.000 align:start\nI &amp; you\n")
-    (tmp_path / "a.json").write_text('{"segments": [{"start": -1, "end": 2, "text": "So"}]}')
-    assert read_subtitles(tmp_path / "a.vtt", UTF_8) == [Utterance(1.0, 2.0, "I & you")]
-    assert read_subtitles(tmp_path / "a.json", UTF_8) == [Utterance(0.0, 2.0, "So")]
+def built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Utterance]:
+    """The clips of a build of the same folder."""
+
+    def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
+        return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
+
+    monkeypatch.setattr(build_pool, "ProcessPoolExecutor", thread)
+    sound = ExtractSettings(face=None, speech=ModelChoice("log-mel"))
+    out = folder.with_name("out")
+    build_dataset(BuildSettings("videos", folder, out, sound))
+    train = open_dataset(out).split("train")
+    clips = [train.read(at) for at in range(len(train))]
+    return [(one.source, one.span, one.text, one.language) for one in clips]
+
+
+WHISPER = json.dumps({"segments": [{"start": 0.5, "end": 2, "text": "well"}]})
+
+
+def test_utterances_are_those_of_a_build(
+    short: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what is beside, by what is inside, by speech, or whole."""
+    pauses = voice([(1, 6), (8, 13), (15, 21)], 22)
+    film = make_video([0, 1000, 3900], [9, 90, 9], voice([(0.5, 3)], 4))
+    files: dict[str, bytes | str] = {
+        "alone.wav": short,
+        "beside.wav": short,
+        "beside.srt": SRT,
+        "called.wav": short,
+        "called.wav.srt": SRT,
+        "english.wav": short,
+        "english.en.srt": SRT,
+        "english.en.forced.srt": GERMAN,
+        "inside.mkv": with_subtitles(film, [INSIDE], sound="eng"),
+        "long.wav": make_sound(pauses),
+        "loud.wav": short,
+        "loud.SRT": SRT,
+        "nested.wav": short,
+        "nested.srt": NESTED,
+        "whisper.wav": short,
+        "whisper.json": WHISPER,
+        "table.wav": short,
+        "table.tsv": "start\tend\ttext\n1000\t2000\twell\n",
+    }
+    videos = lay(tmp_path / "raw", files)
+    expected = sorted(built(tmp_path / "raw", monkeypatch), key=str)
+    assert sorted(usable(videos), key=str) == expected
+    assert {name for name, *_ in expected} == {one.name for one in videos}
+    assert ("alone.wav", None, None, "") in expected
+    assert ("english.wav", (1.0, 2.0), "wow", "en") in expected
+    assert [span for name, span, *_ in expected if name == "nested.wav"] == [
+        (0.5, 3.5),
+        (1.0, 2.0),
+        (3.0, 3.9),
+    ]
+    assert [one.text for one in told(videos) if one.flaw] == ["MY CHANNEL"]
+
+
+def test_silence_has_no_utterance(tmp_path: Path) -> None:
+    (silent,) = told(lay(tmp_path, {"a.wav": make_sound(np.zeros(16_000 * 21, np.float32))}))
+    assert (silent.flaw, silent.span) == ("no speech was found in it", None)
+
+
+def test_the_language_chooses_among_transcripts(short: bytes, tmp_path: Path) -> None:
+    texts: dict[str, bytes | str] = {"a.wav": short, "a.de.srt": GERMAN, "a.en.srt": SRT}
+    videos = lay(tmp_path / "beside", texts)
+    with pytest.raises(UserError, match=r"a\.de\.srt and a\.en\.srt would both be .*--language de"):
+        plan(videos, Said())
+    german = [(one.text, one.language) for one in told(videos, Said(languages=("de",)))]
+    assert german == [("oh", "de"), ("pfui", "de")]
+    film = make_video([0, 1000, 3900], [9, 90, 9], voice([(0.5, 3)], 4))
+    other = Track([(500, 1000, b"so froh")], language="ger")
+    inside = lay(tmp_path / "inside", {"a.mkv": with_subtitles(film, [INSIDE, other])})
+    with pytest.raises(UserError, match=r"a\.mkv has subtitles in de, en inside.*--language de"):
+        plan(inside, Said())
+    (froh,) = told(inside, Said(languages=("de",)))
+    assert (froh.text, froh.language) == ("so froh", "de")
+
+
+def test_given_subtitles_go_before_all_others(short: bytes, tmp_path: Path) -> None:
+    videos = lay(tmp_path, {"a.wav": short, "a.srt": GERMAN, "a.ko.vtt": f"WEBVTT\n\n{SRT}"})
+    path = tmp_path / "a.ko.vtt"
+    path.write_text(path.read_text().replace(",", "."))
+    given = Said(subtitles=path)
+    assert [(one.text, one.language) for one in told(videos, given)] == [
+        ("wow", "ko"),
+        ("gross", "ko"),
+    ]
+    assert {one.language for one in told(videos, Said(subtitles=path, languages=("en",)))} == {"en"}
+    (whole,) = told(videos, Said(text="well", languages=("en",)))
+    assert (whole.text, whole.language, whole.span) == ("well", "en", None)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.srt", b"", "nothing is said in these subtitles"),
-        ("a.srt", b"no subtitles", "line 1: no line has two times"),
-        ("a.srt", b"1\n00:01,0 --> 00:02,0\na\n\n2\n00:03 -> 00:04\nb\n", "line 6: '00:03 -> 00:"),
-        ("a.srt", b"1\n00:01,0 --> 00:02,0\n\xe9\n", "line 3 is not in utf-8; say with --encoding"),
-        ("a.txt", b"so", "no subtitles; give a file in .srt, .vtt, .json, .tsv"),
-        ("a.srt", None, "no subtitles can be read .No such file"),
+        ("b.srt", b"", "its transcript has no speech in it"),
+        ("b.srt", b"no subtitles", "line 1: no line has two times"),
+        ("b.srt", b"1\n00:01,0 --> 00:02,0\na\n\n2\n00:03 -> 00:04\nb\n", "line 6: '00:03 -> 00:"),
+        ("b.srt", b"1\n00:01,0 --> 00:02,0\n\xe9\n", "line 3 is not in utf-8; say with --encoding"),
+        ("b.txt", b"so", "no subtitles; give a file in .srt, .vtt, .json, .tsv"),
+        ("b.srt", None, "no subtitles can be read .No such file"),
     ],
 )
 def test_what_is_no_subtitle_file_is_refused(
@@ -73,41 +172,34 @@ def test_what_is_no_subtitle_file_is_refused(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name}: {message}"):
-        read_subtitles(tmp_path / name, UTF_8)
+        plan([tmp_path / "a.wav"], Said(subtitles=tmp_path / name))
 
 
-def test_pauses_part_utterances_and_clicks_are_none() -> None:
-    rng = np.random.default_rng(0)
-    heard = rng.normal(0, 1e-4, 8 * RATE)
-    for begin_s, end_s in ((1.0, 2.0), (2.2, 3.0), (4.0, 4.1), (5.0, 7.0)):
-        part = slice(round(begin_s * RATE), round(end_s * RATE))
-        heard[part] += rng.normal(0, 0.1, part.stop - part.start)
-    times = [(one.begin_s, one.end_s) for one in find_utterances(heard.astype(np.float32))]
-    np.testing.assert_allclose(times, [(1.0, 3.0), (5.0, 7.0)], atol=0.1)
-
-
-@pytest.mark.parametrize("samples", [0, 100, RATE])
-def test_silence_has_no_utterance(samples: int) -> None:
-    assert find_utterances(np.zeros(samples, np.float32)) == []
-
-
-def test_subtitles_inside_are_those_beside(tmp_path: Path) -> None:
-    """In the language that the file says is heard; by speech if there are none."""
-    beside = tmp_path / "a.srt"
-    beside.write_text(
-        "1\n00:00:00,100 --> 00:00:00,900\nso glad\n\n2\n00:00:00,800 --> 00:00:01,500\ntears\n"
+def test_a_file_that_cannot_be_used_is_told_and_leaves_the_others(
+    short: bytes, tmp_path: Path
+) -> None:
+    videos = lay(
+        tmp_path, {"a.wav": b"no sound", "b.wav": short, "b.srt": "no subtitles", "c.wav": short}
     )
-    english = Track([(100, 800, b"so glad"), (800, 700, b"tears")], language="eng")
-    german = Track([(100, 800, b"so froh")], language="ger")
-    media = make_video([0, 1000, 1500], [9, 90, 9], np.zeros(32_000, np.float32))
-    video = tmp_path / "a.mkv"
-    heard = with_subtitles(media, [german, english], sound="eng")
-    assert read_inside(video, heard) == (read_subtitles(beside, UTF_8), "")
-    with pytest.raises(UserError, match=r"a.mkv has subtitles in de, en inside; give those of"):
-        read_inside(video, with_subtitles(media, [german, english]))
-    assert read_inside(video, media) == ([], "")
-    translated = with_subtitles(media, [german], sound="eng")
-    assert read_inside(video, translated) == ([], "not taken: in other languages alone")
-    damaged = Track([(100, 800, b"\xff\xfe\xfd")] * 3, language="eng")
-    broken = with_subtitles(media, [damaged])
-    assert read_inside(video, broken) == ([], "not taken: cannot be read")
+    flaws = {Path(one.media or "").name: one.flaw for one in told(videos)}
+    assert flaws["a.wav"].startswith("the file cannot be decoded")
+    assert "b.srt: line 1: no line has two times" in flaws["b.wav"]
+    assert flaws["c.wav"] == ""
+
+
+def test_what_memo_predict_has_written_beside_a_file_is_no_transcript(
+    short: bytes, tmp_path: Path
+) -> None:
+    answer = '{"file": "a.wav", "begin_s": 0, "used": [], "probabilities": {}}\n'
+    (whole,) = told(lay(tmp_path, {"a.wav": short, "a.json": answer * 2}))
+    assert (whole.text, whole.flaw) == (None, "")
+
+
+def test_transcripts_that_are_not_taken_are_told(short: bytes, tmp_path: Path) -> None:
+    videos = lay(tmp_path, {"a.wav": short, "a.forced.srt": SRT, "b.wav": short, "b.de.srt": SRT})
+    notes = [one.note for one in plan(videos, Said(languages=("en",)))]
+    assert notes == [
+        f"{videos[0]}: beside it are forced subtitles (a.forced.srt); lay others beside it",
+        f"{videos[1]}: beside it are transcripts in other languages alone (b.de.srt); lay others "
+        "beside it",
+    ]

@@ -18,7 +18,7 @@ from memo.model.memobert import MemoBert
 from memo.multitask.images import ImageNetwork, decode_image
 from memo.multitask.texts import Cut, TextStates, fill_up
 from memo.objectives.masking import generator
-from memo.words.vocabulary import PAD, Vocabulary
+from memo.words.vocabulary import PAD, UNKNOWN, Vocabulary
 
 PRESENT, IMAGE, TAGS = "present", "image", "tags"
 """Names in a batch: which modalities a sample has; images, or rows of them; numbers of tags."""
@@ -92,7 +92,7 @@ class PostTransform:
         present = self._losing.keep(np.array(has), sample)
         words = self._cut(clip.text or "") if present[1] else np.array([PAD])
         tags = list(clip.tags[: self._longest_tags]) if present[2] else []
-        numbers = [self._tags.number(tag.lower()) for tag in tags]
+        numbers = [self._tag_number(tag.lower()) for tag in tags]
         image = self._image(clip, sample) if present[0] else None
         beside = {
             LABEL: _beside(np.array([[self._labels[sample]]])),
@@ -102,6 +102,11 @@ class PostTransform:
         if image is not None:
             beside[IMAGE] = _beside(image[None])
         return _example(sample, clip.key, words, beside)
+
+    def _tag_number(self, tag: str) -> int:
+        """Of a tag, written `#so` or `so`."""
+        number = self._tags.number(tag)
+        return self._tags.number(tag.removeprefix("#")) if number == UNKNOWN else number
 
     def _image(self, clip: Clip, sample: int) -> NDArray[np.generic]:
         assert clip.image is not None, "it is present"

@@ -173,8 +173,10 @@ def test_a_post_is_answered_by_what_is_there_of_it(
         [cell if name in one else "" for name, cell in zip(POST, cells, strict=True)]
         for one in seen
     ]
-    table = write_table(tmp_path / "posts.csv", POST, rows)
-    found = answered(monkeypatch, tmp_path / "out", posts / SYSTEM, table)
+    marked = ["", "", " ".join(f"#{tag.upper()}" for tag in post.tags)]
+    table = write_table(tmp_path / "posts.csv", POST, [*rows, marked])
+    *found, of_marked = answered(monkeypatch, tmp_path / "out", posts / SYSTEM, table)
+    assert of_marked["probabilities"] == found[seen.index(("tags",))]["probabilities"]
     assert [tuple(one["used"]) for one in found] == seen
     assert [set(one["missing"]) for one in found] == [{*POST} - {*one} for one in seen]
     assert (found[0]["emotion"], found[0]["probabilities"]) == (None, {})

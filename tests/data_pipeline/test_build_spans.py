@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from data_pipeline import build, build_pool, build_worker
+from data_pipeline import build, build_pool, cutting
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import DOUBLE, Corpus, Recording
@@ -403,7 +403,7 @@ def test_long_files_are_cut_by_their_speech_once(
     contents = (speech((2, 4), (9, 11), length_s=25), speech(length_s=15), speech(length_s=25), b"")
     for name, sound in zip(names, contents, strict=True):
         (settings.source / name).write_bytes(sound)
-    cut = count(monkeypatch, build_worker, "find_utterances")
+    cut = count(monkeypatch, cutting, "find_utterances")
     with monkeypatch.context() as stopped:
         stopped.setattr(build, "_extract_missing", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

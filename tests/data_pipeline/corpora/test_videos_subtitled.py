@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline import build, build_cut, build_pool, build_worker
+from data_pipeline import build, build_cut, build_pool, build_worker, cutting
 from data_pipeline.build import BuildSettings, build_dataset
 from data_pipeline.build_report import BuildReport
 from data_pipeline.build_subtitles import OTHERS, SILENT, TAKEN, TAKEN_DAMAGED
@@ -217,7 +217,7 @@ def test_archives_other_orders_and_interruptions_give_the_same_bytes(
             raise KeyboardInterrupt
         return read_cues(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(build_worker, "read_cues", stops_at_the_second)
+    monkeypatch.setattr(cutting, "read_cues", stops_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(stopped)
     with monkeypatch.context() as patched:

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from data_pipeline.errors import UserError
-from memo.evaluation.compare import compare_runs, read_results, show_comparison
+from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
+from memo.evaluation.records import read_results
 from memo.tuning.grid import combinations
 from memo.tuning.task import load_task
 

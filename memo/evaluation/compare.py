@@ -15,9 +15,9 @@ from data_pipeline.whole_file import write_atomically
 from memo.evaluation.compare_sequences import compare_sequences
 from memo.evaluation.compare_tuned import compare_tuned
 from memo.evaluation.page import Comparison, write_page
+from memo.evaluation.records import read_results
 from memo.evaluation.systems import compare_systems
 
-RESULTS = "results.json"
 WIDE = 200
 """Columns of a table in a file or a pipe."""
 
@@ -55,24 +55,6 @@ def _learned(results: Mapping[str, Any]) -> str:
     if "system" in results:
         return "several tasks at once"
     return "a sequence of tasks" if "tasks" in results else "one task"
-
-
-def read_results(run: Path) -> dict[str, Any]:
-    """The content of a run's `results.json`.
-
-    Raises:
-        UserError: the run is not done, or somebody else has written the file.
-    """
-    path = run / RESULTS
-    if not path.is_file():
-        raise UserError(f"there is no {path}; give the folder of a tuning run that is done")
-    try:
-        found: Any = json.loads(path.read_text("utf8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
-    if not isinstance(found, dict) or not {"task", "tasks"} & found.keys():
-        raise UserError(f"{path} is none of a tuning run")
-    return found
 
 
 def show_comparison(found: Comparison, out: Path | None) -> None:

@@ -1,6 +1,5 @@
 """Runs that learned the same tasks in the same order side by side; and who is understood abroad."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars, draw_lines, draw_table
 from memo.evaluation.page import Comparison, PageTable, run_names
+from memo.evaluation.records import finished_records
 from memo.evaluation.statistics import by_fold_and_seed, interval, summarise
 
 Results = Mapping[str, Any]
@@ -25,7 +25,7 @@ def compare_sequences(runs: Sequence[Path], results: Sequence[Results]) -> Compa
         results: the content of their `results.json`.
 
     Raises:
-        UserError: they learned other tasks or other folds.
+        UserError: they learned other tasks or other folds, or one is not done.
     """
     _check_tasks(runs, results)
     tasks = results[0]["tasks"]
@@ -34,7 +34,7 @@ def compare_sequences(runs: Sequence[Path], results: Sequence[Results]) -> Compa
         "average", "average less the first's", "forgetting", "95 % interval", "backward",
         "forward", "numbers kept", "bytes kept", "runs",
     ]  # fmt: skip
-    averages = [_averages(run) for run in runs]
+    averages = [_averages(run, one) for run, one in zip(runs, results, strict=True)]
     pairs = zip(runs[1:], averages[1:], strict=True)
     differences = ["", *(_difference(averages[0], one, run) for run, one in pairs)]
     names = run_names(runs)
@@ -80,12 +80,11 @@ def _mean(summary: Mapping[str, float] | None) -> str:
     return "–" if summary is None else f"{summary['mean']:.4f}"
 
 
-def _averages(run: Path) -> dict[tuple[int, int], float]:
+def _averages(run: Path, results: Results) -> dict[tuple[int, int], float]:
     """Mean UAR of all tasks after the last stage, by fold and seed."""
-    records = [json.loads(path.read_text("utf8")) for path in run.glob("folds/*/result.json")]
     return {
         (one["fold"], one["seed"]): float(np.mean(one["R"]["uar"][-1]))
-        for one in sorted(records, key=lambda one: (one["fold"], one["seed"]))
+        for one in finished_records(run, results)
     }
 
 

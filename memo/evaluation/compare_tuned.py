@@ -1,6 +1,5 @@
 """Tuning runs of one task side by side, with a paired test against the first."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from data_pipeline.errors import UserError
 from memo.evaluation.figures import draw_bars
 from memo.evaluation.page import Comparison, PageTable, run_names
+from memo.evaluation.records import finished_records
 from memo.evaluation.scores import SCORES
 from memo.evaluation.statistics import interval, paired_permutation
 
@@ -41,7 +41,7 @@ def compare_tuned(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) ->
         results: the content of their `results.json`.
 
     Raises:
-        UserError: they are not of one task and its test clips.
+        UserError: they are not of one task and its test clips, or one is not done.
     """
     for run, one in zip(runs, results, strict=True):
         if (one["task"], one["classes"]) != (results[0]["task"], results[0]["classes"]):
@@ -64,7 +64,7 @@ HEAD = (
 
 
 def _rows(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    answers = [read_answers(run, one["classes"]) for run, one in zip(runs, results, strict=True)]
+    answers = [read_answers(run, one) for run, one in zip(runs, results, strict=True)]
     rows = []
     named = zip(run_names(runs), runs, results, strict=True)
     for number, (name, run, one) in enumerate(named):
@@ -93,12 +93,19 @@ def _complete(results: Mapping[str, Any]) -> dict[str, Any]:
     return scores
 
 
-def read_answers(run: Path, classes: Sequence[str]) -> Answers:
-    """All test answers of a run, by fold, seed and key."""
-    number = {name: at for at, name in enumerate(classes)}
+def read_answers(run: Path, results: Mapping[str, Any]) -> Answers:
+    """All test answers of a run, by fold, seed and key.
+
+    Args:
+        run: its folder.
+        results: the content of its `results.json`.
+
+    Raises:
+        UserError: see `finished_records`.
+    """
+    number = {name: at for at, name in enumerate(results["classes"])}
     found = []
-    for path in sorted(run.glob("folds/*/result.json")):
-        record = json.loads(path.read_text("utf8"))
+    for record in finished_records(run, results):
         for one in next(iter(record["test"].values()))["predictions"]:
             place = (record["fold"], record["seed"], one["key"])
             answer = number[one["label"]], number[one["predicted"]]

@@ -71,7 +71,7 @@ def draw_bars(
     Args:
         title: names the figure.
         groups: names along the axis.
-        bars: label -> a value for each group.
+        bars: label -> a value for each group; NaN leaves the place of its bar empty.
         unit: what the values are.
     """
 

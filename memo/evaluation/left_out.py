@@ -24,10 +24,10 @@ def compare_left_out(runs: Sequence[Path], results: Sequence[Results]) -> Compar
         results: the content of their `results.json`; all of the same views.
 
     Raises:
-        UserError: two views of a run do not answer the same texts.
+        UserError: two views of a run do not answer the same texts, or a run is not done.
     """
     views = list(results[0]["members"])
-    right = [right_answers(run, views) for run in runs]
+    right = [right_answers(run, one, views) for run, one in zip(runs, results, strict=True)]
     names, labels = [tasks_of(one)[0] for one in results], run_names(runs)
     by_view = {view: _by_run(right, labels, view) for view in views}
     rows = []

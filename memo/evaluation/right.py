@@ -1,6 +1,5 @@
 """Which test texts systems answer rightly, and how sure a difference between two runs is."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
+from memo.evaluation.records import finished_records
 
 BOOTSTRAPS = 2_000
 SEED = 0
@@ -18,7 +18,7 @@ class Right(NamedTuple):
     """How well each test text of a task was answered.
 
     Attributes:
-        keys: of the texts, in order.
+        keys: of the texts, in order; one that several folds test stands there for each.
         shares: float64 (texts, seeds), share of right answers: 0 or 1, or over the traits.
     """
 
@@ -26,21 +26,31 @@ class Right(NamedTuple):
     shares: NDArray[np.float64]
 
 
-def right_answers(run: Path, names: Sequence[str]) -> dict[str, Right]:
-    """Of each view of a run that is done, read from its folds."""
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for path in sorted(run.glob("folds/*/result.json")):
-        record = json.loads(path.read_text("utf8"))
+def right_answers(run: Path, results: Mapping[str, Any], names: Sequence[str]) -> dict[str, Right]:
+    """Of each view of a run that is done, read from its folds.
+
+    Args:
+        run: its folder.
+        results: the content of its `results.json`.
+        names: of the views.
+
+    Raises:
+        UserError: see `finished_records`.
+    """
+    found: dict[str, dict[tuple[str, int], list[float]]] = {name: {} for name in names}
+    for record in finished_records(run, results):  # of each fold all seeds, in their order
         for name in names:
             answers = record["tasks"][name]["answers"]
             for key, share in zip(answers["keys"], _shares(answers), strict=True):
-                found[name].setdefault(key, []).append(share)
+                found[name].setdefault((key, record["fold"]), []).append(share)
     return {name: _by_text(of) for name, of in found.items()}
 
 
-def _by_text(shares: Mapping[str, list[float]]) -> Right:
-    keys = tuple(sorted(shares))
-    return Right(keys, np.array([shares[key] for key in keys], dtype=np.float64))
+def _by_text(shares: Mapping[tuple[str, int], list[float]]) -> Right:
+    """Of the shares of each text in each fold, seed by seed."""
+    texts = sorted(shares)
+    keys = tuple(key for key, _ in texts)
+    return Right(keys, np.array([shares[text] for text in texts], dtype=np.float64))
 
 
 def _shares(answers: Mapping[str, Any]) -> list[float]:

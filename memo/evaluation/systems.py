@@ -146,7 +146,7 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
         results: the content of their `results.json`.
 
     Raises:
-        UserError: they are not of the same texts.
+        UserError: they are not of the same texts, or one is not done.
     """
     names = list(results[0]["members"])
     same_views = all(list(one["members"]) == names for one in results)
@@ -155,9 +155,10 @@ def compare_systems(runs: Sequence[Path], results: Sequence[Results]) -> Compari
     shared = [name for name in names if all(name in one["members"] for one in results)]
     if not shared:
         raise UserError(f"{runs[0]} and the other runs have no task in common")
-    right = [right_answers(run, shared) for run in runs]
+    pairs = list(zip(runs, results, strict=True))
+    right = [right_answers(run, one, shared) for run, one in pairs]
     rows, labels = [], run_names(runs)
-    for number, (run, one) in enumerate(zip(runs, results, strict=True)):
+    for number, (run, one) in enumerate(pairs):
         cells = [
             f"{one['members'][name]['scores'][main_name(one['members'][name])]['mean']:.4f}"
             for name in shared

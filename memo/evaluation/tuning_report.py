@@ -1,17 +1,16 @@
 """`report.html` of a tuning run: folds, patterns, confusions, mistakes; or of a sequence."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from memo.evaluation.compare import read_results
 from memo.evaluation.figures import draw_bars, draw_table
 from memo.evaluation.page import PageTable, write_page
+from memo.evaluation.records import read_records, read_results
 from memo.evaluation.scores import SCORES
-from memo.evaluation.statistics import interval
+from memo.evaluation.statistics import by_fold_and_seed, interval
 from memo.evaluation.systems import system_page
 
 WORST = 20
@@ -40,11 +39,8 @@ def write_tuning_report(run: Path) -> Path:
     results = read_results(run)
     if "tasks" in results:
         return _sequence_page(run, results)
-    folds = sorted(run.glob("folds/*/result.json"))
-    records = [json.loads(one.read_text("utf8")) for one in folds]
-    records.sort(key=lambda one: (one["fold"], one["seed"]))
     page = system_page if "system" in results else _task_page
-    return page(run, results, records)
+    return page(run, results, read_records(run))
 
 
 def _task_page(run: Path, results: Results, records: Sequence[Results]) -> Path:
@@ -107,21 +103,12 @@ def _folds(records: Sequence[Results], pattern: str) -> PageTable:
 
 
 def _folds_figure(records: Sequence[Results], pattern: str) -> str:
-    folds = sorted({one["fold"] for one in records})
-    bars = {
-        f"seed {seed}": [
-            next(
-                (
-                    one["test"][pattern]["scores"]["uar"]
-                    for one in records
-                    if (one["fold"], one["seed"]) == (fold, seed)
-                ),
-                0.0,
-            )
-            for fold in folds
-        ]
-        for seed in sorted({one["seed"] for one in records})
-    }
+    """Bars of all folds with all seeds that are done."""
+    folds, seeds = (sorted({one[name] for one in records}) for name in ("fold", "seed"))
+    uar = by_fold_and_seed(
+        [(one["fold"], one["seed"], one["test"][pattern]["scores"]["uar"]) for one in records]
+    )
+    bars = {f"seed {seed}": uar[:, at].tolist() for at, seed in enumerate(seeds)}
     return draw_bars("folds", [f"fold {fold}" for fold in folds], bars, "UAR")
 
 

@@ -13,7 +13,6 @@ A fold's folder appears by one rename when it is whole: a run that was killed go
 that are missing, and with the one that it was at from where `course.py` has kept it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +38,6 @@ from memo.tuning.setup import Setup, set_up
 from memo.tuning.task import LabelledCorpus
 from memo.tuning.together import Divided
 from memo.tuning.transform import Pattern, patterns
-
-RESULTS = "results.json"
 
 
 def fold_folder(folder: Path, fold: int, seed: int) -> Path:
@@ -99,13 +96,6 @@ def _pattern_record(data: LabelledCorpus, predictions: Predictions) -> dict[str,
             )
         ],
     }
-
-
-def read_records(run: Path) -> list[Record]:
-    """The records of all folds and seeds of a run that are done, whoever has run them."""
-    paths = sorted(run.glob("folds/*/result.json"))
-    records = [json.loads(path.read_text("utf8")) for path in paths]
-    return sorted(records, key=lambda one: (one["fold"], one["seed"]))
 
 
 class TaskJob(Job):

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from data_pipeline.errors import UserError
 from data_pipeline.whole_file import write_atomically
+from memo.evaluation.records import RESULTS, read_records
 from memo.evaluation.tuning_report import write_tuning_report
 from memo.multitask.job import SystemJob
 from memo.multitask.texts import SharedStates
@@ -28,7 +29,7 @@ from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
 from memo.tuning.course import Keeping, StoppedError
 from memo.tuning.job import Artifact, Job, Record
-from memo.tuning.results import RESULTS, TaskJob, fold_folder, read_records
+from memo.tuning.results import TaskJob, fold_folder
 from memo.tuning.task import is_system
 from memo.tuning.together import tell_known_texts
 

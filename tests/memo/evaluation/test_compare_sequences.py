@@ -1,6 +1,7 @@
 """Sequences side by side, on matrices written by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.errors import UserError
-from memo.evaluation.compare import compare_runs, read_results, show_comparison
+from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
 from memo.evaluation.page import run_names
+from memo.evaluation.records import read_results
 from memo.evaluation.transfer import transfer
 from tests.memo.evaluation.test_compare_tuned import write_run
 
@@ -88,6 +90,17 @@ def test_orders_and_kinds_are_not_mixed(tmp_path: Path) -> None:
         compare_runs([first, write_run(tmp_path / "one", 0.5)], None)
     with pytest.raises(UserError, match="more has other folds or seeds than the first run"):
         compare_runs([first, write_sequence(tmp_path / "more", FIRST, FIRST)], None)
+
+
+def test_folds_that_are_not_summed_up_yet_are_not_compared(tmp_path: Path) -> None:
+    first = write_sequence(tmp_path / "first", FIRST, FIRST)
+    again = write_sequence(tmp_path / "again", FIRST, FIRST)
+    shutil.copytree(first / "folds" / "fold-1-seed-1", first / "folds" / "fold-2-seed-1")
+    path = first / "folds" / "fold-2-seed-1" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fold": 2}))
+    said = r"first has 3 folds and seeds that are done, its results\.json sums up 2; finish it: run"
+    with pytest.raises(UserError, match=said):
+        compare_runs([first, again], None)
 
 
 def test_across_corpora_the_first_stage_counts(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from data_pipeline.errors import UserError
+from memo.evaluation import tuning_report
 from memo.evaluation.compare import compare_runs
 from memo.evaluation.compare_tuned import read_answers
+from memo.evaluation.records import read_records, read_results
 from memo.evaluation.scores import SCORES, score
 from memo.evaluation.tuning_report import write_tuning_report
 
@@ -69,10 +71,44 @@ def test_a_better_run_differs_and_an_equal_one_does_not(
 
 
 def test_answers_are_paired_by_fold_seed_and_key(tmp_path: Path) -> None:
-    found = read_answers(write_run(tmp_path / "run", 0.5), CLASSES)
+    run = write_run(tmp_path / "run", 0.5)
+    found = read_answers(run, read_results(run))
     assert found.places == sorted(found.places)
     assert len(found.labels) == 60
     assert len(set(found.units)) == 10
+
+
+def add_record(run: Path, fold: int, seed: int) -> None:
+    """The record of a fold and seed that `results.json` does not know of yet."""
+    record = json.loads((run / "folds" / "fold-0-seed-1" / "result.json").read_text())
+    folder = run / "folds" / f"fold-{fold}-seed-{seed}"
+    folder.mkdir()
+    about = {"fold": fold, "seed": seed, "epoch": 1, "valid": {"uar": 0.5}}
+    (folder / "result.json").write_text(json.dumps(record | about))
+
+
+def test_old_scores_and_new_folds_are_not_mixed(tmp_path: Path) -> None:
+    """Two runs to which a seed was being added: the p-value was of it as well, the scores not."""
+    runs = [write_run(tmp_path / name, 0.5) for name in ("first", "second")]
+    for run in runs:
+        add_record(run, 0, 2)
+    said = r"first has 2 folds and seeds that are done, its results\.json sums up 1; finish it: run"
+    with pytest.raises(UserError, match=said):
+        compare_runs(runs, None)
+
+
+def test_a_fold_that_is_missing_has_no_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar of height 0 would be a score."""
+    run = write_run(tmp_path / "run", 0.5)
+    for fold, seed in ((1, 1), (0, 2)):
+        add_record(run, fold, seed)
+    drawn: list[tuple[object, ...]] = []
+    monkeypatch.setattr(tuning_report, "draw_bars", lambda *given: drawn.append(given))
+    records = read_records(run)
+    tuning_report._folds_figure(records, "speech")
+    uar = records[0]["test"]["speech"]["scores"]["uar"]
+    bars = {"seed 1": [uar, uar], "seed 2": [uar, pytest.approx(np.nan, nan_ok=True)]}
+    assert drawn == [("folds", ["fold 0", "fold 1"], bars, "UAR")]
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Differences between systems against draws made one by one, and tables of left-out tasks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +10,83 @@ import pytest
 
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs
+from memo.evaluation.records import read_results
 from memo.evaluation.right import Right, average, difference, right_answers
 
 VIEWS = ("single channel", "bi-channel")
 RUN = Path("run")
 
 
-def write_run(run: Path, task: str, right: Mapping[str, list[list[int]]]) -> Path:
-    """A run that is done: view -> of each seed, whether each text was answered rightly."""
-    for seed in range(len(next(iter(right.values())))):
+SEEDS = ((0, 1), (0, 2))
+"""Fold and seed of each record of a run."""
+
+
+def write_run(
+    run: Path,
+    task: str,
+    right: Mapping[str, list[list[int]]],
+    places: Sequence[tuple[int, int]] = SEEDS,
+) -> Path:
+    """A run that is done: view -> of each fold and seed, whether each text was answered rightly."""
+    count = len(next(iter(right.values())))
+    for number, (fold, seed) in enumerate(places[:count]):
         tasks = {
             view: {
                 "answers": {
-                    "keys": [f"{task}-{at}" for at in range(len(of[seed]))],
-                    "targets": [[0]] * len(of[seed]),
-                    "probabilities": [[float(yes), 1.0 - yes] for yes in of[seed]],
+                    "keys": [f"{task}-{at + 10 * fold}" for at in range(len(of[number]))],
+                    "targets": [[0]] * len(of[number]),
+                    "probabilities": [[float(yes), 1.0 - yes] for yes in of[number]],
                 }
             }
             for view, of in right.items()
         }
-        folder = run / "folds" / f"fold0-seed{seed}"
+        folder = run / "folds" / f"fold-{fold}-seed-{seed}"
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"tasks": tasks}))
+        record = {"fold": fold, "seed": seed, "tasks": tasks}
+        (folder / "result.json").write_text(json.dumps(record))
     members: dict[str, Any] = {
         view: {"task": task, "multi_label": False, "scores": {"wa": {"mean": float(np.mean(of))}}}
         for view, of in right.items()
     }
-    kept = {"task": "asp", "system": "asp_mtl", "members": members, "runs": 1}
+    kept = {"task": "asp", "system": "asp_mtl", "members": members, "runs": count}
     (run / "results.json").write_text(json.dumps({**kept, "trained_parameters": 9, "seconds": 1}))
     return run
 
 
 def test_answers_are_read_by_text_and_seed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", "books", {"books": [[1, 0, 1], [0, 0, 1]]})
-    (found,) = right_answers(run, ["books"]).values()
+    (found,) = right_answers(run, read_results(run), ["books"]).values()
     assert found.keys == ("books-0", "books-1", "books-2")
     assert found.shares.tolist() == [[1, 0], [0, 0], [1, 1]]
     assert average({"books": found}) == 0.5
+
+
+def test_seeds_stand_in_the_order_of_their_numbers_in_every_fold(tmp_path: Path) -> None:
+    answers = {"books": [[1], [0], [0], [1]]}
+    run = write_run(tmp_path / "a", "books", answers, [(0, 10), (0, 2), (1, 2), (1, 10)])
+    (found,) = right_answers(run, read_results(run), ["books"]).values()
+    assert found.keys == ("books-0", "books-10")
+    assert found.shares.tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("places", "missing"),
+    [
+        ([(0, 1), (1, 1), (0, 2)], "fold 1 without seed 2"),
+        ([(0, 1), (0, 2), (1, 1), (1, 3)], "fold 0 without seed 3"),
+    ],
+)
+def test_a_run_of_which_folds_or_seeds_are_missing_is_refused(
+    tmp_path: Path, places: list[tuple[int, int]], missing: str
+) -> None:
+    answers = {"books": [[1, 0]] * len(places)}
+    grid = [(0, 1), (0, 2), (1, 1), (1, 2)]
+    done = write_run(tmp_path / "done", "books", {"books": [[1, 0]] * 4}, grid)
+    cut = write_run(tmp_path / "cut", "books", answers, places)
+    said = f"^{cut} has {missing}; finish it: run its command again$"
+    for runs in ([done, cut], [cut, done]):
+        with pytest.raises(UserError, match=said):
+            compare_runs(runs, None)
 
 
 def by_hand(first: list[Right], second: list[Right], draws: int) -> tuple[float, float]:

@@ -58,6 +58,7 @@ def export_model(place: Path, pretrained: Path | None, out: Path) -> None:
         "spec": backbone.spec.model_dump(),
         "features": backbone.checkpoint.features.model_dump(mode="json"),
         "task": tuned.task.model_dump(mode="json"),
+        "outputs": None if tuned.outputs == tuned.task.classes else tuned.outputs,
         "config": config.model_dump(mode="json"),
     }
     (temporary / CONFIG).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
@@ -95,9 +96,9 @@ def assemble(tuned: Tuned, config: FinetuneConfig, backbone: Backbone) -> TaskMo
     if "prompt" in config.mode.split("+"):
         settings = config.prompt
         prompts = read_prompts(tuned.task, backbone.tokenizer, settings.template, settings.soft)
-    classes = len(tuned.task.classes)
-    parts = Parts(config, body, mlm, backbone.tokenizer, classes, prompts)
-    return build_task_model(parse_mode(config.mode), parts, torch.ones(classes))
+    outputs = len(tuned.outputs)
+    parts = Parts(config, body, mlm, backbone.tokenizer, outputs, prompts)
+    return build_task_model(parse_mode(config.mode), parts, torch.ones(outputs))
 
 
 def _merge(model: TaskModel, config: FinetuneConfig) -> FinetuneConfig:
@@ -124,6 +125,8 @@ def _card(folder: Path, tuned: Tuned, backbone: Backbone, model: TaskModel) -> s
     return environment.get_template("card.md.j2").render(
         task=tuned.task,
         mode=tuned.config.mode,
+        several=len(tuned.config.tasks),
+        others=[name for name in tuned.outputs if name not in tuned.task.classes],
         parameters=sum(one.numel() for one in model.parameters()),
         backbone=backbone.sha256,
         encoders=[one for one in (features.face, features.speech) if one is not None],

@@ -2,7 +2,7 @@
 
 ```
 exported/
-  config.json          sizes, feature encoders, task, and how the model was tuned
+  config.json          sizes, feature encoders, task, outputs, and how the model was tuned
   model.safetensors    all weights, the backbone's among them
   tokenizer/
   README.md            model card
@@ -30,8 +30,9 @@ from memo.config import Limits, ModelSpec, ObjectiveSettings
 from memo.model.memobert import MemoBert
 from memo.objectives import Modality, build_objectives
 from memo.objectives.wwmlm import WholeWordMLM
-from memo.settings import Settings, parse_config
+from memo.settings import parse_config
 from memo.tokenizer import Tokenizer, load_tokenizer
+from memo.tuning.artifact import TaskRecord
 from memo.tuning.base import Parts, parse_mode
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.model import TaskModel, build_task_model
@@ -73,12 +74,13 @@ class EmotionModel:
     """A tuned model with all that it needs.
 
     Attributes:
-        model: makes class logits.
+        model: makes logits.
         tokenizer: cuts the text.
         spec: sizes.
         features: which encoders make its rows.
         task: classes, modalities, wording.
         config: how it was tuned.
+        outputs: the classes that it has logits of, in their order; see `TaskRecord`.
     """
 
     model: TaskModel
@@ -87,6 +89,7 @@ class EmotionModel:
     features: FeatureSchema
     task: TaskSettings
     config: FinetuneConfig
+    outputs: tuple[str, ...]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -108,6 +111,8 @@ class EmotionModel:
         self, clips: Sequence[Clip], visible: Sequence[Modality] | None = None
     ) -> NDArray[np.float32]:
         """Class probabilities of clips whose rows were made by the encoders of `features`.
+
+        They are among the task's own classes, as it was scored, whatever else has an output.
 
         Args:
             clips: a modality that a clip lacks is not used.
@@ -140,10 +145,12 @@ class EmotionModel:
         except BadSampleError as error:
             raise UserError(str(error)) from None
         device = next(self.model.parameters()).device
+        own = [self.outputs.index(name) for name in self.classes]
         rows = []
         for example in examples:
             batch = pack([example], SPECS, self.spec.face_dim, self.spec.speech_dim)
-            rows.append(self.model.logits(batch.to(device)).softmax(dim=1).cpu().numpy())
+            logits = self.model.logits(batch.to(device))[:, own]
+            rows.append(logits.softmax(dim=1).cpu().numpy())
         return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
 
 
@@ -153,15 +160,13 @@ def _prompts(config: FinetuneConfig, task: TaskSettings, tokenizer: Tokenizer) -
     return read_prompts(task, tokenizer, config.prompt.template, config.prompt.soft)
 
 
-class _Record(Settings):
+class _Record(TaskRecord):
     """The content of `config.json`."""
 
     format: str
     model_sha256: str
     spec: ModelSpec
     features: FeatureSchema
-    task: TaskSettings
-    config: FinetuneConfig
 
 
 def load(folder: Path | str) -> EmotionModel:
@@ -191,11 +196,12 @@ def load(folder: Path | str) -> EmotionModel:
     head = build_objectives({"wwmlm": ObjectiveSettings()}, spec)["wwmlm"]
     assert isinstance(head, WholeWordMLM), "that is its name"
     prompts = _prompts(config, task, tokenizer)
-    parts = Parts(config, MemoBert(spec), head, tokenizer, len(task.classes), prompts)
-    model = build_task_model(parse_mode(config.mode), parts, torch.ones(len(task.classes)))
+    outputs = read.known
+    parts = Parts(config, MemoBert(spec), head, tokenizer, len(outputs), prompts)
+    model = build_task_model(parse_mode(config.mode), parts, torch.ones(len(outputs)))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{folder}: {MODEL} does not fit {CONFIG} ({problem})") from None
-    return EmotionModel(model.eval(), tokenizer, spec, read.features, task, config)
+    return EmotionModel(model.eval(), tokenizer, spec, read.features, task, config, outputs)

@@ -3,7 +3,7 @@
 ```
 tuned/
   tuned.safetensors   the trained tensors, by their names in the `TaskModel`
-  tuned.json          task, mode, settings, classes, hash of the backbone
+  tuned.json          task, mode, settings, classes, outputs, hash of the backbone
 ```
 
 It holds no backbone, fits the one it was trained on, and is refused by every other.
@@ -13,8 +13,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,7 +40,8 @@ class Tuned:
 
     Attributes:
         config: of the run that made it.
-        task: its task.
+        task: its task; it answers among its classes.
+        outputs: see `TaskRecord`.
         seed: of the weights that were new.
         backbone_sha256: hash of the weights' file that it was trained on.
         tensors: trained parameters by name.
@@ -47,6 +49,7 @@ class Tuned:
 
     config: FinetuneConfig
     task: TaskSettings
+    outputs: tuple[str, ...]
     seed: int
     backbone_sha256: str
     tensors: Mapping[str, Tensor]
@@ -76,10 +79,11 @@ class TunedArtifact(Artifact):
     Attributes:
         name: of their folder.
         config: with which they were trained.
-        task: on which.
+        task: on which; what is tuned answers among its classes.
         seed: of the weights that were new.
         backbone: that they were trained on.
         tensors: by name.
+        outputs: see `TaskRecord`.
     """
 
     name: str
@@ -88,6 +92,7 @@ class TunedArtifact(Artifact):
     seed: int
     backbone: Backbone
     tensors: Mapping[str, Tensor]
+    outputs: tuple[str, ...] | None = None
 
     def save(self, folder: Path) -> None:
         """Write them into a new folder."""
@@ -97,6 +102,7 @@ class TunedArtifact(Artifact):
             "format": FORMAT,
             "config": self.config.model_dump(mode="json"),
             "task": self.task.model_dump(mode="json"),
+            "outputs": self.outputs,
             "seed": self.seed,
             "backbone_sha256": self.backbone.sha256,
             "tensors_sha256": file_sha256(folder / TENSORS),
@@ -104,12 +110,37 @@ class TunedArtifact(Artifact):
         (folder / RECORD).write_text(json.dumps(record, indent=1, ensure_ascii=False), "utf8")
 
 
-class _Record(Settings):
+class TaskRecord(Settings):
+    """What is recorded of a model and its task.
+
+    Attributes:
+        config: how it was tuned.
+        task: it answers among its classes.
+        outputs: the classes that the model has logits of, in their order: those of all tasks, if it
+            has learned one after the other; null: the task's.
+    """
+
+    config: FinetuneConfig
+    task: TaskSettings
+    outputs: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _every_class_has_an_output(self) -> Self:
+        missing = [name for name in self.task.classes if name not in self.known]
+        if missing:
+            raise ValueError(f"outputs: there is none of the class {missing[0]!r}")
+        return self
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of the logits."""
+        return self.task.classes if self.outputs is None else self.outputs
+
+
+class _Record(TaskRecord):
     """The content of `tuned.json`."""
 
     format: str
-    config: FinetuneConfig
-    task: TaskSettings
     seed: int
     backbone_sha256: str
     tensors_sha256: str
@@ -131,4 +162,4 @@ def open_tuned(folder: Path) -> Tuned:
     read = parse_config(_Record, record, str(folder / RECORD))
     if file_sha256(folder / TENSORS) != read.tensors_sha256:
         raise UserError(f"{folder / TENSORS} was altered: its sha256 is not that of {RECORD}")
-    return Tuned(read.config, read.task, read.seed, read.backbone_sha256, tensors)
+    return Tuned(read.config, read.task, read.known, read.seed, read.backbone_sha256, tensors)

@@ -325,23 +325,30 @@ class SequenceJob(Job):
     ) -> tuple[Record, list[TunedArtifact]]:
         """See the base class."""
         record, stages = learn_sequence(self.sequence, fold, seed, ranks, keeping)
-        classes = self.sequence.inputs.data.classes
-        artifacts = [
-            TunedArtifact(
-                name=f"stage-{number}",
-                config=self.sequence.config.model_copy(
-                    update={"task": corpus.task.name, "tasks": ()}
-                ),
-                task=corpus.task.model_copy(update={"classes": classes}),
-                seed=seed,
-                backbone=self.backbone,
-                tensors=stage.trained,
-            )
-            for number, (stage, corpus) in enumerate(
-                zip(stages, self.sequence.corpora, strict=False), start=1
-            )
-        ]
-        return record, artifacts
+        return record, [self._artifact(number, stages, seed) for number in range(len(stages))]
+
+    def _artifact(self, number: int, stages: Sequence[Stage], seed: int) -> TunedArtifact:
+        """What a stage leaves, counted from 0: it answers among the classes of its own task.
+
+        The only stage of tasks that are learned at once has the names of all of them, and answers
+        among all classes; the rest of its task is the first one's.
+        """
+        config, data = self.sequence.config, self.sequence.inputs.data
+        task = self.sequence.corpora[number].task
+        if len(stages) < len(self.sequence.corpora):
+            names = [corpus.task.name for corpus in self.sequence.corpora]
+            task = task.model_copy(update={"name": "+".join(names), "classes": data.classes})
+        else:
+            config = config.model_copy(update={"task": task.name, "tasks": ()})
+        return TunedArtifact(
+            name=f"stage-{number + 1}",
+            config=config,
+            task=task,
+            seed=seed,
+            backbone=self.backbone,
+            tensors=stages[number].trained,
+            outputs=data.classes,
+        )
 
     def summarise(self, records: Sequence[Record]) -> Record:
         """See the base class."""

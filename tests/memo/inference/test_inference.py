@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from data_pipeline.clip import Clip
+from data_pipeline.corpora.demo import EMOTIONS
 from data_pipeline.errors import UserError
 from data_pipeline.features.denseface import SHIPPED, DenseFace
 from data_pipeline.features.log_mel import LogMel
@@ -125,6 +126,8 @@ def test_what_cannot_be_exported_or_loaded_is_refused(
         ("spec", {"hidden": "x"}, "spec.hidden='x': Input should be a valid integer"),
         ("features", 3, "features=3: name which of its settings: face, speech"),
         ("task", {}, "task.name is not set"),
+        ("outputs", ["angry"], r"config\.json: outputs: there is none of the class 'disgust'$"),
+        ("outputs", [*EMOTIONS, "calm"], r"model.safetensors does not fit [^\n]*$"),
         ("seed", 1, "unknown key 'seed'"),
     ],
 )

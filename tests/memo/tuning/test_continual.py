@@ -1,6 +1,7 @@
 """Sequences of tasks: the Fisher information, EWC's penalty, R, and whole runs."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +13,14 @@ import yaml
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from data_pipeline.clip import Clip
 from data_pipeline.errors import UserError
 from data_pipeline.quarantine import Quarantine
+from memo.evaluation.scores import score
 from memo.evaluation.transfer import transfer
 from memo.heads.base import LABEL
+from memo.inference import EmotionModel, load
+from memo.inference.export import export_model
 from memo.settings import load_config
 from memo.training.distributed import Ranks
 from memo.training.signals import StopSignals
@@ -235,6 +240,59 @@ def test_ewc_keeps_weights_and_fisher_of_each_task(runs: dict[str, Path]) -> Non
     start = open_tuned(fold_folder(runs["full"], 0, 1) / "stage-1").tensors
 
     assert moved(elastic, start) < moved(plain, start)
+
+
+def exported(run: Path, stage: str, out: Path) -> EmotionModel:
+    export_model(fold_folder(run, 0, 1) / stage, None, out)
+    return load(out)
+
+
+@pytest.mark.parametrize("mode", ["full", "adapter"])
+def test_an_exported_stage_answers_among_the_classes_of_its_task_as_it_was_scored(
+    runs: dict[str, Path], tasks: list[Path], tmp_path: Path, mode: str
+) -> None:
+    config = FinetuneConfig.model_validate(yaml.safe_load((runs[mode] / "config.yaml").read_text()))
+    for number, corpus in enumerate(open_sequence(config).corpora):
+        model = exported(runs[mode], f"stage-{number + 1}", tmp_path / f"{number}")
+        assert model.task.name == tasks[number].stem
+        assert list(model.classes) == [ANGRY_SIDE, HAPPY_SIDE][number]
+        test = corpus.folds[0].test
+        chances = model.predict([corpus.samples.read(at) for at in test.tolist()])
+        np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+        found = score(corpus.labels[test], chances.argmax(axis=1), 4)
+        scored = record(runs[mode])["confusion"][number + 1][number]
+        assert found.confusion.tolist() == scored
+        card = (tmp_path / f"{number}" / "README.md").read_text()
+        assert f"\nClasses: {', '.join(model.classes)}. Modalities: " in card
+        others = (HAPPY_SIDE, ANGRY_SIDE)[number][:3]
+        assert f"this one alone; it has outputs, too, of {', '.join(others)}.\n" in card
+
+
+def test_tasks_learned_at_once_are_exported_as_all_of_them(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    model = exported(runs["joint"], "stage-1", tmp_path / "out")
+    assert model.task.name == "a+b"
+    assert model.classes == model.outputs == (*ANGRY_SIDE, *HAPPY_SIDE[:3])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("# a+b, full\n")
+    assert "\nIt has learned 2 tasks at once and answers among the classes of all of them; " in card
+
+
+def test_a_stage_of_before_outputs_were_recorded_answers_as_it_did(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    stage = shutil.copytree(fold_folder(runs["full"], 0, 1) / "stage-2", tmp_path / "run")
+    about = json.loads((stage / "tuned.json").read_text())
+    about["task"]["classes"] = about.pop("outputs")
+    (stage / "tuned.json").write_text(json.dumps(about))
+    export_model(stage, None, tmp_path / "out")
+    kept = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert kept.pop("outputs") is None
+    (tmp_path / "out" / "config.json").write_text(json.dumps(kept))
+    model = load(tmp_path / "out")
+    assert model.predict([Clip("a", text="tears")]).shape == (1, 7)
+    assert model.classes == (*ANGRY_SIDE, *HAPPY_SIDE[:3])
 
 
 def moved(tensors: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> float:

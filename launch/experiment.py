@@ -29,7 +29,7 @@ from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
 from memo.evaluation.records import read_results
 from memo.tuning.grid import combinations
-from memo.tuning.task import load_task
+from memo.tuning.task import is_system, load_single_task
 
 HERE = Path(__file__).parent
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
@@ -106,8 +106,11 @@ class Experiment:
 
 def baselines(experiment: Experiment) -> None:
     """With and without pretraining, and every mode."""
+    name = experiment.tasks[0]
+    if is_system(name):
+        raise UserError(f"--task {name}: baselines is for one task, not for a system of several")
+    modalities = load_single_task(name).modalities  # refuses before the first run is trained
     runs = [experiment.tune("direct", "full", "direct=true")]
-    modalities = load_task(experiment.tasks[0]).modalities
     if "text" in modalities and len(modalities) > 1:
         runs.append(experiment.tune("text", "full", "direct=true", "modalities=[text]"))
     runs += [experiment.tune(mode, mode) for mode in MODES]
@@ -142,6 +145,8 @@ def grid(experiment: Experiment) -> None:
     """Every combination of the varied settings; the first is what the others are compared with."""
     folder, varied = experiment.folder, experiment.varied
     runs = [folder / one.label for one in combinations(varied)]
+    if len(runs) < 2:
+        raise UserError(f"--vary {varied[0]}: that is one run; give two values or more, KEY=A,B")
     experiment.tune("", experiment.mode, *(f"--vary={one}" for one in varied))
     compare_runs(runs, folder)
 

@@ -26,7 +26,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    task = [] if any(word.startswith("--tasks") for word in words) else ["--task=ravdess"]
+    task = [] if any(word.startswith("--task") for word in words) else ["--task=ravdess"]
     common = [*task, "--pretrained=runs/p", "--out=x", "--launcher=python"]
     monkeypatch.setattr(sys, "argv", ["experiment.py", *words, *common])
     experiment.main()
@@ -105,6 +105,40 @@ def test_a_grid_is_one_command_and_compares_every_combination(
 def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("grid", "--task=sog", "--vary=sog.gate=sog"),
+            "--vary sog.gate=sog: that is one run; give two values or more, KEY=A,B",
+        ),
+        (
+            ("grid", "--task=sog", "--vary=sog.gate=sog", "--vary=sog.layer=1"),
+            "--vary sog.gate=sog: that is one run; give two values or more, KEY=A,B",
+        ),
+        (
+            ("baselines", "--task=sog"),
+            "--task sog: baselines is for one task, not for a system of several",
+        ),
+        (
+            ("baselines", "--task=essays"),
+            "task essays has several labels a clip: make it a part of --task sog",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_trained(
+    started: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, *words)
+    assert (ended.value.code, started) == (2, [])
+    assert capsys.readouterr().err == f"experiment: {said}\n"
 
 
 def test_every_strategy_runs_in_both_orders(

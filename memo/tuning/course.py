@@ -255,6 +255,7 @@ class Course:
                 assert state is not None, "the first rank has it"
                 try:
                     self._write(state)
+                    self._remove_older(display)
                 except UserError as error:
                     if must:
                         raise
@@ -265,9 +266,15 @@ class Course:
         """On the first rank."""
         folder = folder_of(self._keeping.folder, self.step)
         write_whole(folder, lambda place: self._write_files(place, state))
+
+    def _remove_older(self, display: Display) -> None:
+        """What is kept is whole already: nothing that stays beside it is worth a fold."""
         for step, other in folders_by_step(self._keeping.folder).items():
             if step != self.step:
-                shutil.rmtree(other)
+                try:
+                    shutil.rmtree(other)
+                except OSError as error:
+                    display.say(f"{self._name}: {other} cannot be removed: {error.strerror}")
 
     def _write_files(self, place: Path, state: TrainingState) -> None:
         save_file(dict(state.model), place / MODEL)
@@ -323,7 +330,13 @@ class Course:
 
 
 def _beginning(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those whose names begin so, without it."""
+    """Those whose names begin so, without it, as copies.
+
+    Tensors of a file are maps of it, and the best epoch outlives this file: NFS does not let go of
+    a folder with a file that is mapped.
+    """
     return {
-        name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)
+        name.removeprefix(prefix): one.clone()
+        for name, one in tensors.items()
+        if name.startswith(prefix)
     }

@@ -1,10 +1,13 @@
 """Runs that are stopped or killed inside a fold, and go on: the same bits as without."""
 
+import errno
 import json
 import os
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from memo.settings import load_config
 from memo.training.engine import Batch, Engine, StepResult
 from memo.tuning import course as course_module
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.course import Course
 from memo.tuning.results import fold_folder
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks
@@ -197,6 +201,52 @@ def test_a_full_disk_is_told_of(
     else:
         counting.run(config, None, None)
         assert "fold 0, seed 1: not kept at step 1: no space left" in capsys.readouterr().out
+
+
+def test_what_was_taken_up_lets_go_of_its_files(
+    task: Path,
+    backbone: Path,
+    tmp_path: Path,
+    counting: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """NFS does not remove a folder as long as a file in it is mapped."""
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+    plain = tuning_config(task, backbone, tmp_path / "plain", "adapter", "folds=[0]")
+    all_steps = len(counting.run(plain, None, None))
+    counting.run(config, all_steps // 2 + 1, signal.SIGTERM)  # an epoch is done
+    mapped: list[str] = []
+    take_up = Course._take_up
+
+    def look(course: Course) -> None:
+        take_up(course)
+        assert course.best.number == 1
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        mapped.extend(line for line in maps if "best.safetensors" in line)
+
+    monkeypatch.setattr(Course, "_take_up", look)
+    counting.run(config, None, None)
+    assert mapped == []
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
+
+
+def test_an_older_keep_that_stays_does_not_end_the_fold(
+    task: Path,
+    backbone: Path,
+    tmp_path: Path,
+    counting: Counting,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def busy(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    monkeypatch.setattr(course_module, "shutil", SimpleNamespace(rmtree=busy))
+    monkeypatch.setattr(course_module, "KEEP_S", 0.0)
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+    steps = counting.run(config, None, None)
+    assert len(steps) > 2
+    assert re.search(r"step-00000001 cannot be removed: .*not empty", capsys.readouterr().out)
 
 
 def one_is_told(folder: str) -> None:

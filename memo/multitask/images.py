@@ -1,6 +1,5 @@
 """Images as the original trimodal network reads them: through a network of timm's."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,18 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data_pipeline import cpu_torch
-from data_pipeline.cache_folder import cache_folder
-from data_pipeline.clip import BadSampleError
 from data_pipeline.errors import UserError
 from data_pipeline.features.picture import decode_jpeg
 from data_pipeline.features.tensors import read_tensors
-from data_pipeline.shards.index import file_sha256
-from data_pipeline.shards.reader import Split
-from data_pipeline.whole_file import whole_file
 from memo.multitask.config import ImageSettings
 
-BATCH = 32
-"""Images encoded at a time."""
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Modules with running statistics."""
 
@@ -145,39 +137,3 @@ def _load(body: nn.Module, path: Path) -> None:
         ) from None
     if missing:
         raise UserError(f"trimodal.image.weights: {path} lacks {missing[0]} ({len(missing)} such)")
-
-
-def image_rows(split: Split, settings: ImageSettings) -> NDArray[np.float32]:
-    """What a frozen network says of each sample's image, (n, D); kept in the cache's folder.
-
-    Rows of samples without an image, or with one that does not decode, are NaN.
-    """
-    assert settings.weights is not None, "a frozen network has weights"
-    name = f"{split.fingerprint} {settings.model} {settings.size} {file_sha256(settings.weights)}"
-    path = cache_folder() / "images" / f"{hashlib.sha256(name.encode()).hexdigest()}.npy"
-    if not path.is_file():
-        rows = _encode(split, settings)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as file:
-            np.save(file, rows, allow_pickle=False)
-    found: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    return found
-
-
-@torch.no_grad()
-def _encode(split: Split, settings: ImageSettings) -> NDArray[np.float32]:
-    network = ImageNetwork(settings).eval()
-    rows = np.full((len(split), network.width), np.nan, np.float32)
-    for first in range(0, len(split), BATCH):
-        numbers, images = [], []
-        for sample in range(first, min(first + BATCH, len(split))):
-            try:
-                content = split.read(sample).image
-                if content is not None:
-                    images.append(decode_image(content, settings.size))
-                    numbers.append(sample)
-            except BadSampleError:
-                continue  # it is named when it is trained on
-        if numbers:
-            rows[numbers] = network(torch.from_numpy(np.stack(images))).numpy()
-    return rows

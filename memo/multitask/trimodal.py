@@ -26,7 +26,8 @@ from memo.multitask.backbones import freeze, token_states, word_states
 from memo.multitask.base import System, TaskKind
 from memo.multitask.batches import TaskBatch
 from memo.multitask.config import ImageSettings, TrimodalSettings
-from memo.multitask.images import ImageNetwork, image_rows
+from memo.multitask.image_rows import image_rows
+from memo.multitask.images import ImageNetwork
 from memo.multitask.members import Member
 from memo.multitask.posts import (
     CLIP,
@@ -209,11 +210,7 @@ class Trimodal(Recipe):
             return transform, clip_specs()
         rows, image = None, settings.image
         if image.frozen:
-            with fold.ranks.together():  # the first one writes what the others read
-                if fold.ranks.first:
-                    image_rows(member.corpus.split, image)
-            rows = image_rows(member.corpus.split, image)
-            rows = rows[part]
+            rows = image_rows(member.corpus.split, image, fold.ranks)[part]
         posts = PostTransform(
             fold.cut(member), fold.tags, settings.longest_tags, labels, rows, image.size, losing
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import yaml
@@ -36,6 +37,8 @@ from memo.tuning.together import tell_known_texts
 CONFIG = "config.yaml"
 ORIGIN = "origin.json"
 PARTIAL = "partial"
+FREE = ("name", "run_dir", "folds", "seeds", "threads", "max_quarantined", "remote")
+"""Settings that change nothing of what a fold gives: a run may go on with others."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
     threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
     with watched(join(threads, hang_s), hang_s) as ranks:
         for config in configs if len(configs) > 1 else ():  # the last may be hours away
+            ranks.does(f"opening {config.folder}")
             with ranks.together():
                 _open_checked(config, ranks, states)
         try:
@@ -136,9 +140,7 @@ def _check_folder(job: Job) -> None:
         return
     found = yaml.safe_load((folder / CONFIG).read_text("utf8"))
     config = parse_config(FinetuneConfig, found, str(folder / CONFIG))
-    before, now = config.model_dump(mode="json"), job.config.model_dump(mode="json")
-    for free in ("name", "run_dir", "folds", "seeds", "threads"):  # none changes what a fold gives
-        before.pop(free, None), now.pop(free, None)
+    before, now = _telling(config), _telling(job.config)
     changed = [name for name in now if before.get(name) != now[name]]
     if changed:
         raise UserError(
@@ -154,6 +156,13 @@ def _check_folder(job: Job) -> None:
             raise UserError(
                 f"{folder} has folds of another {name}; set name= or run_dir=, or remove it"
             )
+
+
+def _telling(config: FinetuneConfig) -> dict[str, Any]:
+    """The settings that change what a fold gives."""
+    settings = config.model_dump(mode="json")
+    del settings["distribution"]["hang_s"]
+    return {name: value for name, value in settings.items() if name not in FREE}
 
 
 def _dumped(config: FinetuneConfig) -> str:

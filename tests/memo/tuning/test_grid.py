@@ -1,11 +1,18 @@
 """Which settings and which folders every combination has."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data_pipeline.errors import UserError
+from memo.training.distributed import Ranks
+from memo.tuning import run as run_module
 from memo.tuning.grid import combinations, vary
+from memo.tuning.run import finetune_each
+from tests.memo.tuning.small_tuning import tuning_config
 
 VARIED = ["sog.gate=none,sog", "sog.places=[convolution],[pooling,dense]"]
 
@@ -52,3 +59,20 @@ def test_lists_and_mappings_are_values() -> None:
     (first, second) = combinations(["asp_mtl.weights={a: 1, b: 2},{a: 2}"])
     assert first == ("weights-a+1+b+2", ("asp_mtl.weights={a: 1, b: 2}",))
     assert second.settings == ("asp_mtl.weights={a: 2}",)
+
+
+def test_every_run_that_is_opened_is_said(
+    task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many of them are not taken for one thing that hangs."""
+    said: list[str] = []
+
+    @contextmanager
+    def listening(ranks: Ranks, _: float) -> Iterator[Ranks]:
+        yield replace(ranks, does=said.append)
+
+    monkeypatch.setattr(run_module, "watched", listening)
+    monkeypatch.setattr(run_module, "_finetune", lambda *_: None)
+    configs = [tuning_config(task, backbone, tmp_path / one, "adapter") for one in "ab"]
+    assert finetune_each(configs) == 0
+    assert said == [f"opening {tmp_path / one}" for one in "ab"]

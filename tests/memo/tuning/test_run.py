@@ -187,6 +187,20 @@ def test_a_folder_of_another_run_is_left_as_it_is(done: Path, task: Path, backbo
         finetune(tuning_config(task, backbone, done, "adapter", "optimizer.lr=1e-5"))
 
 
+def test_a_run_goes_on_with_other_bounds(
+    done: Path, task: Path, backbone: Path, tmp_path: Path
+) -> None:
+    """What ends a run for its time or its data changes nothing of what a fold gives."""
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    shutil.rmtree(fold_folder(run, 2, 1))
+    bounds = ("distribution.hang_s=7200", "max_quarantined=3", "remote.attempts=2")
+    finetune(tuning_config(task, backbone, run, "adapter", *bounds))
+    assert results(run)["scores"] == results(done)["scores"]
+    with pytest.raises(UserError, match=r"with other settings \(distribution\)"):
+        finetune(tuning_config(task, backbone, run, "adapter", "distribution.zero_stage=1"))
+
+
 def test_folds_of_another_task_or_backbone_are_not_mixed(
     done: Path, corpus: Path, task: Path, backbone: Path, tmp_path: Path
 ) -> None:

@@ -41,9 +41,9 @@ from memo.training.progress import Display
 from memo.training.saving import (
     Saver,
     folder_of,
-    folders_by_step,
     go_back_to,
     is_own,
+    steps_so_far,
     write_checkpoint,
 )
 from memo.training.setup import Makers, step_size
@@ -258,7 +258,7 @@ class _Training:
         found = None
         if self.run.ranks.first:
             self._saver.wait()
-            saved = folders_by_step(self.run.folder / "checkpoints")
+            saved = steps_so_far(self.run.folder / "checkpoints")
             found = step_before(saved, progress.step, progress.losses.high)
         found = self.run.ranks.gather(found)[0]
         if found is None:

@@ -280,6 +280,15 @@ def latest_step(root: Path) -> float:
     return next(found, math.inf)
 
 
+def steps_so_far(root: Path) -> list[int]:
+    """Steps of the checkpoints up to the one that `latest` names, ascending.
+
+    Later ones are of a course that the run has left: it was resumed from before them.
+    """
+    newest = latest_step(root)
+    return [step for step in folders_by_step(root) if step <= newest < math.inf]
+
+
 def is_own(root: Path, folder: Path) -> bool:
     """Whether a checkpoint is one of those in a run's `checkpoints`."""
     return folder.resolve().parent == root.resolve()

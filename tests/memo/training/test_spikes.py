@@ -205,6 +205,18 @@ def test_what_the_run_goes_back_to_stays_however_few_are_kept(
 
 
 @pytest.mark.slow
+def test_the_run_does_not_go_back_to_a_course_that_it_has_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user has gone back to step 2: the checkpoint of step 3 is of what came of it before."""
+    run = folder / "left"
+    pretrain(config_of(folder, "left"), "auto")
+    taken = tell_a_spike(monkeypatch, 2, 3)  # steps 4 and 5
+    pretrain(config_of(folder, "left", "checkpoint_every=100"), str(checkpoint(run, 2)))
+    assert taken == [3, 4, 5, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
 def test_a_loss_that_rises_again_ends_the_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

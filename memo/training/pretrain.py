@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 
+from data_pipeline.errors import UserError
 from data_pipeline.stream import check_ranks
 from data_pipeline.whole_file import write_atomically
 from memo.config import AUTO, PretrainConfig
@@ -25,7 +26,7 @@ from memo.training.monitor import Monitor
 from memo.training.optimizer import warm_up_note
 from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
-from memo.training.saving import is_own, point_latest, refuse_unwritable
+from memo.training.saving import is_own, latest_step, point_latest, refuse_unwritable
 from memo.training.setup import (
     batch_makers,
     build_model,
@@ -124,6 +125,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         if ranks.first:
             prepare_demo(config)
     with ranks.together():
+        newest = latest_step(run_folder(config) / "checkpoints")
         checkpoint = checkpoint_to_resume(config, resume)
         if checkpoint is not None and config.batch.token_budget == AUTO:
             config = with_budget(config, checkpoint.config.batch.token_budget)
@@ -144,8 +146,7 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
     refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
     with ranks.together():
         if ranks.first:
-            refuse_unwritable(run_folder(config) / "checkpoints")
-            lock.enter_context(sole_run(run_folder(config)))
+            _claim(run_folder(config), newest, lock)
     engine = _build_engine(config, model, ranks)
     if checkpoint is not None:
         engine.restore(state)
@@ -164,6 +165,24 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         begins_at=checkpoint.folder if checkpoint else None,
         peak_flops=_peak_flops(ranks.device, precision),
     )
+
+
+def _claim(folder: Path, newest: float, lock: ExitStack) -> None:
+    """Lock a run's folder for this process alone.
+
+    Args:
+        folder: of the run.
+        newest: see `latest_step`, as it was before the checkpoint to go on from was chosen: all of
+            a large dataset may have been compared with its hashes since.
+        lock: when it is closed, the folder is free.
+
+    Raises:
+        UserError: another run trains into it, or has done so meanwhile; or nothing can be saved.
+    """
+    refuse_unwritable(folder / "checkpoints")
+    lock.enter_context(sole_run(folder))
+    if latest_step(folder / "checkpoints") != newest:
+        raise UserError(f"{folder} was trained into meanwhile; start again, to go on from there")
 
 
 def _build_engine(config: PretrainConfig, model: PretrainingModel, ranks: Ranks) -> Engine:

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 
 from data_pipeline.errors import AgreedError
+from memo.config import PretrainConfig
 from memo.evaluation.validate import validate
 from memo.objectives.base import LossSum
 from memo.training import loop as loop_module
+from memo.training import pretrain as pretrain_module
 from memo.training.engine import Batch, Engine, StepResult
 from memo.training.pretrain import pretrain
+from memo.training.saving import point_latest
+from memo.training.setup import Data, open_data
 from memo.training.signals import REQUEUE
 from tests.memo.training.small_run import (
     STEPS,
@@ -89,3 +93,23 @@ def test_non_finite_steps_are_counted_on(tmp_path: Path, monkeypatch: pytest.Mon
         pretrain(config, "auto")
     in_a_row = [row["skipped_in_a_row"] for row in logged(tmp_path / "run") if "skipped" in row]
     assert in_a_row == [1, 2, 3]
+
+
+def test_a_run_that_was_trained_into_meanwhile_is_not_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first run saves, and ends, while the second one compares the data with their hashes."""
+    run = tmp_path / "run"
+    config = small_config(write_small_dataset(tmp_path / "dataset"), run, "steps=2")
+    assert pretrain(config, "auto") == 0
+    point_latest(run / "checkpoints", checkpoint(run, 1).name)
+
+    def long(config: PretrainConfig) -> Data:
+        point_latest(run / "checkpoints", checkpoint(run, 2).name)
+        return open_data(config)
+
+    monkeypatch.setattr(pretrain_module, "open_data", long)
+    with pytest.raises(AgreedError, match=r"run was trained into meanwhile; start again"):
+        pretrain(config, "auto")
+    assert (run / "checkpoints" / "latest").read_text() == f"{checkpoint(run, 2).name}\n"
+    assert pretrain(config, "auto") == 0

@@ -1,6 +1,7 @@
 """A pretraining run from its settings to its report: what `launch/pretrain.py` calls."""
 
 import math
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.admission import brief, launch_facts, refuse_different, sole_run
+from memo.training.begun import note_begun
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
@@ -63,10 +65,10 @@ def pretrain(config: PretrainConfig, resume: str) -> int:
             heard.does("opening the data and the model")
             refuse_different(ranks, launch_facts(config))
             run = set_up(config, resume, ranks, lock)
-        return _pretrain(run)
+        return _pretrain(run, resume)
 
 
-def _pretrain(run: Run) -> int:
+def _pretrain(run: Run, resume: str) -> int:
     """All that is left of a run; the exit status."""
     config, ranks = run.config, run.ranks
     with Display(config.name, config.steps, run.progress.step, ranks.first) as display:
@@ -84,6 +86,7 @@ def _pretrain(run: Run) -> int:
             if ranks.first:
                 _write_config(run.folder, run.config)
                 _begin_at(run)
+                note_begun(run.folder, resume, os.environ)
         stopped_by = _train(run, display)
         if stopped_by is None:
             if ranks.first:

@@ -28,9 +28,9 @@ from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
+from memo.training.begun import has_begun
 from memo.training.checkpoint import LATEST, Checkpoint, find_checkpoint, open_checkpoint
 from memo.training.saving import is_own
-from memo.training.signals import is_requeued
 
 DEMO = Path("datasets/demo")
 DEMO_PIECES = 200
@@ -335,8 +335,8 @@ def run_folder(config: PretrainConfig) -> Path:
 def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | None:
     """The checkpoint to go on from, if any.
 
-    A job that Slurm has begun again has the arguments of its first start. It goes on with what it
-    has saved since, whatever it was to begin with.
+    A job that Slurm has started again has the arguments of its first start. Once it has begun, it
+    goes on with what it has saved since, whatever it was to begin with.
 
     Args:
         config: of the run.
@@ -349,7 +349,7 @@ def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | No
     """
     folder = run_folder(config)
     saved = (folder / "checkpoints" / LATEST).is_file()
-    again = is_requeued(os.environ)
+    again = has_begun(folder, resume, os.environ)
     if resume == "auto" or (again and saved):
         return open_checkpoint(folder) if saved else None
     if resume == "never":

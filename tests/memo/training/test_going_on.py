@@ -50,6 +50,29 @@ def test_a_run_that_went_back_and_died_goes_on_from_there(
     assert logged(tmp_path / "run") == log
 
 
+def test_a_job_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started again, it goes on with what it has saved since; another job goes back as it says."""
+    run = tmp_path / "run"
+    config = small_config(write_small_dataset(tmp_path / "dataset"), run, "steps=2")
+    assert pretrain(config, "auto") == 0
+    assert not (run / "begun.jsonl").exists()
+    taken: list[int] = []
+    step = Engine.step
+
+    def counted(self: Engine, batches: Sequence[Batch], number: int, lr: float) -> StepResult:
+        taken.append(number + 1)
+        return step(self, batches, number, lr)
+
+    monkeypatch.setattr(Engine, "step", counted)
+    back = str(checkpoint(run, 1))
+    for job, restarts, expected in (("7", 1, [2]), ("7", 2, []), ("8", 0, [2]), ("8", 1, [])):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        taken.clear()
+        assert pretrain(config, back) == 0
+        assert taken == expected
+
+
 @pytest.mark.slow
 def test_a_validation_is_owed_before_the_first_row_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,7 @@
 """What a run is put together from, and what is refused because it does not fit."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.tokenizer import load_tokenizer, train_sentencepiece
 from memo.training import setup
+from memo.training.begun import note_begun
 from memo.training.checkpoint import Checkpoint, Progress
 from memo.training.setup import (
     Data,
@@ -357,11 +359,13 @@ def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
 def test_a_job_that_is_begun_again_goes_on_with_what_it_has_saved(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: str
 ) -> None:
-    """Its arguments are those of its first start."""
+    """Its arguments are those of its first start, in which it has begun."""
     config, place = small_config(dataset, tmp_path / "run"), tmp_path / "run" / "checkpoints"
     (place / "step-00000001").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    note_begun(tmp_path / "run", resume, os.environ)
     if resume == "other":
         with pytest.raises(UserError, match="there is no checkpoint in other"):
             checkpoint_to_resume(config, resume)
@@ -371,6 +375,31 @@ def test_a_job_that_is_begun_again_goes_on_with_what_it_has_saved(
     (place / "latest").write_text("step-00000001\n")
     with pytest.raises(UserError, match="run/checkpoints/step-00000001 is no whole checkpoint"):
         checkpoint_to_resume(config, resume)
+
+
+def test_a_job_that_had_not_begun_heeds_its_argument(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requeued while it waited, it has saved nothing: what is there is of the run before."""
+    config, place = small_config(dataset, tmp_path / "run"), tmp_path / "run" / "checkpoints"
+    for step in (1, 2):
+        (place / f"step-{step:08}").mkdir(parents=True)
+        (place / f"step-{step:08}" / "manifest.json").write_text("{}")
+    (place / "latest").write_text("step-00000002\n")
+    first = str(place / "step-00000001")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    for job, resume in (("11", first), ("12", "auto")):
+        note_begun(tmp_path / "run", resume, {"SLURM_JOB_ID": job})
+    for restarts in ("0", "1", "2"):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+        with pytest.raises(UserError, match="step-00000001 is no whole checkpoint"):
+            checkpoint_to_resume(config, first)
+        with pytest.raises(UserError, match=r"--resume never: .*run has a run in it"):
+            checkpoint_to_resume(config, "never")
+    note_begun(tmp_path / "run", first, os.environ)
+    note_begun(tmp_path / "run", "auto", {"SLURM_JOB_ID": "13"})
+    with pytest.raises(UserError, match="step-00000002 is no whole checkpoint"):
+        checkpoint_to_resume(config, first)
 
 
 def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -12,6 +13,8 @@ from typing import BinaryIO, NamedTuple
 from data_pipeline.errors import UserError
 
 QUARANTINE = "quarantine.jsonl"
+
+_log = logging.getLogger(__name__)
 
 
 class BadSample(NamedTuple):
@@ -71,6 +74,7 @@ class Quarantine:
         self._path = path
         self._cap = cap
         self._known = _Named()
+        self._warned = False
 
     def __len__(self) -> int:
         if not self._path.exists():
@@ -100,13 +104,26 @@ class Quarantine:
         """Write its line if there is none; how many samples are named then."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+            self._lock(file)
             named = self._known.read(file)
             if (sample.shard, sample.key) in named:
                 return len(named)
             line = json.dumps(sample._asdict(), ensure_ascii=False)
             file.write(b"\n" * self._known.torn + f"{line}\n".encode())
             return len(named) + 1
+
+    def _lock(self, file: BinaryIO) -> None:
+        """Until the file is closed; where the file system knows no locks there is a warning."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if not self._warned:
+                _log.warning(
+                    "%s cannot be locked (%s): several ranks may name a sample twice",
+                    self._path,
+                    error,
+                )
+            self._warned = True
 
     def lines(self, keys: Sequence[str]) -> str:
         """The lines that name these samples, in this order, whatever that of the file is."""

@@ -1,7 +1,10 @@
 """Bad samples are named once, by whichever rank or run, and too many stop the run."""
 
+import errno
+import fcntl
 import json
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -54,6 +57,21 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"^{path} cannot be written: ") as caught:
             Quarantine(path, 9).add("s", "a", "json", "broken")
         assert "\n" not in str(caught.value)
+
+
+def test_a_file_system_without_locks_is_warned_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unknown(file: BinaryIO, operation: int) -> None:
+        raise OSError(errno.ENOSYS, f"{operation} of {file.name}: not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    quarantine = Quarantine(tmp_path / "quarantine.jsonl", 9)
+    for key in ("a", "b", "a"):
+        quarantine.add("s", key, "json", "broken")
+    assert len(quarantine) == 2
+    (said,) = caplog.messages
+    assert "quarantine.jsonl cannot be locked" in said
 
 
 def test_a_torn_line_is_passed_over_and_the_next_one_stands_alone(tmp_path: Path) -> None:

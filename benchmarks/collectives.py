@@ -179,7 +179,7 @@ def measure(case: Case, folder: Path, ranks: Any, counting: Counting) -> dict[st
         for number in range(STEPS):
             step = next(stream)
             counting.clear()
-            refuse_other_data(ranks, step)
+            refuse_other_data(ranks, step.digest)
             engine.step(step.micro_batches, number, config.optimizer.lr)
             ranks.max(0)  # the signal to stop
     engine.close()

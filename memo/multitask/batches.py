@@ -12,7 +12,7 @@ import torch
 
 from data_pipeline.order import StreamState
 from data_pipeline.packing import PackedBatch
-from data_pipeline.stream import BatchMaker, StepSize, TrainStream
+from data_pipeline.stream import DIGEST, BatchMaker, StepSize, TrainStream
 
 Sampling = Literal["all", "alternating", "uniform", "proportional", "episodes"]
 
@@ -100,11 +100,18 @@ class Drawn:
         task: its number.
         batches: this rank's micro-batches; all ranks have the same number of them.
         labelled: whether their labels are known.
+        digest: of the share, see `Step`.
     """
 
     task: int
     batches: tuple[PackedBatch, ...]
     labelled: bool
+    digest: int
+
+
+def digest_of(drawn: Sequence[Drawn]) -> int:
+    """Of a whole step, in as many bits as that of a share."""
+    return sum(one.digest for one in drawn) & DIGEST
 
 
 def steps_of_epoch(sizes: Sequence[int], global_batch: int, sampling: Sampling) -> int:
@@ -189,10 +196,11 @@ class TaskStreams:
         """The shares of a step, from 0; they are to be taken in turn."""
         drawn = []
         for task in self._tasks(number):
-            drawn.append(Drawn(task, next(self._labelled[task]).micro_batches, labelled=True))
-            others = self._unlabelled[task]
+            own, others = next(self._labelled[task]), self._unlabelled[task]
+            drawn.append(Drawn(task, own.micro_batches, labelled=True, digest=own.digest))
             if others is not None:
-                drawn.append(Drawn(task, next(others).micro_batches, labelled=False))
+                more = next(others)
+                drawn.append(Drawn(task, more.micro_batches, labelled=False, digest=more.digest))
         return drawn
 
     def _tasks(self, number: int) -> list[int]:

@@ -23,11 +23,13 @@ from memo.multitask.batches import (
     Drawn,
     TaskBatch,
     TaskStreams,
+    digest_of,
     join_batches,
     steps_of_epoch,
 )
 from memo.multitask.setup import SystemFold
 from memo.multitask.sog import Episode, SogSystem
+from memo.training.admission import refuse_other_data
 from memo.training.engine import Batch, Engine, StepResult
 from memo.training.optimizer import learning_rate, warm_up_note
 from memo.training.progress import Display
@@ -169,7 +171,9 @@ def _take(
 ) -> StepResult:
     """One step of so many."""
     system.progress = step / steps
-    batches = _batches(fold, system, streams.step(step))
+    drawn = streams.step(step)
+    refuse_other_data(fold.ranks, digest_of(drawn))
+    batches = _batches(fold, system, drawn)
     return engine.step(batches, step, learning_rate(step, fold.setup.config.optimizer, steps))
 
 

@@ -14,7 +14,6 @@ import data_pipeline
 import memo
 from data_pipeline.errors import AgreedError
 from data_pipeline.lock import sole_process
-from data_pipeline.stream import Step
 from memo.settings import Settings
 from memo.training.distributed import Ranks
 
@@ -66,13 +65,17 @@ def refuse_different(ranks: Ranks, facts: Mapping[str, object]) -> None:
                 )
 
 
-def refuse_other_data(ranks: Ranks, step: Step) -> None:
+def refuse_other_data(ranks: Ranks, digest: int) -> None:
     """Stop on all ranks if one of them has cut this step from other samples or lengths.
+
+    Args:
+        ranks: which all must call this.
+        digest: of the step, see `Step`.
 
     Raises:
         AgreedError: on every rank.
     """
-    local = torch.tensor([step.digest, step.digest**2], dtype=torch.int64)
+    local = torch.tensor([digest, digest**2], dtype=torch.int64)
     total, squares = (int(one) for one in ranks.sum(local).tolist())
     refuse_unequal(ranks, total, squares)
 

@@ -167,7 +167,7 @@ class _Training:
         """One step, with what it says of itself."""
         begin = perf_counter()
         run, config, number = self.run, self.run.config, self.run.progress.step
-        refuse_other_data(run.ranks, step)
+        refuse_other_data(run.ranks, step.digest)
         lr = learning_rate(number, config.optimizer, config.steps)
         result = run.engine.step(step.micro_batches, number, lr)
         self.run = replace(run, progress=_advance(run.progress, step, result, config))

@@ -245,7 +245,7 @@ def _stream(run: FoldRun, part: NDArray[np.int64], step: int) -> TrainStream:
 def _take(run: FoldRun, engine: Engine, stream: TrainStream, step: int) -> StepResult:
     """One step."""
     data = next(stream)
-    refuse_other_data(engine.ranks, data)
+    refuse_other_data(engine.ranks, data.digest)
     lr = learning_rate(step, run.inputs.config.optimizer, run.steps)
     return engine.step(data.micro_batches, step, lr)
 

@@ -1,6 +1,7 @@
 """Whole runs of systems: what they learn, what they leave, other ranks, and what is refused."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.shards.reader import open_dataset
+from data_pipeline.subset import SubsetLengths
 from memo.evaluation.compare import compare_runs
 from memo.multitask.trained import open_texts
 from memo.tuning.results import fold_folder
@@ -190,6 +193,25 @@ def test_two_ranks_give_what_one_gives(
         np.testing.assert_allclose(
             other["probabilities"], of_task["answers"]["probabilities"], atol=2e-4
         )
+
+
+def with_another_copy(argument: str) -> None:
+    """On each of two ranks: the second has one text of the second task with another length."""
+    task, run = argument.split("|")
+    plain = SubsetLengths.of
+
+    def of(self: SubsetLengths, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        longer = (samples == 3) & (self.longest < 20) & (os.environ["RANK"] == "1")
+        return plain(self, samples) + longer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SubsetLengths, "of", of)
+        with pytest.raises(AgreedError, match="their copies of it differ"):
+            finetune(system_config(Path(task), Path(run)))
+
+
+def test_ranks_with_other_copies_of_a_task_are_refused(sog: Path, tmp_path: Path) -> None:
+    run_ranks(with_another_copy, f"{sog}|{tmp_path / 'run'}", 2)
 
 
 def test_odd_texts_stop_no_rank(tmp_path: Path) -> None:

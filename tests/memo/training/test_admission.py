@@ -5,14 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import data_pipeline
 from data_pipeline.errors import AgreedError, UserError
-from data_pipeline.order import StreamState
-from data_pipeline.stream import Step
 from memo.config import PretrainConfig
 from memo.training.admission import launch_facts, refuse_different, refuse_other_data, sole_run
 from memo.training.distributed import Ranks
@@ -86,12 +83,11 @@ def test_ranks_that_see_other_data_are_noticed(
 
     monkeypatch.setattr(Ranks, "sum", total)
     ranks = Ranks(0, 3, torch.device("cpu"))
-    step = Step((), np.arange(2), StreamState.start(0, ""), digest=5)
     if others == [5, 5]:
-        refuse_other_data(ranks, step)
+        refuse_other_data(ranks, 5)
     else:
         with pytest.raises(AgreedError, match="their copies of it differ"):
-            refuse_other_data(ranks, step)
+            refuse_other_data(ranks, 5)
 
 
 def test_a_folder_is_of_one_run_at_a_time(tmp_path: Path) -> None:

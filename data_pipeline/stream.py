@@ -468,6 +468,15 @@ def check_ranks(maker: BatchMaker, size: StepSize) -> None:
             f"{ranks} ranks, but split {maker.split.name!r} has only {samples} samples; start "
             "fewer ranks"
         )
+    check_size(size, ranks)
+
+
+def check_size(size: StepSize, ranks: int) -> None:
+    """Make sure that so many ranks can share a step.
+
+    Raises:
+        UserError: they cannot.
+    """
     if size.micro_batches % ranks:
         raise UserError(
             f"batch.micro_batches={size.micro_batches} is no multiple of the number of ranks, "

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError
 from data_pipeline.packing import PackedBatch
-from data_pipeline.stream import eval_batches
+from data_pipeline.stream import StepSize, check_ranks, eval_batches
 from memo.evaluation.scores import score
 from memo.evaluation.traits import score_traits
 from memo.heads.maml import conflict
@@ -92,7 +92,9 @@ def learn(fold: SystemFold, show: bool) -> SystemResult:
     """
     recipe = fold.setup.recipe
     first = replace(fold, setup=recipe.first(fold.setup), keeping=fold.keeping.stage("first"))
-    result = train_system(first, lambda: recipe.build(blueprint_of(first)), show)
+    with fold.ranks.together():
+        blueprint = blueprint_of(first)
+    result = train_system(first, lambda: recipe.build(blueprint), show)
     valid, test = dict[str, float](), dict[str, Answers]()
     for number, later in enumerate(recipe.then(fold, result.model), start=1):
         keeping = fold.keeping.stage(f"then-{number}")
@@ -185,7 +187,7 @@ def _agree_on_buffers(fold: SystemFold, system: System) -> None:
 
 
 def _streams(fold: SystemFold, begin: int) -> TaskStreams:
-    """The training texts of all tasks from a step on."""
+    """The training texts of all tasks from a step on; all ranks call it together."""
     setup, config, members = fold.setup, fold.setup.config, fold.setup.members
     sampling = setup.recipe.sampling(config)
     alone = sampling == "episodes"  # each rank takes the whole step: gradients inside it are local
@@ -200,6 +202,9 @@ def _streams(fold: SystemFold, begin: int) -> TaskStreams:
         else None
         for task, member in enumerate(members)
     ]
+    with fold.ranks.together():
+        for maker in (*labelled, *filter(None, unlabelled)):
+            check_ranks(maker, StepSize(config.batch.global_batch))
     return TaskStreams(
         labelled,
         unlabelled,
@@ -234,7 +239,7 @@ def answer(fold: SystemFold, system: System, part: Literal["valid", "test"]) -> 
     """Answers to every text of a part of every task, by view; the same on every rank.
 
     Raises:
-        UserError: no text, or too many texts, cannot be used.
+        AgreedError: no text can be used, or too many cannot.
     """
     _calibrate(fold, system)
     system.eval()
@@ -278,7 +283,7 @@ def _answer_task(
         table = np.concatenate([np.zeros((0, system.tasks[task].outputs), np.float32), *rows])
         answered = ~np.isnan(table).any(axis=1)
         if not answered.any():
-            raise UserError(f"{fold.name}: nothing of {name} can be used; see quarantine.jsonl")
+            raise AgreedError(f"{fold.name}: nothing of {name} can be used; see quarantine.jsonl")
         numbers, table = numbers[answered], table[answered]
         order = np.argsort(numbers)
         found[name] = Answers(part[numbers[order]], table[order])

@@ -66,6 +66,11 @@ class SystemJob(Job):
         """See the base class."""
         return [one.divided for one in self.setup.members]
 
+    def check_ranks(self, ranks: int) -> None:
+        """See the base class; an episode is not divided, every rank takes the whole of it."""
+        if self.setup.recipe.sampling(self.config) != "episodes":
+            super().check_ranks(ranks)
+
     def origin(self) -> dict[str, Any]:
         """Backbone, corpora and tasks."""
         setup, members = self.setup, self.setup.members

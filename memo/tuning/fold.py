@@ -9,11 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError
 from data_pipeline.order import StreamState
 from data_pipeline.packing import PackedBatch
 from data_pipeline.quarantine import Quarantine
-from data_pipeline.stream import BatchMaker, Placement, StepSize, TrainStream, eval_batches
+from data_pipeline.stream import (
+    BatchMaker,
+    Placement,
+    StepSize,
+    TrainStream,
+    check_ranks,
+    eval_batches,
+)
 from data_pipeline.subset import Subset, SubsetLengths
 from memo.evaluation.folds import Fold
 from memo.evaluation.scores import Scores, from_confusion, score
@@ -234,11 +241,13 @@ def _train(
 
 
 def _stream(run: FoldRun, part: NDArray[np.int64], step: int) -> TrainStream:
-    """The training clips from a step on."""
+    """The training clips from a step on; all ranks call it together."""
     every, batch = patterns(run.inputs.data.modalities), run.inputs.config.batch.global_batch
     seven = run.inputs.config.training.patterns == "seven"
     maker = run.maker(part, every if seven else every[:1])
     start = StreamState.start(run.seed, maker.split.fingerprint)
+    with run.ranks.together():
+        check_ranks(maker, StepSize(batch))
     return TrainStream(maker, start.advance(step * batch, len(maker.split)), StepSize(batch))
 
 
@@ -293,7 +302,7 @@ def predict(
         pattern: the modalities in sight.
 
     Raises:
-        AgreedError: too many clips cannot be used.
+        AgreedError: too many clips cannot be used, or none can.
     """
     model.eval()
     samples, rows = [], []
@@ -312,6 +321,6 @@ def predict(
     numbers = np.concatenate([numbers for numbers, _ in gathered])
     order = np.argsort(numbers)
     if not len(numbers):
-        raise UserError(f"{run.name}: no clip can be used; see quarantine.jsonl")
+        raise AgreedError(f"{run.name}: no clip can be used; see quarantine.jsonl")
     table = np.concatenate([probabilities for _, probabilities in gathered])
     return Predictions(part[numbers[order]], table[order])

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from data_pipeline.errors import UserError
+from data_pipeline.stream import StepSize, check_size
 from memo.training.distributed import Ranks
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
@@ -57,6 +59,22 @@ class Job(ABC):
     @abstractmethod
     def origin(self) -> dict[str, Any]:
         """What the folds come from beyond the settings: a name may mean another thing tomorrow."""
+
+    def check_ranks(self, ranks: int) -> None:
+        """Refuse more ranks than a step, or a part that is trained on, can be divided among.
+
+        Raises:
+            UserError: there are more.
+        """
+        check_size(StepSize(self.config.batch.global_batch), ranks)
+        for task in self.divided:
+            for number in self.folds:
+                clips = len(task.folds[number].train)
+                if clips < ranks:
+                    raise UserError(
+                        f"{ranks} ranks, but fold {number} of task {task.name} trains on only "
+                        f"{clips} clips; start fewer ranks"
+                    )
 
     @abstractmethod
     def learn(

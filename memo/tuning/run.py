@@ -109,6 +109,7 @@ def _open_checked(config: FinetuneConfig, ranks: Ranks, states: SharedStates) ->
     """The job, if it can be run here and in its folder; nothing is written."""
     choose_precision(config.distribution, ranks.device)
     job = open_job(config, states)
+    job.check_ranks(ranks.count)
     _check_folder(job)
     return job
 

@@ -112,6 +112,8 @@ def test_an_adapter_is_small_and_gives_the_same_predictions_again(
     written = record(done, 1)["test"]["face+speech"]["predictions"]
     rows = np.array([one["probabilities"] for one in written])
     np.testing.assert_allclose(found.probabilities, rows, atol=2e-5)
+    with pytest.raises(AgreedError, match="t: no clip can be used"):  # all ranks know of it
+        predict(model, run, fold.test[:0], ("face",))
 
 
 class Alone(Ranks):

@@ -201,8 +201,9 @@ def with_another_copy(argument: str) -> None:
     plain = SubsetLengths.of
 
     def of(self: SubsetLengths, samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        longer = (samples == 3) & (self.longest < 20) & (os.environ["RANK"] == "1")
-        return plain(self, samples) + longer
+        longer = self.longest < 20 and os.environ["RANK"] == "1"
+        found: NDArray[np.int64] = plain(self, samples) + longer * (samples == 3)
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SubsetLengths, "of", of)

@@ -119,16 +119,25 @@ class Heartbeat:
         self._clock.join()
 
     def _wait_for_the_others(self) -> None:
-        """The store ends with the first rank: one still at work would take it for lost."""
-        self.does("waiting for the other ranks to end")
-        with suppress(DistError, OSError):
-            for rank in range(1, self._ranks):
-                while not self._has_ended(rank) and not self._store.check([FAILURE]):
-                    sleep(BEAT_S / 20)
+        """The store ends with the first rank: one still at work would take it for lost.
 
-    def _has_ended(self, rank: int) -> bool:
-        beat = self._read(rank)
-        return beat is not None and beat.doing == ENDED
+        The rank that watches over a lost one may have ended, so this one looks at all of them.
+        """
+        self.does("waiting for the other ranks to end")
+        heard: dict[int, tuple[Beat | None, float]]
+        heard = dict.fromkeys(range(1, self._ranks), (None, self._now))
+        with suppress(DistError, OSError):
+            while heard and not self._store.check([FAILURE]):
+                for rank, (last, seen) in list(heard.items()):
+                    beat = self._read(rank)
+                    if beat is not None and beat.doing == ENDED:
+                        del heard[rank]
+                    elif beat != last:
+                        heard[rank] = beat, self._now
+                    elif self._now - seen > LOST_S:
+                        self._tell(_obituary(rank, beat))
+                sleep(BEAT_S / 20)
+            self._give_up_if_failed()
 
     def does(self, what: str) -> None:
         """Say what this rank does now."""
@@ -206,8 +215,7 @@ class Heartbeat:
                     self._end_refused()
                 if self._now - seen > LOST_S:
                     self._tell(_obituary(neighbour, beat))
-                if self._store.check([FAILURE]):
-                    self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
+                self._give_up_if_failed()
             except (DistError, OSError):
                 self._give_up("ends, for the first rank is gone, with the store of the rendezvous")
                 return
@@ -246,6 +254,10 @@ class Heartbeat:
         """Let all ranks know why they cannot go on; the first to say so is heard."""
         if not self._store.check([FAILURE]):
             self._store.set(FAILURE, why)
+
+    def _give_up_if_failed(self) -> None:
+        if self._store.check([FAILURE]):
+            self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
 
     def _end_refused(self) -> None:
         if self._rank == 0:

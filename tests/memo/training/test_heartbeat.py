@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Barrier, Event
+from threading import Barrier, Event, Thread
 from typing import cast
 from unittest.mock import patch
 
@@ -113,6 +113,42 @@ def test_all_name_the_rank_that_is_lost(
     lost = "ends, for rank 2 on node7 is gone; the last that was heard of it: step 9"
     said = set(capsys.readouterr().err.splitlines())
     assert said == {f"rank 0 of 3 {lost}", f"rank 1 of 3 {lost}"}
+
+
+def test_the_first_rank_waits_for_no_lost_one_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three, which has watched over the third, has ended."""
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    monkeypatch.setattr(module, "LOST_S", 0.5)
+    said, store = list[str](), HashStore()
+    monkeypatch.setattr(Heartbeat, "_give_up", lambda _, why: said.append(why))
+    store.set("rank-2", "6\tnode7\tstep 9")
+    with Heartbeat(1, 3, 60, store):
+        pass
+
+    def begin_and_end() -> None:
+        with Heartbeat(0, 3, 60, store):
+            pass
+
+    first = Thread(target=begin_and_end, daemon=True)
+    first.start()
+    first.join(10)
+    assert not first.is_alive()
+    lost = "ends, for rank 2 on node7 is gone; the last that was heard of it: step 9"
+    assert set(said) == {lost}
+
+
+def test_the_first_rank_does_not_leave_as_if_no_other_had_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 30.0)  # its thread looks too late
+    said, store = list[str](), HashStore()
+    monkeypatch.setattr(Heartbeat, "_give_up", lambda _, why: said.append(why))
+    with Heartbeat(0, 2, 60, store):
+        with pytest.raises(ValueError, match="a defect"), Heartbeat(1, 2, 60, store):
+            raise ValueError("a defect")
+        monkeypatch.setattr(module, "BEAT_S", 0.05)
+    assert len(said) == 1
+    assert said[0].endswith("has failed: a defect")
 
 
 def test_a_first_rank_that_does_not_answer_is_lost(

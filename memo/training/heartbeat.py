@@ -292,7 +292,9 @@ def watched(ranks: Ranks, hang_s: float) -> Iterator[Ranks]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or "out of memory"
+    """What an error says; its kind if it says nothing."""
+    kind = "out of memory" if is_shortage(error) else type(error).__name__
+    return str(error).partition("\n")[0] or kind
 
 
 def _obituary(rank: int, beat: Beat | None) -> str:

@@ -81,7 +81,17 @@ def test_who_is_lost_is_named_with_what_it_did(
     )
 
 
-def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("a defect\nof two lines"), "a defect"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (MemoryError(), "out of memory"),
+    ],
+)
+def test_a_rank_that_fails_says_why(
+    error: BaseException, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "BEAT_S", 0.05)
     store, said, ended = HashStore(), list[str](), Event()
 
@@ -92,11 +102,11 @@ def test_a_rank_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Heartbeat, "_give_up", give_up)
     with Heartbeat(1, 2, 60, store):
-        with pytest.raises(ValueError, match="a defect"), Heartbeat(0, 2, 60, store):
-            raise ValueError("a defect\nof two lines")
+        with pytest.raises(type(error)), Heartbeat(0, 2, 60, store):
+            raise error
         assert ended.wait(10)
     assert said[0].startswith("ends, for rank 0 on ")
-    assert said[0].endswith("has failed: a defect")
+    assert said[0].endswith(f"has failed: {told}")
 
 
 def test_all_name_the_rank_that_is_lost(

@@ -3,15 +3,17 @@
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.stream import Placement
@@ -21,6 +23,9 @@ from memo.training.accelerator import deepspeed
 T = TypeVar("T")
 
 HANG_S = Distribution().hang_s
+RENDEZVOUS = "memo"
+"""Torch knows the ranks' rendezvous by this name."""
+
 PATIENCE_S = 300.0
 """Ranks wait for one another so much longer than any of them may hang."""
 
@@ -126,12 +131,32 @@ def join(threads: int | None, hang_s: float = HANG_S) -> Ranks:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     patience = timedelta(seconds=hang_s + PATIENCE_S)
-    deepspeed.init_distributed(backend, verbose=False, timeout=patience)
+    deepspeed.init_distributed(
+        backend, verbose=False, timeout=patience, init_method=f"{RENDEZVOUS}://"
+    )
     ranks = Ranks(dist.get_rank(), dist.get_world_size(), device)
     if device.type == "cuda":
         gpu = str(torch.cuda.get_device_properties(device).uuid)
         refuse_shared_gpus(ranks.gather((socket.gethostname(), gpu)))
     return ranks
+
+
+def this_start(environment: Mapping[str, str]) -> str:
+    """What this start of the ranks has in the store of the rendezvous begins with this.
+
+    torchrun keeps the store when it starts them again (`--max-restarts`), with all that the start
+    before has left there, e.g. the addresses of processes that are gone.
+    """
+    return f"start-{environment.get('TORCHELASTIC_RESTART_COUNT') or 0}"
+
+
+def _meet(_: str, **options: Any) -> Iterator[tuple[Store, int, int]]:  # noqa: ANN401
+    """The rendezvous that the environment tells of, for this start alone."""
+    for store, rank, count in rendezvous("env://", **options):
+        yield PrefixStore(this_start(os.environ), store), rank, count
+
+
+register_rendezvous_handler(RENDEZVOUS, _meet)
 
 
 def refuse_shared_gpus(places: Sequence[tuple[str, str]]) -> None:

@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn, Self
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
 from data_pipeline.errors import AgreedError
-from memo.training.distributed import Ranks
+from memo.training.distributed import Ranks, this_start
 from memo.training.memory import is_shortage
 
 BEAT_S = 1.0
@@ -310,8 +310,9 @@ def _open_store() -> Store:
     """A connection of its own to the store of the rendezvous, for the thread.
 
     All ranks watch over each other equally often, so the number is the same on all, and what one
-    heartbeat has left there is not taken for another's.
+    heartbeat has left there is not taken for another's; nor what is left of another start.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     wait = timedelta(seconds=LOST_S)
-    return PrefixStore(f"heartbeat-{next(_numbers)}", TCPStore(address, port, timeout=wait))
+    own = f"{this_start(os.environ)}/heartbeat-{next(_numbers)}"
+    return PrefixStore(own, TCPStore(address, port, timeout=wait))

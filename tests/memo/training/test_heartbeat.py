@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from threading import Barrier, Event, Thread
 from typing import cast
@@ -24,6 +25,7 @@ from memo.training.pretrain import pretrain
 from memo.training.setup import Data, open_data
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks, started
+from tests.launch.command import TORCHRUN, launch
 from tests.memo.training.small_run import small_config, write_small_dataset
 from tests.memo.tuning.small_tuning import (
     tuning_config,
@@ -214,6 +216,42 @@ def test_what_one_run_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyP
     with watched(ranks, 60):
         time.sleep(0.5)
     assert not said
+
+
+def test_what_one_start_has_left_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New processes count from 0 again, and torchrun keeps the store."""
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    said, ranks = list[str](), join(1)
+    monkeypatch.setattr(Heartbeat, "_give_up", lambda _, why: said.append(why))
+    monkeypatch.setattr(module, "_numbers", count(1000))
+    with pytest.raises(ValueError, match="a defect"), watched(ranks, 60):
+        raise ValueError("a defect")
+    monkeypatch.setattr(module, "_numbers", count(1000))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with watched(ranks, 60):
+        time.sleep(0.5)
+    assert not said
+
+
+FAILS_ONCE = """
+import os, time
+from memo.training.distributed import join
+from memo.training.heartbeat import watched
+ranks = join(1)
+with watched(ranks, 60):
+    ranks.max(0)
+    if ranks.rank == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        raise ValueError("a defect")
+    time.sleep(3)
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_ranks_again(tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(FAILS_ONCE)
+    ended = launch(str(tmp_path / "ranks.py"), tmp_path, by=(*TORCHRUN, "--max-restarts=1"))
+    assert "a defect" in ended.stderr
+    assert ended.returncode == 0, ended.stderr
 
 
 def end_late(rank_that_does: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_pipeline.errors import AgreedError, UserError
 from memo.settings import load_config
+from memo.training.signals import leave_in_peace
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,6 +49,19 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run; a user's mistake is one line on stderr and exit status 2."""
     arguments = parse_arguments()
+    try:
+        status = run(arguments)
+    except UserError as error:
+        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
+            print(f"finetune: {error}", file=sys.stderr)  # noqa: T201
+        status = 2
+    if status:
+        leave_in_peace()
+    return status
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Tune with all combinations of settings; the exit status."""
     named = [
         f"{name}={value}"
         for name in ("mode", "task", "pretrained", "backbone")
@@ -57,25 +71,17 @@ def main() -> int:
         named.append(f"tasks=[{arguments.tasks}]")
     if arguments.vectors is not None:
         named.append(f"words.vectors={arguments.vectors}")
-    try:
-        from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
+    from memo.tuning.config import FinetuneConfig  # noqa: PLC0415
+
+    settings = [*named, *arguments.settings]
+    configs = [load_config(FinetuneConfig, arguments.config, settings)]
+    if arguments.vary:
         from memo.tuning.grid import vary  # noqa: PLC0415
 
-        settings = [*named, *arguments.settings]
-        configs = [load_config(FinetuneConfig, arguments.config, settings)]
-        if arguments.vary:
-            configs = vary(configs[0].folder, arguments.config, settings, arguments.vary)
-        from memo.training.signals import REQUEUE, leave_in_peace  # noqa: PLC0415
-        from memo.tuning.run import finetune_each  # noqa: PLC0415  (imports DeepSpeed)
+        configs = vary(configs[0].folder, arguments.config, settings, arguments.vary)
+    from memo.tuning.run import finetune_each  # noqa: PLC0415  (imports DeepSpeed)
 
-        status = finetune_each(configs)
-        if status == REQUEUE:
-            leave_in_peace()
-        return status
-    except UserError as error:
-        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
-            print(f"finetune: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    return finetune_each(configs)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_pipeline.errors import AgreedError, UserError
 from memo.config import PretrainConfig
 from memo.settings import load_config
+from memo.training.signals import leave_in_peace
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
 
@@ -43,22 +44,26 @@ def main() -> int:
     """Run; a user's mistake is one line on stderr and exit status 2."""
     arguments = parse_arguments()
     try:
-        config = load_config(PretrainConfig, arguments.config, arguments.settings)
-        if arguments.dry_run:
-            from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
-
-            return dry_run(config)
-        from memo.training.pretrain import pretrain  # noqa: PLC0415  (imports DeepSpeed)
-        from memo.training.signals import REQUEUE, leave_in_peace  # noqa: PLC0415
-
-        status = pretrain(config, arguments.resume)
-        if status == REQUEUE:
-            leave_in_peace()
-        return status
+        status = run(arguments)
     except UserError as error:
         if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
             print(f"pretrain: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        status = 2
+    if status:
+        leave_in_peace()
+    return status
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Pretrain, or plan it; the exit status."""
+    config = load_config(PretrainConfig, arguments.config, arguments.settings)
+    if arguments.dry_run:
+        from memo.training.dry_run import dry_run  # noqa: PLC0415  (imports torch)
+
+        return dry_run(config)
+    from memo.training.pretrain import pretrain  # noqa: PLC0415  (imports DeepSpeed)
+
+    return pretrain(config, arguments.resume)
 
 
 if __name__ == "__main__":

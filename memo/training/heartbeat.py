@@ -24,6 +24,7 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: i
 from data_pipeline.errors import AgreedError
 from memo.training.distributed import Ranks, this_start
 from memo.training.memory import is_shortage
+from memo.training.signals import leave_in_peace
 
 BEAT_S = 1.0
 LOST_S = 60.0
@@ -260,6 +261,7 @@ class Heartbeat:
             self._give_up(f"ends, for {self._store.get(FAILURE).decode()}")
 
     def _end_refused(self) -> None:
+        leave_in_peace()
         if self._rank == 0:
             self._say(f"ends, for {self._store.get(REFUSAL).decode()}")
             sleep(LINGER_S)  # the others read it in this rank's store

@@ -1,5 +1,6 @@
 """SIGTERM, SIGINT and SIGUSR1: finish the step, write a checkpoint, leave."""
 
+import ctypes
 import signal
 from collections.abc import Mapping
 from types import FrameType, TracebackType
@@ -59,7 +60,12 @@ def leave_in_peace() -> None:
     """Let the process end with the status it has: from now on SIGTERM and SIGUSR1 are not heard.
 
     `srun --kill-on-bad-exit` sends SIGTERM to the other processes when the first has left, and
-    would take the death of one of them for the end of the run.
+    would take the death of one of them for the end of the run. Any thread may call this, also while
+    the main one waits in a collective operation: `signal.signal` is for that one alone.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+        _set_signal(number, signal.SIG_IGN)
+
+
+_set_signal = ctypes.pythonapi.PyOS_setsig
+_set_signal.argtypes, _set_signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

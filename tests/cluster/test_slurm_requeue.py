@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import outside, restarts, wait_for, wait_for_state
+from tests.cluster.jobs import output, outside, restarts, wait_for, wait_for_state
 from tests.cluster.slurm import Cluster
 from tests.launch.command import ROOT
 
@@ -80,6 +80,30 @@ def test_a_rank_that_fails_ends_all_for_good(cluster: Cluster, tmp_path: Path) -
     job = submit(cluster, tmp_path, "sys.exit(2) if first else time.sleep(600)")
     wait_for_state(cluster, job, "FAILED")
     assert restarts(cluster, job) == 0
+
+
+def test_a_refusal_ends_a_restarted_job_for_good(cluster: Cluster, tmp_path: Path) -> None:
+    """The first rank keeps the store for the others, and is still there when they have left."""
+    program = """
+if not restarted:
+    leave_in_peace()
+    time.sleep(1)
+    sys.exit(85)
+if os.environ["SLURM_RESTART_COUNT"] != "1":
+    sys.exit(0)
+from torch.distributed import TCPStore
+from memo.training.distributed import describe_process
+from memo.training.heartbeat import Heartbeat
+describe_process(os.environ)
+place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+store = TCPStore(*place, 2, first)
+with Heartbeat(int(os.environ["RANK"]), 2, 60, store) as heart:
+    time.sleep(60) if first else heart.refuse("a mistake")
+"""
+    job = submit(cluster, tmp_path, program)
+    wait_for_state(cluster, job, "FAILED")
+    assert restarts(cluster, job) == 1
+    assert ": a mistake" in output(cluster, job)
 
 
 def test_a_cancelled_run_saves_and_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -21,3 +23,23 @@ def test_a_second_interrupt_ends_the_process() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+LEAVES = """
+import os, signal, sys, threading
+from memo.training.signals import StopSignals, leave_in_peace
+if {noted}:
+    StopSignals().__enter__()
+thread = threading.Thread(target=leave_in_peace)
+thread.start()
+thread.join()
+for number in (signal.SIGTERM, signal.SIGUSR1):
+    os.kill(os.getpid(), number)
+sys.exit(85)
+"""
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_a_thread_may_let_the_process_leave_in_peace(noted: bool) -> None:
+    ended = subprocess.run([sys.executable, "-c", LEAVES.format(noted=noted)], check=False)
+    assert ended.returncode == 85

@@ -53,6 +53,17 @@ class StoppedError(Exception):
         self.signal = signal
 
 
+def stop_if_asked(ranks: Ranks, signals: StopSignals) -> None:
+    """Where there is nothing to keep; all ranks call it together.
+
+    Raises:
+        StoppedError: a signal has come, to one of them at least.
+    """
+    asked = ranks.max(signals.received or 0)
+    if asked:
+        raise StoppedError(asked)
+
+
 @dataclass(frozen=True)
 class Keeping:
     """Where the training of a fold is kept until the fold is done.
@@ -191,7 +202,7 @@ class Course:
             yield number
             assert len(self.epochs) == number, "each is judged"
         self._keep(display)
-        self._stop_if_asked()
+        stop_if_asked(self._ranks, self._keeping.signals)
 
     def judge(self, score: float, about: Mapping[str, Any]) -> None:
         """An epoch has reached a score on the validation part; of equal ones the first is best.
@@ -233,11 +244,6 @@ class Course:
             display.say(
                 f"{self._name}: asked to stop at step {self.step}; the same command goes on"
             )
-            raise StoppedError(asked)
-
-    def _stop_if_asked(self) -> None:
-        asked = self._ranks.max(self._keeping.signals.received or 0)
-        if asked:
             raise StoppedError(asked)
 
     def _keep(self, display: Display, must: bool = False) -> None:

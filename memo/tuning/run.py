@@ -28,7 +28,7 @@ from memo.training.heartbeat import watched
 from memo.training.signals import StopSignals, status_after
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.continual import SequenceJob
-from memo.tuning.course import Keeping, StoppedError
+from memo.tuning.course import Keeping, StoppedError, stop_if_asked
 from memo.tuning.job import Artifact, Job, Record
 from memo.tuning.results import TaskJob, fold_folder
 from memo.tuning.task import is_system
@@ -67,24 +67,40 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
     Raises:
         UserError: see `finetune`; of any of them before the first begins.
     """
-    states = SharedStates()
     threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
-    with watched(join(threads, hang_s), hang_s) as ranks:
-        for config in configs if len(configs) > 1 else ():  # the last may be hours away
-            ranks.does(f"opening {config.folder}")
-            with ranks.together():
-                _open_checked(config, ranks, states)
-        try:
-            for config in configs:
-                _finetune(config, ranks, states)
-        except StoppedError as stopped:
-            ranks.max(0)  # a launcher ends all when the first process leaves
-            return status_after(stopped.signal)
-    return 0
+    ranks = join(threads, hang_s)
+    # To the very end: a scheduler may ask again while this rank waits for a slow one.
+    with StopSignals() as signals:
+        with watched(ranks, hang_s) as heard:
+            stopped_by = _finetune_in_turn(configs, heard, signals)
+        if stopped_by is None:
+            return 0
+        ranks.max(0)  # a launcher ends all when the first process leaves
+        return status_after(stopped_by)
 
 
-def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> None:
-    """The same on ranks that are watched over."""
+def _finetune_in_turn(
+    configs: Sequence[FinetuneConfig], ranks: Ranks, signals: StopSignals
+) -> int | None:
+    """On ranks that are watched over; the signal that has ended it, if one has."""
+    states = SharedStates()
+    for config in configs if len(configs) > 1 else ():  # the last may be hours away
+        ranks.does(f"opening {config.folder}")
+        with ranks.together():
+            _open_checked(config, ranks, states)
+    try:
+        for config in configs:
+            stop_if_asked(ranks, signals)
+            _finetune(config, ranks, states, signals)
+    except StoppedError as stopped:
+        return stopped.signal
+    return None
+
+
+def _finetune(
+    config: FinetuneConfig, ranks: Ranks, states: SharedStates, signals: StopSignals
+) -> None:
+    """One run."""
     refuse_different(ranks, launch_facts(config))
     with ranks.together():
         job = _open_checked(config, ranks, states)
@@ -96,9 +112,8 @@ def _finetune(config: FinetuneConfig, ranks: Ranks, states: SharedStates) -> Non
             _write(config.folder / CONFIG, _dumped(config))
             if known := tell_known_texts(job.divided, job.folds):
                 _log.warning("%s: %s", config.folder, known)
-    with StopSignals() as signals:
-        for fold, seed in product(job.folds, job.seeds):
-            _run_fold(job, ranks, fold, seed, signals)
+    for fold, seed in product(job.folds, job.seeds):
+        _run_fold(job, ranks, fold, seed, signals)
     ranks.does("summing up")
     with ranks.together():
         if ranks.first:
@@ -182,6 +197,7 @@ def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int, signals: StopSignals
     done = ranks.gather(folder.is_dir())[0]
     if done:
         return
+    stop_if_asked(ranks, signals)  # the fold before was tested since its training has looked
     ranks.does(f"fold {fold}, seed {seed}")
     keeping = Keeping(job.config.folder / PARTIAL / folder.name, signals)
     record, artifacts = job.learn(fold, seed, ranks, keeping)

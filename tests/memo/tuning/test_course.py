@@ -15,12 +15,15 @@ import yaml
 
 from data_pipeline.errors import AgreedError, UserError
 from memo.settings import load_config
+from memo.training.distributed import Ranks
 from memo.training.engine import Batch, Engine, StepResult
+from memo.training.heartbeat import Heartbeat
 from memo.tuning import course as course_module
+from memo.tuning import run as run_module
 from memo.tuning.config import FinetuneConfig
-from memo.tuning.course import Course
+from memo.tuning.course import Course, StoppedError
 from memo.tuning.results import fold_folder
-from memo.tuning.run import finetune
+from memo.tuning.run import finetune, finetune_each
 from tests.distributed import run_ranks
 from tests.memo.multitask.small_system import (
     system_config,
@@ -163,6 +166,57 @@ def test_what_is_done_is_not_trained_again(
     counting.run(config, last, signal.SIGTERM)
     assert counting.run(config, None, None) == []
     assert outcome(tmp_path / "run") == outcome(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("folds", ["[0]", "[0,1]"])
+def test_a_request_that_comes_while_a_fold_is_saved_is_heard(
+    folds: str, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the next fold nor the next combination is begun."""
+    save = run_module._save_fold
+
+    def asked(*about: Any) -> None:  # noqa: ANN401
+        save(*about)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run_module, "_save_fold", asked)
+    changes = [f"folds={folds}", "training.epochs=1"]
+    first, second = (
+        tuning_config(task, backbone, tmp_path / run, "linear", *changes) for run in "ab"
+    )
+    assert finetune_each([first, second]) == 85
+    assert fold_folder(first.folder, 0, 1).exists()
+    assert (first.folder / "results.json").exists() == (folds == "[0]")
+    assert not (first.folder / "partial").exists()
+    assert not second.folder.exists()
+
+
+def test_a_second_request_does_not_end_a_rank_that_waits_for_the_others(
+    task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither inside of the watch over the ranks nor after it."""
+    heard, largest, wait = list[tuple[str, bool]](), Ranks.max, Heartbeat._wait_for_the_others
+
+    def note(where: str) -> None:
+        heard.append((where, signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL))
+
+    def last(ranks: Ranks, number: int) -> int:
+        note("all")
+        return largest(ranks, number)
+
+    def waiting(heart: Heartbeat) -> None:
+        note("watched")
+        wait(heart)
+
+    def stopped(*_: object) -> None:
+        monkeypatch.setattr(Ranks, "max", last)
+        raise StoppedError(signal.SIGTERM)
+
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    monkeypatch.setattr(run_module, "_finetune", stopped)
+    monkeypatch.setattr(Heartbeat, "_wait_for_the_others", waiting)
+    assert finetune(tuning_config(task, backbone, tmp_path / "run", "linear")) == 85
+    assert heard == [("watched", True), ("all", True)]
 
 
 def test_what_was_altered_is_refused(

@@ -18,7 +18,9 @@ Files = Annotated[
     ),
 ]
 Task = Annotated[str | None, typer.Option(help="Of a system of texts; left out where it has one.")]
-Text = Annotated[str | None, typer.Option(help="What is said; the file is one utterance.")]
+Text = Annotated[
+    str | None, typer.Option(help="What is said; the file is one utterance, a minute long at most.")
+]
 Subtitles = Annotated[
     Path | None,
     typer.Option(

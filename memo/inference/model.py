@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from data_pipeline.clip import BadSampleError, Clip
 from data_pipeline.errors import UserError
-from data_pipeline.packing import pack
+from data_pipeline.packing import Example, pack
 from data_pipeline.shards.dataset import FeatureSchema
 from data_pipeline.shards.index import file_sha256
 from memo.config import Limits, ModelSpec, ObjectiveSettings
@@ -130,6 +130,17 @@ class EmotionModel:
             raise UserError(
                 f"visible={list(modalities)}: the model uses {', '.join(self.task.modalities)}"
             )
+        examples = self._examples(clips, modalities)
+        device = next(self.model.parameters()).device
+        own = [self.outputs.index(name) for name in self.classes]
+        rows = []
+        for example in examples:
+            batch = pack([example], SPECS, self.spec.face_dim, self.spec.speech_dim)
+            logits = self.model.logits(batch.to(device))[:, own]
+            rows.append(logits.softmax(dim=1).cpu().numpy())
+        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
+
+    def _examples(self, clips: Sequence[Clip], modalities: tuple[Modality, ...]) -> list[Example]:
         transform = TuneTransform(
             tokenizer=self.tokenizer,
             limits=self.config.limits,
@@ -141,17 +152,9 @@ class EmotionModel:
             seed=0,
         )
         try:
-            examples = [transform(clip, number, 0) for number, clip in enumerate(clips)]
+            return [transform(clip, number, 0) for number, clip in enumerate(clips)]
         except BadSampleError as error:
             raise UserError(str(error)) from None
-        device = next(self.model.parameters()).device
-        own = [self.outputs.index(name) for name in self.classes]
-        rows = []
-        for example in examples:
-            batch = pack([example], SPECS, self.spec.face_dim, self.spec.speech_dim)
-            logits = self.model.logits(batch.to(device))[:, own]
-            rows.append(logits.softmax(dim=1).cpu().numpy())
-        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
 
 
 def _prompts(config: FinetuneConfig, task: TaskSettings, tokenizer: Tokenizer) -> Any:  # noqa: ANN401

@@ -137,8 +137,8 @@ def _predict(
     try:
         if isinstance(part, MediaError):
             raise part
-        duration_s = length_s(part.sound, len(part.frames), extractor.face_fps)
-        check_length(recording, duration_s)
+        if extractor.face is not None or extractor.speech is not None:
+            check_length(recording, length_s(part.sound, len(part.frames), extractor.face_fps))
         clip = extractor.clip(recording, part)
     except (MediaError, MemoryError, cv2.error) as error:
         return _flawed(recording, in_one_line(error))

@@ -26,9 +26,11 @@ def write_timeline(predictions: Sequence[Mapping[str, Any]], classes: Sequence[s
     )
     colours = {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(classes)}
     return environment.get_template("timeline.html.j2").render(
-        files=[
-            (name, max(one["end_s"] for one in rows) or 1.0, rows)  # of some no length is known
-            for name, rows in files.items()
-        ],
-        colours=colours,
+        files=[(name, _length_s(rows), rows) for name, rows in files.items()], colours=colours
     )
+
+
+def _length_s(rows: Sequence[Mapping[str, Any]]) -> float:
+    """To the end of the last utterance; what cannot be used may claim any time."""
+    used = [one["end_s"] for one in rows if one["emotion"]] or [one["end_s"] for one in rows]
+    return max(used) or 1.0  # of some no length is known

@@ -5,13 +5,12 @@ if it is long, by its speech: by the build's own modules, so that a model sees t
 the kind that it was trained on.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_pipeline.build_subtitles import CutBy, choose_all
-from data_pipeline.corpora.assign import FORCED, OTHERS, check_one, match_names
+from data_pipeline.corpora.assign import FORCED, OTHERS, SUBTITLES, check_one, match_names
 from data_pipeline.corpora.base import LONGEST_S, SOUNDS, Recording
 from data_pipeline.corpora.cues import utterances
 from data_pipeline.corpora.finder import Finder
@@ -80,15 +79,18 @@ def plan(videos: Sequence[Path], said: Said) -> list[Planned]:
         for video, texts in beside.items()
     }
     check_one(chosen, {video: show_name(video) for video in chosen})
-    taken = {Path(video): texts[0] for video, texts in chosen.items() if texts}
-    cut = _to_be_cut([video for video in videos if video not in taken], said.languages)
-    plans = []
-    for video in videos:
-        if video in taken:
-            plans.append(Planned(video, _of_transcript(video, taken[video], said.encoding)))
-        else:
-            plans.append(replace(cut[video], note=_not_taken(video, beside.get(video, ()))))
-    return plans
+    taken = {
+        Path(video): _of_transcript(Path(video), texts[0], said)
+        for video, texts in chosen.items()
+        if texts
+    }
+    cut = _to_be_cut([video for video in videos if not taken.get(video)], said)
+    return [
+        Planned(video, taken[video])
+        if taken.get(video)
+        else replace(cut[video], note=_not_taken(video, beside.get(video, ())))
+        for video in videos
+    ]
 
 
 def _given(video: Path, said: Said) -> list[Recording]:
@@ -97,31 +99,34 @@ def _given(video: Path, said: Said) -> list[Recording]:
     Raises:
         UserError: the subtitles cannot be read, or nothing is said in them.
     """
-    language = language_code(said.languages[0]) if said.languages else ""
-    whole = replace(_whole(video), cut=False, language=language)
+    whole = replace(_whole(video, said), cut=False)
     if said.subtitles is None:
         return [replace(whole, text=said.text, longest_s=LONGEST_S)]
     path = said.subtitles
     if path.suffix.lower() not in PARSERS:
         raise UserError(f"{path}: no subtitles; give a file in {', '.join(PARSERS)}")
     called = [one for one in readings(path.name) if one.media in (video.name, video.stem)]
-    code = language or next((one.code for one in called), "")
+    code = whole.language or next((one.code for one in called), "")
     try:
         return _utterances(whole, path, code, said.encoding)
     except OSError as error:
         raise UserError(f"{path}: no subtitles can be read ({error.strerror})") from None
 
 
-def _of_transcript(video: Path, transcript: Transcript, encoding: str) -> list[Recording]:
-    """The utterances of a transcript beside a file; the file with this flaw, if it has none."""
-    whole, path = replace(_whole(video), cut=False), video.parent / transcript.name
+def _of_transcript(video: Path, transcript: Transcript, said: Said) -> list[Recording]:
+    """The utterances of a transcript beside a file.
+
+    One that cannot be used is the file's flaw, if it can be nothing but a transcript; else it is
+    none, and there are no utterances: anything may lie beside a file as `.json`.
+    """
+    whole, path = replace(_whole(video, said), cut=False), video.parent / transcript.name
     try:
-        return _utterances(whole, path, transcript.code, encoding)
+        return _utterances(whole, path, transcript.code or whole.language, said.encoding)
     except OSError as error:
         flaw = f"{show_name(transcript.name)} cannot be read ({say_without_path(error)})"
     except UserError as error:
         flaw = str(error)
-    return [replace(whole, flaw=flaw)]
+    return [replace(whole, flaw=flaw)] if path.suffix.lower() in SUBTITLES else []
 
 
 def _utterances(whole: Recording, path: Path, language: str, encoding: str) -> list[Recording]:
@@ -137,10 +142,11 @@ def _utterances(whole: Recording, path: Path, language: str, encoding: str) -> l
     return utterances(whole, cues, language)
 
 
-def _whole(video: Path) -> Recording:
+def _whole(video: Path, said: Said) -> Recording:
     """A file as one recording, that is to be cut."""
     name = show_name(str(video))
-    return Recording(key=name, split="", media=name, cut=True)
+    language = language_code(said.languages[0]) if said.languages else ""
+    return Recording(key=name, split="", media=name, language=language, cut=True)
 
 
 def _beside(videos: Sequence[Path]) -> dict[Path, list[Transcript]]:
@@ -151,7 +157,7 @@ def _beside(videos: Sequence[Path]) -> dict[Path, list[Transcript]]:
         own = {one.name for one in videos if one.parent == folder}
         media = [one for one in files if one in own or _suffix(one) in VIDEOS + SOUNDS]
         finder = Finder([Recording(key=one, split="", media=one) for one in media])
-        texts = [one for one in files if _suffix(one) in PARSERS and not _is_ours(folder / one)]
+        texts = [one for one in files if _suffix(one) in PARSERS]
         matched, _ = match_names(texts, finder, everything=False)
         found |= {folder / one: matched.get(one, []) for one in own}
     return found
@@ -161,34 +167,25 @@ def _suffix(name: str) -> str:
     return Path(name).suffix.lower()
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether `memo predict --json` has written it: no transcript, though it is called as one."""
-    if path.suffix.lower() != ".json":
-        return False
-    try:
-        with path.open("rb") as file:
-            first = json.loads(file.readline())
-    except (OSError, ValueError):
-        return False
-    return isinstance(first, dict) and {"file", "used", "probabilities"} <= first.keys()
-
-
 def _not_taken(video: Path, texts: Sequence[Transcript]) -> str:
-    """What is said of transcripts beside a file, none of which was taken."""
+    """What is said of what lies beside a file as a transcript does, but was not taken."""
     if not texts:
         return ""
-    why = FORCED if all(one.forced for one in texts) else OTHERS
+    possible = [one for one in texts if not one.forced]
+    why = OTHERS if possible else FORCED
+    if any(_suffix(one.name) not in SUBTITLES for one in possible):
+        why = "no transcripts"
     names = show_name(some([one.name for one in texts]))
     return f"{show_name(str(video))}: beside it are {why} ({names}); {BESIDE}"
 
 
-def _to_be_cut(videos: Sequence[Path], languages: Sequence[str]) -> dict[Path, Planned]:
+def _to_be_cut(videos: Sequence[Path], said: Said) -> dict[Path, Planned]:
     """How files without a transcript are cut.
 
     Raises:
         UserError: one has subtitles in several languages inside, and which cannot be told.
     """
-    whole = {video: replace(_whole(video), subtitles=(*languages,)) for video in videos}
+    whole = {video: replace(_whole(video, said), subtitles=said.languages) for video in videos}
     heads = {video: _head(video) for video in videos}
     readable = {
         whole[video].key: head for video, head in heads.items() if isinstance(head, Subtitles)
@@ -231,4 +228,5 @@ def find_parts(planned: Planned, media: Media) -> tuple[Sequence[Recording], str
     except (MediaError, MemoryError) as error:
         return [replace(whole, cut=False, flaw=in_one_line(error))], ""
     note = "" if cuts.cues or not cuts.outcome else f"subtitles inside are {cuts.outcome}; {BESIDE}"
+    cuts = cuts._replace(language=cuts.language or whole.language)
     return cut_parts(whole, cuts, ""), note and f"{whole.media}: {note}"

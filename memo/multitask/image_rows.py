@@ -25,6 +25,8 @@ from data_pipeline.whole_file import whole_file
 from memo.multitask.config import ImageSettings
 from memo.multitask.images import ImageNetwork, decode_image
 from memo.training.distributed import Ranks
+from memo.training.signals import StopSignals
+from memo.tuning.course import stop_if_asked
 
 BATCH = 32
 """Images encoded at a time."""
@@ -32,19 +34,29 @@ PART = 8 * BATCH
 """Samples whose rows are kept together, and after which a rank says that it gets on."""
 
 
-def image_rows(split: Split, settings: ImageSettings, ranks: Ranks) -> NDArray[np.float32]:
+def image_rows(
+    split: Split, settings: ImageSettings, ranks: Ranks, signals: StopSignals
+) -> NDArray[np.float32]:
     """What a frozen network says of each sample's image, (n, D); all ranks call it together.
 
     Rows of samples without an image, or with one that does not decode, are NaN.
 
+    Args:
+        split: whose images they are of.
+        settings: of the network.
+        ranks: this process among the others.
+        signals: that ask to stop.
+
     Raises:
         AgreedError: the network or its weights cannot be used, or the cache's folder not written.
+        StoppedError: a signal has come; what is read by then is kept.
     """
     with ranks.together():
         kept = _Kept(split, settings, _path(split, settings))
     if all(ranks.gather(kept.path.is_file())):
         return _load(kept.path)
     for begin in kept.begins:
+        stop_if_asked(ranks, signals)
         # The first one encodes for all who share its cache; the others have one of another node.
         for mine in (ranks.first, True):
             ranks.does(f"encoding images, {begin} of {len(split)}")
@@ -91,8 +103,14 @@ class _Kept:
     def keep(self, begin: int) -> None:
         """Encode the part from a sample on, unless that is done."""
         path = self._parts / f"{begin:08}.npy"
-        if not path.is_file() and not self.path.is_file():
-            _save(path, self._encode(begin))
+        if path.is_file() or self.path.is_file():
+            return
+        rows = self._encode(begin)
+        try:
+            _save(path, rows)
+        except OSError:  # another run may have finished the same rows, and removed the parts
+            if not self.path.is_file():
+                raise
 
     def join(self) -> NDArray[np.float32]:
         """All rows."""

@@ -210,7 +210,8 @@ class Trimodal(Recipe):
             return transform, clip_specs()
         rows, image = None, settings.image
         if image.frozen:
-            rows = image_rows(member.corpus.split, image, fold.ranks)[part]
+            signals = fold.keeping.signals
+            rows = image_rows(member.corpus.split, image, fold.ranks, signals)[part]
         posts = PostTransform(
             fold.cut(member), fold.tags, settings.longest_tags, labels, rows, image.size, losing
         )

@@ -145,7 +145,8 @@ def this_start(environment: Mapping[str, str]) -> str:
     """What this start of the ranks has in the store of the rendezvous begins with this.
 
     torchrun keeps the store when it starts them again (`--max-restarts`), with all that the start
-    before has left there, e.g. the addresses of processes that are gone.
+    before has left there, e.g. the addresses of processes that are gone. Its agents on several
+    nodes agree on the count if they have fixed addresses, not with `--rdzv-backend c10d`.
     """
     return f"start-{environment.get('TORCHELASTIC_RESTART_COUNT') or 0}"
 

@@ -84,11 +84,12 @@ def _finetune_in_turn(
 ) -> int | None:
     """On ranks that are watched over; the signal that has ended it, if one has."""
     states = SharedStates()
-    for config in configs if len(configs) > 1 else ():  # the last may be hours away
-        ranks.does(f"opening {config.folder}")
-        with ranks.together():
-            _open_checked(config, ranks, states)
     try:
+        for config in configs if len(configs) > 1 else ():  # the last may be hours away
+            stop_if_asked(ranks, signals)
+            ranks.does(f"opening {config.folder}")
+            with ranks.together():
+                _open_checked(config, ranks, states)
         for config in configs:
             stop_if_asked(ranks, signals)
             _finetune(config, ranks, states, signals)

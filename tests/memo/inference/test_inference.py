@@ -289,6 +289,25 @@ def test_a_file_that_cannot_be_used_takes_no_other_with_it(
 
 
 @pytest.mark.usefixtures("stand_ins")
+def test_a_cue_that_cannot_be_used_does_not_shrink_the_others_on_the_page(
+    exported: Path, tmp_path: Path
+) -> None:
+    video, page = tmp_path / "a.wav", tmp_path / "a.html"
+    video.write_bytes(make_sound(loud((0.2, 1), length_s=2)))
+    (tmp_path / "a.srt").write_text("0:00,0 --> 90:00,0\nA CHANNEL\n\n0:00,0 --> 0:02,0\nwow\n")
+    run_prediction(load(exported), [video], GivenEncoders(), Said(), None, page)
+    assert "left: 0.000%; width: 100.000%" in page.read_text()
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_a_minute_is_one_utterance_at_most(exported: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    long.write_bytes(make_sound(loud((0, 4), length_s=61)))
+    with pytest.raises(UserError, match=r"it is 61\.00 s long; an utterance has 60 at most"):
+        list(prediction.predict_videos(load(exported), [long], GivenEncoders(), Said("tears")))
+
+
+@pytest.mark.usefixtures("stand_ins")
 def test_what_is_longer_than_the_model_reads_is_told(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -452,6 +471,10 @@ def test_only_the_encoders_of_the_tasks_modalities_are_needed(
     (found,) = prediction.predict_videos(model, [video], GivenEncoders(), Said("tears"))
     assert (found.used, found.missing) == (("text",), ())
     assert found.end_s == pytest.approx(4, abs=0.1)
+    long = tmp_path / "long.wav"
+    long.write_bytes(make_sound(loud((0, 4), length_s=61)))
+    (read,) = prediction.predict_videos(model, [long], GivenEncoders(), Said("tears"))
+    assert (read.used, read.end_s) == (("text",), 61.0)
     (blank,) = prediction.predict_videos(model, [video], GivenEncoders(), Said(" \n"))
     assert (blank.used, blank.missing, blank.emotion) == ((), ("text",), None)
 

@@ -187,12 +187,34 @@ def test_a_file_that_cannot_be_used_is_told_and_leaves_the_others(
     assert flaws["c.wav"] == ""
 
 
-def test_what_memo_predict_has_written_beside_a_file_is_no_transcript(
-    short: bytes, tmp_path: Path
+ANSWER = '{"file": "a.wav", "begin_s": 0, "used": [], "probabilities": {}}\n'
+
+
+@pytest.mark.parametrize("content", [ANSWER, ANSWER * 2, "[" * 100_000, '{"title": "a"}', "\xe9"])
+def test_what_lies_beside_a_file_and_is_no_transcript_leaves_it_as_it_is(
+    short: bytes, tmp_path: Path, content: str
 ) -> None:
-    answer = '{"file": "a.wav", "begin_s": 0, "used": [], "probabilities": {}}\n'
-    (whole,) = told(lay(tmp_path, {"a.wav": short, "a.json": answer * 2}))
+    """What `memo predict --json` has written, what a camera says of its file, anything."""
+    videos = lay(tmp_path, {"a.wav": short, "a.json": content.encode("latin1")})
+    (planned,) = plan(videos, Said())
+    assert planned.note == (
+        f"{videos[0]}: beside it are no transcripts (a.json); lay others beside it"
+    )
+    (whole,) = told(videos)
     assert (whole.text, whole.flaw) == (None, "")
+
+
+def test_the_language_given_is_that_of_what_names_none(short: bytes, tmp_path: Path) -> None:
+    film = make_video([0, 1000, 3900], [9, 90, 9], voice([(0.5, 3)], 4))
+    inside = with_subtitles(film, [Track(INSIDE.lines)])
+    videos = lay(tmp_path, {"a.wav": short, "a.srt": SRT, "b.mkv": inside})
+    found = told(videos, Said(languages=("ko-kr",)))
+    assert [(one.text, one.language) for one in found] == [
+        ("wow", "ko"),
+        ("gross", "ko"),
+        ("so glad", "ko"),
+        ("tears", "ko"),
+    ]
 
 
 def test_transcripts_that_are_not_taken_are_told(short: bytes, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Rows of a frozen image network: read once, and not again what was read before the run ended."""
 
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data_pipeline.errors import AgreedError
@@ -16,14 +18,15 @@ from memo.multitask.config import ImageSettings
 from memo.multitask.image_rows import image_rows
 from memo.multitask.images import ImageNetwork
 from memo.training.distributed import join
+from memo.training.signals import StopSignals
+from memo.tuning.course import StoppedError
 from tests.distributed import run_ranks
 from tests.memo.multitask.small_system import write_posts
-from tests.memo.tuning.test_run import alone
 
 SMALL = ImageSettings(model="test_resnet", size=32)
 
 
-class StoppedError(Exception):
+class KilledError(Exception):
     """Stands for SIGKILL."""
 
 
@@ -58,7 +61,7 @@ class Reading:
 
         def forward(network: ImageNetwork, images: Tensor) -> Tensor:
             if self.batches == self.last:
-                raise StoppedError
+                raise KilledError
             self.batches += 1
             return plain(network, images)
 
@@ -67,7 +70,7 @@ class Reading:
 
 def test_every_part_is_said_so_that_none_is_taken_for_hanging(folder: Path) -> None:
     said: list[str] = []
-    image_rows(*posts(folder), replace(alone(), does=said.append))
+    image_rows(*posts(folder), replace(join(1), does=said.append), StopSignals())
     assert sorted(set(said)) == [f"encoding images, {one} of 90" for one in (0, 32, 64)]
 
 
@@ -75,22 +78,57 @@ def test_what_was_read_before_the_end_is_not_read_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading = Reading(monkeypatch)
-    plain = image_rows(*posts(folder), alone())
+    plain = image_rows(*posts(folder), join(1), StopSignals())
     whole, reading.batches = reading.batches, 0
     lost = np.isnan(plain).all(axis=1)
     assert np.flatnonzero(lost).tolist() == [3, *range(14, 90, 15)]
     assert not np.isnan(plain[~lost]).any()
     monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "other"))
     reading.last = 6  # in the second of three parts
-    with pytest.raises(StoppedError):
-        image_rows(*posts(folder), alone())
+    with pytest.raises(KilledError):
+        image_rows(*posts(folder), join(1), StopSignals())
     reading.batches, reading.last = 0, None
-    np.testing.assert_array_equal(image_rows(*posts(folder), alone()), plain)
+    np.testing.assert_array_equal(image_rows(*posts(folder), join(1), StopSignals()), plain)
     assert reading.batches == whole - 4
-    np.testing.assert_array_equal(image_rows(*posts(folder), alone()), plain)
+    np.testing.assert_array_equal(image_rows(*posts(folder), join(1), StopSignals()), plain)
     assert reading.batches == whole - 4
     (left,) = (tmp_path / "other" / "images").iterdir()
     assert left.suffix == ".npy"
+
+
+def test_a_request_to_stop_is_heard_between_parts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, signals = Reading(monkeypatch), StopSignals()
+
+    def told(what: str) -> None:
+        if what == "encoding images, 32 of 90":
+            signals.received = signal.SIGUSR1
+
+    with pytest.raises(StoppedError):
+        image_rows(*posts(folder), replace(join(1), does=told), signals)
+    first = reading.batches
+    image_rows(*posts(folder), join(1), StopSignals())
+    assert 4 < first < 9
+    assert reading.batches == 12
+
+
+def test_parts_that_another_run_has_finished_end_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, save = image_rows(*posts(folder), join(1), StopSignals()), module._save
+    (whole,) = Path(os.environ["MEMO_CACHE"], "images").iterdir()
+    content = whole.read_bytes()
+    whole.unlink()
+
+    def finished_by_another(path: Path, rows: NDArray[np.float32]) -> None:
+        if path.stem == "00000064":
+            whole.write_bytes(content)
+            raise FileNotFoundError(path)
+        save(path, rows)
+
+    monkeypatch.setattr(module, "_save", finished_by_another)
+    np.testing.assert_array_equal(image_rows(*posts(folder), join(1), StopSignals()), plain)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
@@ -99,7 +137,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MEMO_CACHE", str(tmp_path / "file"))
     with pytest.raises(AgreedError, match="Not a directory"):
-        image_rows(*posts(folder), alone())
+        image_rows(*posts(folder), join(1), StopSignals())
 
 
 def on_two_nodes(argument: str) -> None:
@@ -112,7 +150,7 @@ def on_two_nodes(argument: str) -> None:
         for cache, read in ((f"of-{ranks.rank}", True), ("of-0", False), ("both", ranks.first)):
             os.environ["MEMO_CACHE"] = str(folder / cache)
             reading.batches = 0
-            rows = image_rows(split, settings, ranks)
+            rows = image_rows(split, settings, ranks, StopSignals())
             assert bool(reading.batches) == read, cache
             assert np.isnan(rows).all(axis=1).sum() == 7
 

@@ -363,7 +363,7 @@ def replace_settings(config: FinetuneConfig, **changes: Any) -> FinetuneConfig: 
     ("mode", "changes", "message"),
     [
         ("linear", {}, r"'linear' cannot learn a sequence of tasks \(known: full, ewc, replay"),
-        ("full", {"tasks": ["a", "a"]}, "no task 'a'"),
+        ("full", {"tasks": ("a", "a")}, "no task 'a'"),
     ],
 )
 def test_what_makes_no_sequence_is_refused(
@@ -371,7 +371,7 @@ def test_what_makes_no_sequence_is_refused(
     backbone: Path,
     tmp_path: Path,
     mode: str,
-    changes: dict[str, list[str]],
+    changes: dict[str, tuple[str, ...]],
     message: str,
 ) -> None:
     config = sequence_config(tasks, backbone, tmp_path / "run", mode)

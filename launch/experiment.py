@@ -29,7 +29,7 @@ from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
 from memo.evaluation.records import read_results
 from memo.tuning.grid import combinations
-from memo.tuning.task import is_system, load_single_task
+from memo.tuning.task import TaskSettings, is_system, load_single_task
 
 HERE = Path(__file__).parent
 FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
@@ -104,12 +104,24 @@ class Experiment:
         return run
 
 
-def baselines(experiment: Experiment) -> None:
-    """With and without pretraining, and every mode."""
+def prompted_task(experiment: Experiment, kind: str) -> TaskSettings:
+    """The task of an experiment that has prompts among its runs; before the first is trained.
+
+    Raises:
+        UserError: there is none, it is a system, or has no wording.
+    """
     name = experiment.tasks[0]
     if is_system(name):
-        raise UserError(f"--task {name}: baselines is for one task, not for a system of several")
-    modalities = load_single_task(name).modalities  # refuses before the first run is trained
+        raise UserError(f"--task {name}: {kind} is for one task, not for a system of several")
+    task = load_single_task(name)
+    if not task.wording:
+        raise UserError(f"--task {name}: {kind} tunes prompts, too, and it has no wording; add it")
+    return task
+
+
+def baselines(experiment: Experiment) -> None:
+    """With and without pretraining, and every mode."""
+    modalities = prompted_task(experiment, "baselines").modalities
     runs = [experiment.tune("direct", "full", "direct=true")]
     if "text" in modalities and len(modalities) > 1:
         runs.append(experiment.tune("text", "full", "direct=true", "modalities=[text]"))
@@ -119,6 +131,7 @@ def baselines(experiment: Experiment) -> None:
 
 def fractions(experiment: Experiment) -> None:
     """How much labelled data is needed."""
+    prompted_task(experiment, "fractions")
     runs = []
     for share in FRACTIONS:
         part = f"training.fraction={share}"

@@ -126,6 +126,14 @@ def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.Mo
             ("baselines", "--task=essays"),
             "task essays has several labels a clip: make it a part of --task sog",
         ),
+        (
+            ("baselines", "--task=mvsa"),
+            "--task mvsa: baselines tunes prompts, too, and it has no wording; add it",
+        ),
+        (
+            ("fractions", "--task=sog"),
+            "--task sog: fractions is for one task, not for a system of several",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_trained(

@@ -16,7 +16,8 @@ from tests.memo.training.small_run import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-STEPS = 60
+STEPS = 160
+"""So many that some are left when a busy machine has noticed the twelfth."""
 
 
 @pytest.mark.parametrize("node", NODES, ids=["the first", "the other"])

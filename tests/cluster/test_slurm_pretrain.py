@@ -24,7 +24,8 @@ from tests.memo.training.small_run import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-STEPS = 40
+STEPS = 120
+"""So many that some are left when a busy machine has noticed the first ones twice."""
 TWO_NODES = {"NODES": "2", "GPUS": "1", "CORES": "1"}
 
 

@@ -4,13 +4,12 @@ Also runs under `torchrun`, `srun` and plain `python`; `launch/finetune.sh` star
 """
 
 import argparse
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from data_pipeline.errors import AgreedError, UserError
 from memo.settings import load_config
-from memo.training.signals import leave_in_peace
+from memo.training.rank import told_status
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,16 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run; a user's mistake is one line on stderr and exit status 2."""
-    arguments = parse_arguments()
-    try:
-        status = run(arguments)
-    except UserError as error:
-        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
-            print(f"finetune: {error}", file=sys.stderr)  # noqa: T201
-        status = 2
-    if status:
-        leave_in_peace()
-    return status
+    return told_status("finetune", partial(run, parse_arguments()))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,14 +5,13 @@ and trains on it.
 """
 
 import argparse
-import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from data_pipeline.errors import AgreedError, UserError
 from memo.config import PretrainConfig
 from memo.settings import load_config
-from memo.training.signals import leave_in_peace
+from memo.training.rank import told_status
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "pretrain" / "demo.yaml"
 
@@ -42,16 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run; a user's mistake is one line on stderr and exit status 2."""
-    arguments = parse_arguments()
-    try:
-        status = run(arguments)
-    except UserError as error:
-        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
-            print(f"pretrain: {error}", file=sys.stderr)  # noqa: T201
-        status = 2
-    if status:
-        leave_in_peace()
-    return status
+    return told_status("pretrain", partial(run, parse_arguments()))
 
 
 def run(arguments: argparse.Namespace) -> int:

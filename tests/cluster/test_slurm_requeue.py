@@ -21,6 +21,14 @@ while not (pathlib.Path("began-0").exists() and pathlib.Path("began-1").exists()
     time.sleep(0.1)
 """
 
+SAVED_ONCE = """
+if not restarted:
+    leave_in_peace()
+    time.sleep(1)
+    sys.exit(85)
+"""
+"""A first start that ends as after a stop signal."""
+
 
 def submit(cluster: Cluster, folder: Path, program: str) -> str:
     """Two ranks on two nodes that run this instead of pretraining; they have begun."""
@@ -52,11 +60,7 @@ def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: P
 
 def test_a_signal_for_the_start_before_is_no_failure(cluster: Cluster, tmp_path: Path) -> None:
     """SIGTERM, but no preemption, soon after a second start; a first one would have failed."""
-    program = """
-if not restarted:
-    leave_in_peace()
-    time.sleep(1)
-    sys.exit(85)
+    program = f"""{SAVED_ONCE}
 if os.environ["SLURM_RESTART_COUNT"] == "1":
     pathlib.Path("second").touch()
     time.sleep(60)
@@ -84,11 +88,7 @@ def test_a_rank_that_fails_ends_all_for_good(cluster: Cluster, tmp_path: Path) -
 
 def test_a_refusal_ends_a_restarted_job_for_good(cluster: Cluster, tmp_path: Path) -> None:
     """The first rank keeps the store for the others, and is still there when they have left."""
-    program = """
-if not restarted:
-    leave_in_peace()
-    time.sleep(1)
-    sys.exit(85)
+    program = f"""{SAVED_ONCE}
 if os.environ["SLURM_RESTART_COUNT"] != "1":
     sys.exit(0)
 from torch.distributed import TCPStore

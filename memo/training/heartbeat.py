@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn, Self
 
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from data_pipeline.errors import AgreedError
+from data_pipeline.errors import AgreedError, UserError
 from memo.training.distributed import Ranks, this_start
 from memo.training.memory import is_shortage
 from memo.training.signals import leave_in_peace
@@ -167,10 +167,15 @@ class Heartbeat:
 
         Raises:
             SystemExit: with `STATUS`; a rank was lost.
-            AgreedError: memory ran out on this one.
+            AgreedError: the user's mistake, which the other ranks may not have met; or memory ran
+                out on this one.
         """
         try:
             yield
+        except AgreedError:
+            raise
+        except UserError as error:
+            self.refuse(str(error))
         except (RuntimeError, MemoryError) as error:
             if is_shortage(error):
                 self.refuse(f"{self._doing[0]}: {_first_line(error)}; {SMALLER}")

@@ -1,6 +1,7 @@
 """Lost and hanging ranks, with a store in this process and with processes that are killed."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 
-from data_pipeline.errors import AgreedError
+from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.packing import PackedBatch
 from memo.config import PretrainConfig
 from memo.training import heartbeat as module
@@ -62,6 +63,23 @@ def test_too_little_memory_is_the_users_to_mend(error: Exception) -> None:
         raise error
     said = str(error).partition("\n")[0] or "out of memory"
     assert str(refused.value) == f"step 7: {said}; a smaller batch.token_budget needs less memory"
+
+
+def test_a_mistake_of_one_rank_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINGER_S", 0.0)
+    store = HashStore()
+    heart = Heartbeat(1, 2, 60, store)  # without its thread, which would end the process
+    with pytest.raises(AgreedError, match=r"rank 1 on .*: no such file"), heart.explained():
+        raise UserError("no such file")
+    assert store.get(module.REFUSAL).decode().endswith(": no such file")
+
+
+def test_a_mistake_that_all_ranks_know_of_is_told_to_none() -> None:
+    store = HashStore()
+    heart = Heartbeat(1, 2, 60, store)
+    with pytest.raises(AgreedError, match=r"^no such file$"), heart.explained():
+        raise AgreedError("no such file")
+    assert not store.check([module.REFUSAL])
 
 
 def test_who_is_lost_is_named_with_what_it_did(
@@ -270,7 +288,7 @@ def test_a_rank_may_end_later_than_another(late: str) -> None:
 
 def train_until_something_happens(place: str, kind: str, happens: str, whom: str) -> None:
     """As one rank; one of the two meets with something in its third step, or when it opens data."""
-    module.LOST_S = 5.0
+    module.LOST_S = 60.0 if happens == "is refused" else 5.0
     folder, changes = Path(place), ["distribution.hang_s=20"] if happens == "hangs" else []
     step = Engine.step
 
@@ -280,6 +298,8 @@ def train_until_something_happens(place: str, kind: str, happens: str, whom: str
         if number == 2 and self.ranks.rank == int(whom):
             if happens == "hangs":
                 time.sleep(100)
+            if happens == "is refused":
+                raise UserError("this disk is full")
             os.kill(os.getpid(), signal.SIGKILL if happens == "is killed" else signal.SIGSTOP)
         return step(self, batches, number, lr)
 
@@ -299,6 +319,15 @@ def train_until_something_happens(place: str, kind: str, happens: str, whom: str
             pretrain(small_config(folder / "data", folder / "run", *changes), "auto")
 
 
+def prepare(folder: Path, kind: str) -> None:
+    """What is trained on."""
+    if kind == "tuning":
+        write_task(folder / "task.yaml", write_corpus(folder / "data"))
+        write_backbone(folder / "data", folder / "backbone")
+    else:
+        write_small_dataset(folder / "data")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "happens", "whom"),
@@ -314,11 +343,7 @@ def train_until_something_happens(place: str, kind: str, happens: str, whom: str
 def test_when_a_rank_is_lost_the_other_ends_and_says_so(
     tmp_path: Path, kind: str, happens: str, whom: int
 ) -> None:
-    if kind == "tuning":
-        write_task(tmp_path / "task.yaml", write_corpus(tmp_path / "data"))
-        write_backbone(tmp_path / "data", tmp_path / "backbone")
-    else:
-        write_small_dataset(tmp_path / "data")
+    prepare(tmp_path, kind)
     with started(
         train_until_something_happens, [str(tmp_path), kind, happens, str(whom)], 2
     ) as ranks:
@@ -338,3 +363,17 @@ def test_when_a_rank_is_lost_the_other_ends_and_says_so(
             gone = "the first rank, which keeps the store" if whom == 0 else "rank 1 on "
             assert last.startswith(f"rank {1 - whom} of 2 ends, for {gone}"), said
             assert whom == 0 or "is gone; the last that was heard of it: " in last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pretraining", "tuning"])
+def test_a_mistake_that_one_rank_meets_ends_all_as_one(tmp_path: Path, kind: str) -> None:
+    prepare(tmp_path, kind)
+    begun = started(train_until_something_happens, [str(tmp_path), kind, "is refused", "1"], 2)
+    with begun as ranks:
+        for one in ranks:
+            one.process.join(120)
+            assert one.process.exitcode == 2
+        first, second = (one.output.read_text() for one in ranks)
+        assert re.search(r"rank 0 of 2 ends, for rank 1 on .*: this disk is full", first)
+        assert "Traceback" not in first + second

@@ -8,6 +8,7 @@ the kind that it was trained on.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from data_pipeline.build_subtitles import CutBy, choose_all
 from data_pipeline.corpora.assign import FORCED, OTHERS, SUBTITLES, check_one, match_names
@@ -73,24 +74,59 @@ def plan(videos: Sequence[Path], said: Said) -> list[Planned]:
     """
     if said.text is not None or said.subtitles is not None:
         return [Planned(video, _given(video, said)) for video in videos]
-    beside = {video: texts for video, texts in _beside(videos).items() if texts}
-    chosen = {
-        str(video): choose([one for one in texts if not one.forced], said.languages)
-        for video, texts in beside.items()
+    beside = {
+        video: _Beside.of(video, texts, said) for video, texts in _beside(videos).items() if texts
     }
+    chosen = {str(video): choose(one.spoken, said.languages) for video, one in beside.items()}
     check_one(chosen, {video: show_name(video) for video in chosen})
     taken = {
         Path(video): _of_transcript(Path(video), texts[0], said)
         for video, texts in chosen.items()
         if texts
     }
-    cut = _to_be_cut([video for video in videos if not taken.get(video)], said)
+    cut = _to_be_cut([video for video in videos if video not in taken], said)
     return [
         Planned(video, taken[video])
-        if taken.get(video)
-        else replace(cut[video], note=_not_taken(video, beside.get(video, ())))
+        if video in taken
+        else replace(cut[video], note=beside[video].note(video) if video in beside else "")
         for video in videos
     ]
+
+
+class _Beside(NamedTuple):
+    """What lies beside a file and is called as a transcript is.
+
+    Attributes:
+        spoken: transcripts.
+        forced: subtitles of signs and foreign speech alone.
+        others: no transcripts, which anything called `.json` or `.tsv` may be.
+    """
+
+    spoken: Sequence[Transcript]
+    forced: Sequence[Transcript]
+    others: Sequence[Transcript]
+
+    @classmethod
+    def of(cls, video: Path, texts: Sequence[Transcript], said: Said) -> Self:
+        """By their names; of what may be anything, by its content."""
+        possible = [one for one in texts if not one.forced]
+        spoken = [
+            one
+            for one in possible
+            if _suffix(one.name) in SUBTITLES or _of_transcript(video, one, said)
+        ]
+        others = [one for one in possible if one not in spoken]
+        return cls(spoken, [one for one in texts if one.forced], others)
+
+    def note(self, video: Path) -> str:
+        """What is said of it where nothing of it is taken."""
+        kinds = {"no transcripts": self.others, OTHERS: self.spoken, FORCED: self.forced}
+        found = " and ".join(
+            f"{kind} ({show_name(some([one.name for one in texts]))})"
+            for kind, texts in kinds.items()
+            if texts
+        )
+        return f"{show_name(str(video))}: beside it are {found}; {BESIDE}"
 
 
 def _given(video: Path, said: Said) -> list[Recording]:
@@ -165,18 +201,6 @@ def _beside(videos: Sequence[Path]) -> dict[Path, list[Transcript]]:
 
 def _suffix(name: str) -> str:
     return Path(name).suffix.lower()
-
-
-def _not_taken(video: Path, texts: Sequence[Transcript]) -> str:
-    """What is said of what lies beside a file as a transcript does, but was not taken."""
-    if not texts:
-        return ""
-    possible = [one for one in texts if not one.forced]
-    why = OTHERS if possible else FORCED
-    if any(_suffix(one.name) not in SUBTITLES for one in possible):
-        why = "no transcripts"
-    names = show_name(some([one.name for one in texts]))
-    return f"{show_name(str(video))}: beside it are {why} ({names}); {BESIDE}"
 
 
 def _to_be_cut(videos: Sequence[Path], said: Said) -> dict[Path, Planned]:

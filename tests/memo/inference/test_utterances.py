@@ -204,6 +204,22 @@ def test_what_lies_beside_a_file_and_is_no_transcript_leaves_it_as_it_is(
     assert (whole.text, whole.flaw) == (None, "")
 
 
+@pytest.mark.parametrize("other", ["a.json", "a.tsv"])
+def test_what_is_no_transcript_takes_the_place_of_none(
+    short: bytes, tmp_path: Path, other: str
+) -> None:
+    """It names no language, as the transcript does, and would be taken first."""
+    videos = lay(tmp_path, {"a.wav": short, "a.en.srt": SRT, other: ANSWER})
+    (planned,) = plan(videos, Said())
+    assert planned.note == ""
+    assert [one.text for one in told(videos)] == ["wow", "gross"]
+    (german,) = plan(videos, Said(languages=("de",)))
+    assert german.note == (
+        f"{videos[0]}: beside it are no transcripts ({other}) and transcripts in other languages "
+        "alone (a.en.srt); lay others beside it"
+    )
+
+
 def test_the_language_given_is_that_of_what_names_none(short: bytes, tmp_path: Path) -> None:
     film = make_video([0, 1000, 3900], [9, 90, 9], voice([(0.5, 3)], 4))
     inside = with_subtitles(film, [Track(INSIDE.lines)])

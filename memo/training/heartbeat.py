@@ -37,6 +37,9 @@ e.g. by a scheduler, and does not count."""
 LINGER_S = 5.0
 """The others hang as well; the store must not end with the first rank before they have said so."""
 
+FAREWELL_S = 20.0
+"""Launchers kill 30 s after they have asked a rank to end."""
+
 ENDED = "has ended"
 SMALLER = "a smaller batch.token_budget needs less memory"
 FAILURE = "failure"
@@ -90,6 +93,7 @@ class Heartbeat:
         self._answered = 0.0
         self._doing = ("beginning", 0.0)
         self._count = 0
+        self._mistake: str | None = None  # of the user's, for which all ranks end
         self._stop, self._over = Event(), Event()
         self._watcher = Thread(target=self._watch, name="heartbeat", daemon=True)
         self._clock = Thread(target=self._keep_time, name="clock", daemon=True)
@@ -106,8 +110,11 @@ class Heartbeat:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._rank == 0 and (error is None or isinstance(error, AgreedError)):
+        if error is None and self._rank == 0:
             self._wait_for_the_others()
+        if isinstance(error, AgreedError) and self._ranks > 1:
+            self._mistake = str(error)
+            leave_in_peace()  # a launcher ends all when the first leaves
         self._stop.set()
         self._watcher.join()
         self.does(ENDED)
@@ -116,6 +123,8 @@ class Heartbeat:
                 who = f"rank {self._rank} on {socket.gethostname()}"
                 self._tell(f"{who} has failed: {_first_line(error)}")
             self._beat()
+            if self._mistake is not None:
+                self._let_all_end()
         self._over.set()
         self._clock.join()
 
@@ -139,6 +148,17 @@ class Heartbeat:
                         self._tell(_obituary(rank, beat))
                 sleep(BEAT_S / 20)
             self._give_up_if_failed()
+
+    def _let_all_end(self) -> None:
+        """After a mistake that all know of, none leaves before the others have come to their end.
+
+        One that has not is not waited for until a launcher kills this rank with its line unsaid.
+        """
+        until, missing = self._now + FAREWELL_S, set(range(self._ranks))
+        while missing and self._now < until:
+            beats = {rank: self._read(rank) for rank in missing}
+            missing = {rank for rank, beat in beats.items() if beat is None or beat.doing != ENDED}
+            sleep(BEAT_S / 20)
 
     def does(self, what: str) -> None:
         """Say what this rank does now."""
@@ -275,11 +295,11 @@ class Heartbeat:
         os._exit(REFUSED)
 
     def _give_up(self, why: str, stacks: bool = False) -> None:
-        self._say(why)
+        self._say(why if self._mistake is None else f"ends, for {self._mistake}")
         if stacks:
             faulthandler.dump_traceback(sys.stderr, all_threads=True)
             sleep(LINGER_S)
-        os._exit(STATUS)
+        os._exit(STATUS if self._mistake is None else REFUSED)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import ctypes
 import signal
 from collections.abc import Mapping
+from threading import Event
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -47,7 +48,8 @@ class StopSignals:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            ignored = _leaving.is_set() and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -63,9 +65,11 @@ def leave_in_peace() -> None:
     would take the death of one of them for the end of the run. Any thread may call this, also while
     the main one waits in a collective operation: `signal.signal` is for that one alone.
     """
+    _leaving.set()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         _set_signal(number, signal.SIG_IGN)
 
 
+_leaving = Event()
 _set_signal = ctypes.pythonapi.PyOS_setsig
 _set_signal.argtypes, _set_signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

@@ -3,9 +3,11 @@
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from threading import Barrier, Event, Thread
 from typing import cast
@@ -23,6 +25,7 @@ from memo.training.distributed import join
 from memo.training.engine import Engine, StepResult
 from memo.training.heartbeat import Heartbeat, watched
 from memo.training.pretrain import pretrain
+from memo.training.rank import told_status
 from memo.training.setup import Data, open_data
 from memo.tuning.run import finetune
 from tests.distributed import run_ranks, started
@@ -284,6 +287,49 @@ def end_late(rank_that_does: str) -> None:
 @pytest.mark.parametrize("late", ["0", "1"])
 def test_a_rank_may_end_later_than_another(late: str) -> None:
     run_ranks(end_late, late, 2)
+
+
+def refuse_slowly(slow: str) -> None:
+    """As one of three that have met the same mistake; one is slow to come to its end."""
+
+    def run() -> int:
+        ranks = join(1)
+        with watched(ranks, 60):
+            try:
+                with ranks.together():
+                    raise UserError("no such file")
+            finally:
+                time.sleep(3 if str(ranks.rank) == slow else 0)
+        return 0
+
+    sys.exit(told_status("program", run))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", ["0", "2"])
+def test_a_mistake_is_told_though_a_launcher_ends_all_with_the_first(slow: str) -> None:
+    with started(refuse_slowly, [slow], 3) as ranks:
+        wait([one.process.sentinel for one in ranks])
+        for one in ranks:
+            if one.process.is_alive():
+                one.process.terminate()
+        for one in ranks:
+            one.process.join(60)
+        assert [one.process.exitcode for one in ranks] == [2, 2, 2]
+        assert ranks[0].output.read_text().splitlines()[-1] == "program: no such file"
+
+
+def test_a_mistake_is_told_though_a_rank_is_lost_on_its_way_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.05)
+    monkeypatch.setattr(module, "FAREWELL_S", 0.3)
+    monkeypatch.setattr(module, "leave_in_peace", lambda: None)
+    store = HashStore()
+    store.set("rank-1", "6\tnode7\tstep 9")
+    with pytest.raises(AgreedError, match="no such file"), Heartbeat(0, 2, 60, store):
+        raise AgreedError("no such file")
+    assert capsys.readouterr().err == ""
 
 
 def train_until_something_happens(place: str, kind: str, happens: str, whom: str) -> None:

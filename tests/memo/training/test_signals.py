@@ -28,11 +28,15 @@ def test_a_second_interrupt_ends_the_process() -> None:
 LEAVES = """
 import os, signal, sys, threading
 from memo.training.signals import StopSignals, leave_in_peace
+signals = StopSignals()
 if {noted}:
-    StopSignals().__enter__()
+    signals.__enter__()
 thread = threading.Thread(target=leave_in_peace)
 thread.start()
 thread.join()
+if {noted}:
+    signals.__exit__(None, None, None)
+assert signal.getsignal(signal.SIGTERM) != signals._note  # Python takes it back as it ends
 for number in (signal.SIGTERM, signal.SIGUSR1):
     os.kill(os.getpid(), number)
 sys.exit(85)

@@ -19,6 +19,7 @@ from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.stream import Placement
 from memo.config import Distribution
 from memo.training.accelerator import deepspeed
+from memo.training.signals import StopSignals, leave_in_peace
 
 T = TypeVar("T")
 
@@ -84,6 +85,16 @@ class Ranks:
         values: list[T] = [value] * self.count
         dist.all_gather_object(values, value)
         return values
+
+    def end_together(self) -> None:
+        """After a request to stop: none leaves before all have come so far, nor dies of another.
+
+        A launcher ends all when the first leaves, and a scheduler may ask again meanwhile.
+        """
+        if self.count > 1:
+            leave_in_peace()
+        with StopSignals():
+            self.max(0)
 
     @contextmanager
     def together(self) -> Iterator[None]:

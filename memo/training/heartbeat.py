@@ -30,6 +30,10 @@ BEAT_S = 1.0
 LOST_S = 60.0
 """A rank that has not beaten for so long is lost."""
 
+SILENT_BEATS = 10
+"""When an operation of all has failed, a rank that has not beaten for so many beats is gone; one
+that computes may be late by some."""
+
 STOPPED_S = 5.0
 """What is longer between two looks at the clock has been a time in which this process was stopped,
 e.g. by a scheduler, and does not count."""
@@ -200,7 +204,7 @@ class Heartbeat:
             if is_shortage(error):
                 self.refuse(f"{self._doing[0]}: {_first_line(error)}; {SMALLER}")
             self._wait_if_refused()
-            lost = self._lost(3 * BEAT_S) if self._ranks > 1 else []
+            lost = self._lost() if self._ranks > 1 else []
             if not lost:
                 raise
             self._say(f"ends, for {' and '.join(lost)}")
@@ -259,27 +263,25 @@ class Heartbeat:
         number, host, doing = self._store.get(f"rank-{rank}").decode().split("\t")
         return Beat(int(number), host, doing)
 
-    def _lost(self, wait_s: float) -> Sequence[str]:
+    def _lost(self) -> Sequence[str]:
         """What is to be said of each rank that does not beat."""
         try:
-            before = [self._read(rank) for rank in range(self._ranks)]
-            sleep(wait_s)
-            after = [self._read(rank) for rank in range(self._ranks)]
+            silent = {rank: self._read(rank) for rank in range(self._ranks) if rank != self._rank}
+            for _ in range(SILENT_BEATS * 20):
+                sleep(BEAT_S / 20)
+                silent = {rank: beat for rank, beat in silent.items() if self._read(rank) == beat}
+                if not silent:
+                    break
         except (DistError, OSError):
             return ["the first rank is gone, with the store of the rendezvous"]
-        return [
-            _obituary(rank, beat)
-            for rank, beat in enumerate(after)
-            if rank != self._rank and beat == before[rank]
-        ]
+        return [_obituary(rank, beat) for rank, beat in silent.items()]
 
     def _say(self, what: str) -> None:
         print(f"rank {self._rank} of {self._ranks} {what}", file=sys.stderr, flush=True)  # noqa: T201
 
     def _tell(self, why: str) -> None:
         """Let all ranks know why they cannot go on; the first to say so is heard."""
-        if not self._store.check([FAILURE]):
-            self._store.set(FAILURE, why)
+        self._store.compare_set(FAILURE, "", why)
 
     def _give_up_if_failed(self) -> None:
         if self._store.check([FAILURE]):
@@ -287,11 +289,13 @@ class Heartbeat:
 
     def _end_refused(self) -> None:
         leave_in_peace()
+        self._mistake = self._store.get(REFUSAL).decode()
         if self._rank == 0:
-            self._say(f"ends, for {self._store.get(REFUSAL).decode()}")
-            sleep(LINGER_S)  # the others read it in this rank's store
-        else:
-            sleep(2 * BEAT_S)  # a launcher ends all when the first leaves; the line comes before
+            self._say(f"ends, for {self._mistake}")
+        self.does(ENDED)
+        self._beat()
+        with suppress(DistError, OSError):
+            self._let_all_end()
         os._exit(REFUSED)
 
     def _give_up(self, why: str, stacks: bool = False) -> None:

@@ -42,7 +42,7 @@ from memo.training.setup import (
     run_folder,
     step_size,
 )
-from memo.training.signals import StopSignals, status_after
+from memo.training.signals import status_after
 
 
 def pretrain(config: PretrainConfig, resume: str) -> int:
@@ -92,10 +92,7 @@ def _pretrain(run: Run, resume: str) -> int:
             if ranks.first:
                 display.say(f"wrote {write_report(run.folder)}")
             return 0
-    # A launcher ends all when the first process leaves: every log is closed by now. And a scheduler
-    # may ask again while this rank waits for a slow one.
-    with StopSignals():
-        ranks.max(0)
+    ranks.end_together()  # every log is closed by now
     return status_after(stopped_by)
 
 

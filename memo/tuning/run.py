@@ -69,13 +69,12 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
     """
     threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
     ranks = join(threads, hang_s)
-    # To the very end: a scheduler may ask again while this rank waits for a slow one.
     with StopSignals() as signals:
         with watched(ranks, hang_s) as heard:
             stopped_by = _finetune_in_turn(configs, heard, signals)
         if stopped_by is None:
             return 0
-        ranks.max(0)  # a launcher ends all when the first process leaves
+        ranks.end_together()
         return status_after(stopped_by)
 
 

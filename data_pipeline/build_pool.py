@@ -59,6 +59,7 @@ class BuildPool:
             try:
                 yield from self._together(do, left)
             except BrokenProcessPool:
+                self._pool.shutdown()  # one that still works may take its mark away until it ends
                 for number in self._suspects(left):
                     file = left.pop(number)
                     yield file, self._alone(do, number, file)

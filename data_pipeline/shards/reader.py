@@ -2,6 +2,7 @@
 
 import threading
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -87,7 +88,7 @@ class Split:
         self._store = store
         self._features = info.features
         self._ends: list[int] = np.cumsum(self.shard_sizes).tolist()
-        self._open: dict[int, Shard] = {}
+        self._open: OrderedDict[int, Shard] = OrderedDict()
         self._fetched: set[int] = set()
         self._lock = threading.Lock()
         store.check(self.shards)
@@ -207,15 +208,14 @@ class Split:
 
     def _shard(self, number: int) -> Shard:
         with self._lock:
-            shard = self._open.pop(number, None)
-            if shard is None:
+            if number not in self._open:
                 info = self.shards[number]
                 self._close_for(info)
                 with self.work.on(f"opening {info.name}"):
-                    shard = self._store.open(info, self._features)
-                self._fetched.discard(number)
-            self._open[number] = shard  # the last one is the one used last
-            return shard
+                    self._open[number] = self._store.open(info, self._features)
+                self._fetched.discard(number)  # now: who fetches looks without the lock
+            self._open.move_to_end(number)  # the last one is the one used last
+            return self._open[number]
 
     def _close_for(self, new: ShardInfo) -> None:
         """Close the shards used longest ago, so that another one may be opened."""

@@ -1,15 +1,17 @@
 """Which jobs have begun to train into a run's folder: what one that is started again goes on with.
 
 `begun.jsonl` has a line a job, with the `--resume` that it had: a job whose arguments tell it to go
-back does so once, but it does, however often it was started before it could begin.
+back does so once, but it does, however often it was started before it could begin. A job is one of
+Slurm's, or what one torchrun does, which starts its ranks again with `--max-restarts`.
 """
 
 import json
+import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipeline.whole_file import write_atomically
-from memo.training.signals import is_requeued
 
 BEGUN = "begun.jsonl"
 
@@ -32,12 +34,19 @@ def note_begun(folder: Path, resume: str, environment: Mapping[str, str]) -> Non
 
 
 def has_begun(folder: Path, resume: str, environment: Mapping[str, str]) -> bool:
-    """Whether Slurm has started this job again, and it had begun before; see `note_begun`."""
-    return is_requeued(environment) and _line(resume, environment) in _lines(folder)
+    """Whether this job was started again, and had begun before; see `note_begun`.
+
+    Told by the first rank alone: torchrun is another process on every node.
+    """
+    restarts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    again = any(int(environment.get(name) or 0) for name in restarts)
+    return again and _line(resume, environment) in _lines(folder)
 
 
 def _line(resume: str, environment: Mapping[str, str]) -> str | None:
     job = environment.get("SLURM_JOB_ID")
+    if not job and "TORCHELASTIC_RESTART_COUNT" in environment:
+        job = f"{socket.gethostname()}:{os.getppid()}"
     return json.dumps({"job": job, "resume": resume}) if job else None
 
 

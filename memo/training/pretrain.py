@@ -17,7 +17,7 @@ from memo.evaluation.report import write_report
 from memo.model.flops import measure_matmul_peak
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.training.admission import brief, launch_facts, refuse_different, sole_run
-from memo.training.begun import note_begun
+from memo.training.begun import has_begun, note_begun
 from memo.training.checkpoint import Progress
 from memo.training.distributed import Ranks, join
 from memo.training.engine import Engine, choose_precision
@@ -120,13 +120,16 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
 
     The run's folder stays locked until `lock` is closed.
     """
+    begun = False
     with ranks.together():
         precision = choose_precision(config.distribution, ranks.device)
         if ranks.first:
             prepare_demo(config)
+            begun = has_begun(run_folder(config), resume, os.environ)
+    again = bool(ranks.max(begun))
     with ranks.together():
         newest = latest_step(run_folder(config) / "checkpoints")
-        checkpoint = checkpoint_to_resume(config, resume)
+        checkpoint = checkpoint_to_resume(config, resume, again)
         if checkpoint is not None and config.batch.token_budget == AUTO:
             config = with_budget(config, checkpoint.config.batch.token_budget)
         data = open_data(config)

@@ -1,6 +1,5 @@
 """From settings to everything that a run needs; whatever does not fit together is refused here."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,6 @@ from memo.objectives import build_objectives
 from memo.objectives.pretraining_model import PretrainingModel
 from memo.objectives.transform import PretrainTransform
 from memo.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
-from memo.training.begun import has_begun
 from memo.training.checkpoint import LATEST, Checkpoint, find_checkpoint, open_checkpoint
 from memo.training.saving import is_own
 
@@ -332,16 +330,17 @@ def run_folder(config: PretrainConfig) -> Path:
     return config.run_dir or Path("runs") / config.name
 
 
-def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | None:
+def checkpoint_to_resume(config: PretrainConfig, resume: str, again: bool) -> Checkpoint | None:
     """The checkpoint to go on from, if any.
 
-    A job that Slurm has started again has the arguments of its first start. Once it has begun, it
-    goes on with what it has saved since, whatever it was to begin with.
+    A job that is started again has the arguments of its first start. Once it has begun, it goes on
+    with what it has saved since, whatever it was to begin with.
 
     Args:
         config: of the run.
         resume: `auto` takes the run's latest if there is one; `never` wants a new run; anything
             else is a path: of another run, to begin with, or of this one, to go back to.
+        again: this is a job that has begun before, see `has_begun`.
 
     Raises:
         UserError: `never`, or another run's, but the run's folder has a run in it; or the
@@ -349,7 +348,6 @@ def checkpoint_to_resume(config: PretrainConfig, resume: str) -> Checkpoint | No
     """
     folder = run_folder(config)
     saved = (folder / "checkpoints" / LATEST).is_file()
-    again = has_begun(folder, resume, os.environ)
     if resume == "auto" or (again and saved):
         return open_checkpoint(folder) if saved else None
     if resume == "never":

@@ -2,7 +2,6 @@
 
 import ctypes
 import signal
-from collections.abc import Mapping
 from threading import Event
 from types import FrameType, TracebackType
 from typing import Self
@@ -17,11 +16,6 @@ INTERRUPTED = 130
 def status_after(received: int) -> int:
     """The exit status of a run that was stopped by a signal."""
     return INTERRUPTED if received == signal.SIGINT else REQUEUE
-
-
-def is_requeued(environment: Mapping[str, str]) -> bool:
-    """Whether this is a job of Slurm's that was begun before and has gone back to the queue."""
-    return int(environment.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 class StopSignals:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_a_run_that_went_back_and_died_goes_on_from_there(
     assert logged(tmp_path / "run") == log
 
 
-def test_a_job_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["slurm", "torchrun"])
+def test_a_job_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """Started again, it goes on with what it has saved since; another job goes back as it says."""
     run = tmp_path / "run"
     config = small_config(write_small_dataset(tmp_path / "dataset"), run, "steps=2")
@@ -66,8 +68,12 @@ def test_a_job_goes_back_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Engine, "step", counted)
     back = str(checkpoint(run, 1))
     for job, restarts, expected in (("7", 1, [2]), ("7", 2, []), ("8", 0, [2]), ("8", 1, [])):
-        monkeypatch.setenv("SLURM_JOB_ID", job)
-        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        if by == "slurm":
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+        else:
+            monkeypatch.setattr(os, "getppid", partial(int, job))
+            monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(restarts))
         taken.clear()
         assert pretrain(config, back) == 0
         assert taken == expected

@@ -20,7 +20,7 @@ from memo.config import PretrainConfig
 from memo.settings import load_config
 from memo.tokenizer import load_tokenizer, train_sentencepiece
 from memo.training import setup
-from memo.training.begun import note_begun
+from memo.training.begun import has_begun, note_begun
 from memo.training.checkpoint import Checkpoint, Progress
 from memo.training.setup import (
     Data,
@@ -33,6 +33,7 @@ from memo.training.setup import (
     model_spec,
     open_data,
     prepare_demo,
+    run_folder,
 )
 from tests.memo.model.test_pretrained import save_random
 from tests.memo.training.small_run import small_config, small_settings, write_small_dataset
@@ -327,13 +328,13 @@ def test_other_objectives_are_refused(dataset: Path, tmp_path: Path) -> None:
 
 def test_where_a_run_begins(dataset: Path, tmp_path: Path) -> None:
     config = small_config(dataset, tmp_path / "run")
-    assert checkpoint_to_resume(config, "auto") is None
-    assert checkpoint_to_resume(config, "never") is None
+    assert checkpoint_to_resume(config, "auto", again=False) is None
+    assert checkpoint_to_resume(config, "never", again=False) is None
     with pytest.raises(UserError, match="there is no checkpoint in absent"):
-        checkpoint_to_resume(config, "absent")
+        checkpoint_to_resume(config, "absent", again=False)
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     with pytest.raises(UserError, match=r"--resume never: .*run has a run in it"):
-        checkpoint_to_resume(config, "never")
+        checkpoint_to_resume(config, "never", again=False)
 
 
 def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
@@ -346,13 +347,19 @@ def test_another_runs_checkpoint_does_not_take_the_place_of_this_ones(
         (place / step / "manifest.json").write_text("{}")
         (place / "latest").write_text(f"{step}\n")
     with pytest.raises(UserError, match=r"--resume .*other: .*run has a run in it; go on with it"):
-        checkpoint_to_resume(config, str(tmp_path / "other"))
+        checkpoint_to_resume(config, str(tmp_path / "other"), again=False)
     for own in ("run", "run/checkpoints/step-00000001"):
         with pytest.raises(UserError, match="step-00000001 is no whole checkpoint"):
-            checkpoint_to_resume(config, str(tmp_path / own))
+            checkpoint_to_resume(config, str(tmp_path / own), again=False)
     (tmp_path / "run" / "checkpoints" / "latest").unlink()
     with pytest.raises(UserError, match="step-00000002 is no whole checkpoint"):
-        checkpoint_to_resume(config, str(tmp_path / "other"))
+        checkpoint_to_resume(config, str(tmp_path / "other"), again=False)
+
+
+def resumed(config: PretrainConfig, resume: str) -> Checkpoint | None:
+    """What the job that the environment tells of goes on with."""
+    again = has_begun(run_folder(config), resume, os.environ)
+    return checkpoint_to_resume(config, resume, again)
 
 
 @pytest.mark.parametrize("resume", ["auto", "never", "other"])
@@ -368,13 +375,13 @@ def test_a_job_that_is_begun_again_goes_on_with_what_it_has_saved(
     note_begun(tmp_path / "run", resume, os.environ)
     if resume == "other":
         with pytest.raises(UserError, match="there is no checkpoint in other"):
-            checkpoint_to_resume(config, resume)
+            resumed(config, resume)
     else:
-        assert checkpoint_to_resume(config, resume) is None
+        assert resumed(config, resume) is None
     (place / "step-00000001" / "manifest.json").write_text("{}")
     (place / "latest").write_text("step-00000001\n")
     with pytest.raises(UserError, match="run/checkpoints/step-00000001 is no whole checkpoint"):
-        checkpoint_to_resume(config, resume)
+        resumed(config, resume)
 
 
 def test_a_job_that_had_not_begun_heeds_its_argument(
@@ -393,13 +400,13 @@ def test_a_job_that_had_not_begun_heeds_its_argument(
     for restarts in ("0", "1", "2"):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
         with pytest.raises(UserError, match="step-00000001 is no whole checkpoint"):
-            checkpoint_to_resume(config, first)
+            resumed(config, first)
         with pytest.raises(UserError, match=r"--resume never: .*run has a run in it"):
-            checkpoint_to_resume(config, "never")
+            resumed(config, "never")
     note_begun(tmp_path / "run", first, os.environ)
     note_begun(tmp_path / "run", "auto", {"SLURM_JOB_ID": "13"})
     with pytest.raises(UserError, match="step-00000002 is no whole checkpoint"):
-        checkpoint_to_resume(config, first)
+        resumed(config, first)
 
 
 def test_the_demo_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

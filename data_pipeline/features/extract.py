@@ -111,7 +111,8 @@ class Extractor:
         Args:
             recordings: what the corpus says of them.
             media: their file.
-            pictures: whether these are asked for; there are none else, and no time is spent.
+            pictures: whether these are asked for; else they are decoded only where there is no
+                sound, for a recording with neither lies behind the end of its file.
 
         Yields:
             Each recording and what there is of it, or why there is nothing; what is wrong with one
@@ -124,8 +125,10 @@ class Extractor:
             yield from ((one, broken) for one in recordings)
             return
         if not pictures:
-            yield from ((one, _heard(one, sound)) for one in recordings)
-            return
+            heard = {one.key: _heard(one, sound) for one in recordings}
+            sure = [one for one in recordings if one.span is None or not _is_silent(heard[one.key])]
+            yield from ((one, heard[one.key]) for one in sure)
+            recordings = [one for one in recordings if one not in sure]
         for apart in _passes(recordings):
             parts = decode_spans(media, self.face_fps, [_span(one) for one in apart])
             for recording in apart:
@@ -163,14 +166,22 @@ class Extractor:
             frames: uint8 (T, H, W), grey, `face_fps` a second; T may be 0.
             aligned: the pictures are faces already.
             faces: what `look` sees in them, if that is known already.
+
+        Raises:
+            MediaError: an encoder makes rows that are not finite of it.
         """
-        face, expression = self._face_rows(frames, sound, aligned, faces)
+        with np.errstate(over="ignore"):  # told below
+            face, expression = self._face_rows(frames, sound, aligned, faces)
+            speech = self._speech_rows(sound)
+        for kind, rows in (("face", face), ("speech", speech)):
+            if rows is not None and not np.isfinite(rows).all():
+                raise MediaError(f"{kind} rows are not finite in float16")
         return replace(
             clip,
             duration_s=length_s(sound, len(frames), self.face_fps),
             face=face,
             expression=expression,
-            speech=self._speech_rows(sound),
+            speech=speech,
         )
 
     def look(
@@ -268,6 +279,10 @@ def _heard(recording: Recording, sound: Sound | None) -> Part | MediaError:
         return error
     unseen = np.zeros((0, 1, 1), np.uint8)
     return Part(heard if heard is not None and len(heard) else None, unseen)
+
+
+def _is_silent(part: Part | MediaError) -> bool:
+    return isinstance(part, Part) and part.sound is None
 
 
 def describe(clip: Clip, recording: Recording) -> Clip:

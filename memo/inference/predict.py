@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from data_pipeline.build_worker import NO_MEMORY
 from data_pipeline.clip import Clip
 from data_pipeline.corpora.base import Recording
 from data_pipeline.errors import UserError, check_place, in_one_line, say_without_path
@@ -23,6 +24,7 @@ from memo.inference.encoders import GivenEncoders, load_extractor
 from memo.inference.model import ClipModel
 from memo.inference.timeline import write_timeline
 from memo.inference.utterances import Planned, Said, find_parts, plan
+from memo.training.memory import is_shortage
 
 ROW_S = 0.1
 """An utterance may be longer by so much than the rows that are read: the last is no whole one."""
@@ -133,17 +135,21 @@ def _predict_file(model: ClipModel, extractor: Extractor, planned: Planned) -> l
 def _predict(
     model: ClipModel, extractor: Extractor, recording: Recording, part: Part | MediaError
 ) -> Prediction:
-    """Encode and predict one utterance."""
+    """Encode and predict one utterance; what cannot be is its flaw."""
     try:
         if isinstance(part, MediaError):
             raise part
         if extractor.face is not None or extractor.speech is not None:
             check_length(recording, length_s(part.sound, len(part.frames), extractor.face_fps))
         clip = extractor.clip(recording, part)
-    except (MediaError, MemoryError, cv2.error) as error:
+        used = tuple(one for one in model.modalities if _has(clip, one))
+        chances = model.predict([clip], used)[0].tolist() if used else []
+    except (MediaError, cv2.error) as error:
         return _flawed(recording, in_one_line(error))
-    used = tuple(one for one in model.modalities if _has(clip, one))
-    chances = model.predict([clip], used)[0].tolist() if used else []
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        return _flawed(recording, NO_MEMORY)
     begin_s, end_s = _times(recording, clip.duration_s)
     return Prediction(
         file=recording.media or "",

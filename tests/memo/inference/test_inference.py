@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,6 +248,30 @@ def test_a_file_that_cannot_be_used_takes_no_other_with_it(
     assert [bool(one["emotion"]) for one in rows] == [True, True, False]
     assert rows[2]["flaw"].startswith("the file cannot be decoded")
     assert "longer than" not in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stand_ins")
+def test_too_little_memory_for_one_takes_no_other_with_it(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has not got it; a defect is none of the file's."""
+    said = {"long.wav": "DefaultCPUAllocator: can't allocate memory", "odd.wav": "a defect"}
+    encode = Encoders.encode
+
+    def short_of_memory(self: Encoders, clip: Clip, *more: Any) -> Clip:  # noqa: ANN401
+        if (why := said.get(Path(clip.source or "").name)) is not None:
+            raise RuntimeError(why)
+        return encode(self, clip, *more)
+
+    monkeypatch.setattr(Encoders, "encode", short_of_memory)
+    files = [tmp_path / name for name in ("a.wav", "long.wav", "odd.wav")]
+    for file in files:
+        file.write_bytes(make_sound(loud((0.2, 1), length_s=1.5)))
+    model = load(exported)
+    found = list(prediction.predict_videos(model, files[:2], GivenEncoders(), Said()))
+    assert [one.flaw for one in found] == ["", "there is not enough memory to encode it"]
+    with pytest.raises(RuntimeError, match="a defect"):
+        list(prediction.predict_videos(model, files, GivenEncoders(), Said()))
 
 
 @pytest.mark.usefixtures("stand_ins")

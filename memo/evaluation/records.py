@@ -51,7 +51,8 @@ def finished_records(run: Path, results: Mapping[str, Any]) -> list[dict[str, An
     if missing := set(product(folds, seeds)) - done:
         fold, seed = min(missing)
         raise UserError(
-            f"{run} has fold {fold} without seed {seed}; finish it: run its command again"
+            f"{run} has fold {fold} without seed {seed}; finish it with folds={folds} "
+            f"seeds={seeds}, or remove its other results of seed {seed} and run its command again"
         )
     if len(records) != results["runs"]:
         raise UserError(

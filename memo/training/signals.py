@@ -1,6 +1,7 @@
 """SIGTERM, SIGINT and SIGUSR1: finish the step, write a checkpoint, leave."""
 
 import ctypes
+import os
 import signal
 from threading import Event
 from types import FrameType, TracebackType
@@ -11,6 +12,9 @@ REQUEUE = 85
 """Exit status after SIGUSR1 or SIGTERM, with which a scheduler takes the machine: run it again."""
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+ASKED = b"\nstops as soon as all that was done can be kept; Ctrl-C again ends it at once\n"
+"""Told after Ctrl-C: a step, or opening a large corpus, may take its time."""
 
 
 def status_after(received: int) -> int:
@@ -49,6 +53,8 @@ class StopSignals:
         del frame
         if self.received is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT and os.environ.get("RANK", "0") == "0":
+            os.write(2, ASKED)  # to stderr; `print` may be at work, for this is a handler
         self.received = number
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from data_pipeline.errors import AgreedError, UserError
 from memo.training.rank import told_status
+from memo.training.signals import INTERRUPTED
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,14 @@ def test_a_mistake_is_told_once(
     monkeypatch.setattr("memo.training.rank.leave_in_peace", lambda: None)
     assert told_status("program", run) == 2
     assert capsys.readouterr().err == told
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("memo.training.rank.leave_in_peace", lambda: None)
+    assert told_status("program", run) == INTERRUPTED
 
 
 ENDS = """

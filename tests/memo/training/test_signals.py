@@ -18,9 +18,14 @@ def test_a_request_is_noted_and_the_handlers_come_back(number: signal.Signals) -
     assert signal.getsignal(number) is before
 
 
-def test_a_second_interrupt_ends_the_process() -> None:
+@pytest.mark.parametrize(("rank", "told"), [("0", 1), ("1", 0)])
+def test_a_second_interrupt_ends_the_process(
+    rank: str, told: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", rank)
     with StopSignals():
         os.kill(os.getpid(), signal.SIGINT)
+        assert capfd.readouterr().err.count("Ctrl-C again ends it at once") == told
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

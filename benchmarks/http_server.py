@@ -112,13 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "late":
             self.server.done.wait(0.5)
         if fault == "meet":
-            self.server.meeting.wait(10)
+            self.server.meeting.wait(60)
         if fault == "drop":
             self.wfile.write(body[:half])
             self.close_connection = True
         elif fault == "stall":
             self.wfile.write(body[:half])
-            self.server.done.wait(10)
+            self.server.done.wait(60)
         elif fault == "trickle":
             for at in range(len(body)):
                 self.wfile.write(body[at : at + 1])

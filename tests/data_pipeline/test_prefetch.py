@@ -64,10 +64,20 @@ def test_closing_or_forgetting_ends_the_thread() -> None:
 
 
 def test_the_wait_is_measured() -> None:
+    waiting, ended = list[float](), list[float]()
+    is_waited_for = threading.Event()
+
+    def noted(_: float) -> None:
+        waiting.append(time.perf_counter())
+        is_waited_for.set()
+
     def slow() -> Iterator[int]:
+        assert is_waited_for.wait(60)
         time.sleep(0.05)
+        ended.append(time.perf_counter())
         yield 1
 
-    items = Prefetch(slow(), 1)
+    items = Prefetch(slow(), 1, patience_s=0.01, stalled=noted)
+    begin = time.perf_counter()
     next(items)
-    assert 0.01 < items.wait_s < 5
+    assert 0.05 <= ended[0] - waiting[0] <= items.wait_s <= time.perf_counter() - begin

@@ -20,12 +20,20 @@ def extract_settings(tmp_path_factory: pytest.TempPathFactory) -> ExtractSetting
     return write_small_encoders(tmp_path_factory.mktemp("weights"))
 
 
+class Awaited(ThreadPoolExecutor):
+    """Ends with what has begun: a thread that goes on would do so while a test looks around."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        del wait
+        super().shutdown(True, cancel_futures=cancel_futures)
+
+
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread instead of processes."""
 
-    def thread(_: int, __: object, initializer: Any, arguments: Any) -> ThreadPoolExecutor:  # noqa: ANN401
-        return ThreadPoolExecutor(1, initializer=initializer, initargs=arguments)
+    def thread(_: int, __: object, initializer: Any, arguments: Any) -> Awaited:  # noqa: ANN401
+        return Awaited(1, initializer=initializer, initargs=arguments)
 
     monkeypatch.setattr(build_pool, "ProcessPoolExecutor", thread)
 

@@ -16,24 +16,38 @@ import os, pathlib, signal, sys, time
 from memo.training.signals import leave_in_peace
 first = os.environ["SLURM_PROCID"] == "0"
 restarted = "SLURM_RESTART_COUNT" in os.environ
-pathlib.Path(f"began-{os.environ['SLURM_PROCID']}").touch()
-while not (pathlib.Path("began-0").exists() and pathlib.Path("began-1").exists()):
-    time.sleep(0.1)
+
+def meet(where):  # goes on when both ranks of this start are so far
+    mark = f"{where}-{os.environ.get('SLURM_RESTART_COUNT', 0)}"
+    pathlib.Path(f"{mark}-{os.environ['SLURM_PROCID']}").touch()
+    while not all(pathlib.Path(f"{mark}-{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.1)
+
+def prepare_to_leave():  # the first that leaves makes srun send SIGTERM to the other
+    leave_in_peace()
+    meet("peace")
 """
 
 SAVED_ONCE = """
 if not restarted:
-    leave_in_peace()
-    time.sleep(1)
+    prepare_to_leave()
     sys.exit(85)
 """
 """A first start that ends as after a stop signal."""
 
 
-def submit(cluster: Cluster, folder: Path, program: str) -> str:
-    """Two ranks on two nodes that run this instead of pretraining; they have begun."""
+def submit(cluster: Cluster, folder: Path, program: str, before: str = "") -> str:
+    """Two ranks on two nodes that run this instead of pretraining; they have begun.
+
+    Args:
+        cluster: to submit to.
+        folder: where they run.
+        program: what they do when both have begun.
+        before: what each does before it has.
+    """
     (folder / "launch").mkdir()
-    (folder / "launch" / "pretrain.py").write_text(BEGINNING + program)
+    whole = f'{BEGINNING}{before}\nmeet("began")\n{program}'
+    (folder / "launch" / "pretrain.py").write_text(whole)
     script = ROOT / "launch" / "slurm" / "pretrain.sbatch"
     said = subprocess.check_output(
         ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", str(script)],
@@ -41,17 +55,17 @@ def submit(cluster: Cluster, folder: Path, program: str) -> str:
         env=outside(cluster, ROOT),
         text=True,
     )
-    wait_for(lambda: len([*folder.glob("began-*")]) == 2)
+    wait_for(lambda: len([*folder.glob("began-0-*")]) == 2)
     return said.strip()
 
 
 def test_preempted_while_it_starts_it_starts_again(cluster: Cluster, tmp_path: Path) -> None:
     """SIGTERM ends the ranks; the batch script asks Slurm what has happened."""
-    job = submit(cluster, tmp_path, "if not restarted: time.sleep(60)")
+    job = submit(cluster, tmp_path, "if not restarted: time.sleep(600)")
     subprocess.run(
         ["srun", "--partition=high", "--exclusive", "--nodes=2", "sleep", "1"],
         env=cluster.environment,
-        timeout=120,
+        timeout=360,
         check=True,
     )
     wait_for_state(cluster, job, "COMPLETED")
@@ -63,7 +77,7 @@ def test_a_signal_for_the_start_before_is_no_failure(cluster: Cluster, tmp_path:
     program = f"""{SAVED_ONCE}
 if os.environ["SLURM_RESTART_COUNT"] == "1":
     pathlib.Path("second").touch()
-    time.sleep(60)
+    time.sleep(600)
 """
     job = submit(cluster, tmp_path, program)
     wait_for((tmp_path / "second").exists)
@@ -74,7 +88,8 @@ if os.environ["SLURM_RESTART_COUNT"] == "1":
 
 def test_a_slow_rank_leaves_with_its_own_status(cluster: Cluster, tmp_path: Path) -> None:
     """The first that leaves makes srun end the others; the run still counts as one that saved."""
-    program = "leave_in_peace()\ntime.sleep(2 if first else 0.5)\nsys.exit(0 if restarted else 85)"
+    leaving = "prepare_to_leave()\nif first: time.sleep(2)\n"
+    program = f"{leaving}sys.exit(0 if restarted else 85)"
     job = submit(cluster, tmp_path, program)
     wait_for_state(cluster, job, "COMPLETED")
     assert restarts(cluster, job) == 1
@@ -98,7 +113,7 @@ describe_process(os.environ)
 place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
 store = TCPStore(*place, 2, first)
 with Heartbeat(int(os.environ["RANK"]), 2, 60, store) as heart:
-    time.sleep(60) if first else heart.refuse("a mistake")
+    time.sleep(600) if first else heart.refuse("a mistake")
 """
     job = submit(cluster, tmp_path, program)
     wait_for_state(cluster, job, "FAILED")
@@ -108,7 +123,8 @@ with Heartbeat(int(os.environ["RANK"]), 2, 60, store) as heart:
 
 def test_a_cancelled_run_saves_and_stays_cancelled(cluster: Cluster, tmp_path: Path) -> None:
     save = "def save(*_): pathlib.Path('saved').touch(); os._exit(85)\n"
-    job = submit(cluster, tmp_path, f"{save}signal.signal(signal.SIGTERM, save)\ntime.sleep(600)")
+    heard = f"{save}signal.signal(signal.SIGTERM, save)"
+    job = submit(cluster, tmp_path, "time.sleep(600)", heard)
     cluster.say("scancel", job)
     wait_for((tmp_path / "saved").exists)
     wait_for_state(cluster, job, "CANCELLED")

@@ -8,9 +8,15 @@ from tests.cluster.slurm import Cluster, missing_programs
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def silence_s() -> int:
+    """After how many seconds a node that says nothing has failed: not before a busy one answers."""
+    return 300
+
+
+@pytest.fixture(scope="module")
+def cluster(silence_s: int) -> Iterator[Cluster]:
     missing = missing_programs()
     if missing:
         pytest.skip(f"no {', '.join(missing)} here (Debian: apt-get install slurm-wlm munge)")
-    with Cluster() as running:
+    with Cluster(silence_s) as running:
         yield running

@@ -58,7 +58,10 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 # A node that is silent for so long has failed.
-SlurmdTimeout=30
+SlurmdTimeout={silence_s}
+# A busy machine is slow to answer, to start a job, and to save it when that is preempted.
+MessageTimeout={answer_s}
+BatchStartTimeout=300
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 PreemptType=preempt/partition_prio
@@ -66,7 +69,7 @@ PreemptMode=REQUEUE
 GresTypes=gpu
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 Gres=gpu:2
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 Gres=gpu:2
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=30
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=240
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
 
@@ -74,11 +77,15 @@ PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 class Cluster:
     """Two idle nodes, as a context manager; all its processes end with it.
 
+    Args:
+        silence_s: seconds after which a node that says nothing has failed.
+
     Attributes:
         environment: in which Slurm's commands are this cluster's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, silence_s: int = 300) -> None:
+        self._silence_s = silence_s
         # The path of a socket may have 107 characters, fewer than that of a test's own folder.
         self._folder = Path(tempfile.mkdtemp(prefix="memo-slurm-"))
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -122,7 +129,7 @@ class Cluster:
     def say(self, *command: str) -> str:
         """What a command prints; its failure is no error."""
         ended = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
         return ended.stdout.strip()
 
@@ -145,6 +152,8 @@ class Cluster:
             folder=folder,
             host=host,
             user=USER,
+            silence_s=self._silence_s,
+            answer_s=self._silence_s // 3,
             ports=free_ports(3),
             nodes=NODES,
             first_job=secrets.randbelow(1_000_000) + 1,

@@ -20,6 +20,12 @@ STEPS = 160
 """So many that some are left when a busy machine has noticed the twelfth."""
 
 
+@pytest.fixture(scope="module")
+def silence_s() -> int:
+    """So few that the failure is soon noticed."""
+    return 30
+
+
 @pytest.mark.parametrize("node", NODES, ids=["the first", "the other"])
 def test_a_run_goes_on_when_a_node_has_failed(cluster: Cluster, node: str, tmp_path: Path) -> None:
     """To the same bits, from the last checkpoint, as soon as there are two nodes again."""

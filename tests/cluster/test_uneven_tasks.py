@@ -33,7 +33,7 @@ def test_two_tasks_on_one_node_and_one_on_the_other(cluster: Cluster, tmp_path: 
         env=outside(cluster, ROOT),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr

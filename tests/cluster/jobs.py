@@ -50,14 +50,14 @@ def submit(
         env=outside(cluster, checkout) | dict(variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     return re.findall(r"\d+", ended.stdout.split(";")[0])
 
 
-def wait_for(done: Callable[[], object], limit_s: float = 240) -> None:
+def wait_for(done: Callable[[], object], limit_s: float = 600) -> None:
     """Look until it is so, ten times a second."""
     end = time.monotonic() + limit_s
     while not done():
@@ -65,14 +65,28 @@ def wait_for(done: Callable[[], object], limit_s: float = 240) -> None:
         time.sleep(0.1)
 
 
+ENDS = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
+
+
 def wait_for_state(cluster: Cluster, job: str, state: str) -> None:
     """Until the job is so; that it has ended otherwise is a failure, told with its output."""
-    ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"} - {state}
 
     def there() -> bool:
         now = cluster.state(job)
-        assert now not in ends, f"{now}, not {state}: {output(cluster, job)}"
+        assert now == state or now not in ENDS, f"{now}, not {state}: {output(cluster, job)}"
         return now == state
+
+    wait_for(there)
+
+
+def wait_for_restart(cluster: Cluster, job: str) -> None:
+    """Until it has gone back to the queue for the first time; it may have left that again."""
+
+    def there() -> bool:
+        before = cluster.state(job)
+        again = restarts(cluster, job) > 0
+        assert again or before not in ENDS, f"{before}: {output(cluster, job)}"
+        return again
 
     wait_for(there)
 
@@ -94,5 +108,6 @@ def restarts(cluster: Cluster, job: str) -> int:
 def logged_step(run: Path) -> int:
     """The last step in a run's log."""
     path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]  # the last may be half written
+    return int(json.loads(whole[-1])["step"]) if whole else 0

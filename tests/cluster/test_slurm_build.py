@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.build import BuildSettings, build_dataset
-from tests.cluster.jobs import restarts, submit, wait_for, wait_for_state
+from tests.cluster.jobs import restarts, submit, wait_for, wait_for_restart, wait_for_state
 from tests.cluster.slurm import Cluster
 from tests.data_pipeline.features.media import make_video
 from tests.data_pipeline.small_encoders import write_small_encoders
@@ -48,7 +48,7 @@ def test_an_array_of_parts_is_the_build_of_all(cluster: Cluster, tmp_path: Path)
     # Not by `scontrol show step`, which of a task of an array shows the script's own step as well.
     wait_for(lambda: f"{second}.0" in cluster.say("squeue", "-s", "-h", "-o", "%i").split())
     cluster.say("scancel", "--batch", "--signal=USR1", second)
-    wait_for_state(cluster, second, "PENDING")
+    wait_for_restart(cluster, second)
     assert cluster.state(merge) == "PENDING"
     plain = tmp_path / "plain"
     build_dataset(BuildSettings("videos", source, plain, encoders, workers=1))

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from memo.tuning.run import finetune
-from tests.cluster.jobs import output, restarts, submit, wait_for, wait_for_state
+from tests.cluster.jobs import restarts, submit, wait_for, wait_for_restart, wait_for_state
 from tests.cluster.slurm import Cluster
 from tests.launch.command import ROOT
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-EPOCHS = "training.epochs=12"
+EPOCHS = "training.epochs=40"
+"""So many that some are left when a busy machine has noticed the first."""
 
 
 def results(run: Path) -> dict[str, Any]:
@@ -35,16 +36,17 @@ def test_an_array_of_folds_is_the_run_of_all(cluster: Cluster, tmp_path: Path) -
     words = ["finetune", f"run_dir={run}", *changes]
     array, summary = submit(cluster, ROOT, tmp_path, variables, *words)
     second = f"{array}_1"
-    wait_for(lambda: "fold 1, seed 1, epoch 1:" in output(cluster, second))
+    said = run / "slurm" / "1" / f"{second}.out"
+    wait_for(lambda: said.exists() and "fold 1, seed 1, epoch 1:" in said.read_text())
     cluster.say("scancel", "--signal=USR1", second)
-    wait_for_state(cluster, second, "PENDING")
+    wait_for_restart(cluster, second)
     assert list((run / "partial" / "fold-1-seed-1").glob("step-*"))
     assert cluster.state(summary) == "PENDING"
     assert finetune(tuning_config(task, backbone, plain, "adapter", EPOCHS)) == 0
     wait_for_state(cluster, summary, "COMPLETED")
 
     assert (restarts(cluster, f"{array}_0"), restarts(cluster, second)) == (0, 1)
-    assert "fold 1, seed 1: goes on from step" in output(cluster, second)
+    assert "fold 1, seed 1: goes on from step" in said.read_text()
     assert results(run) == results(plain)
     assert results(run)["runs"] == 2
     assert (run / "report.html").is_file()

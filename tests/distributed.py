@@ -2,7 +2,6 @@
 
 import gc
 import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+from tests.ports import free_ports
 from tests.undrawn import undrawn
 
 ROOT = Path(__file__).parents[1]
@@ -58,11 +58,9 @@ def started(
         arguments: handed to it, e.g. a folder for results.
         ranks: processes.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     file = Path(function.__code__.co_filename).relative_to(ROOT).with_suffix("")
     work = ".".join(file.parts), function.__name__, tuple(arguments)
+    port = free_ports(1)[0]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
     with TemporaryDirectory() as folder:
         outputs = [Path(folder) / str(rank) for rank in range(ranks)]

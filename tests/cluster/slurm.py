@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.ports import free_ports
+
 USER = pwd.getpwuid(os.getuid()).pw_name
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """Not all users have the daemons' places in PATH."""
@@ -231,17 +233,6 @@ class Cluster:
 def missing_programs() -> list[str]:
     """Those of a cluster that this machine lacks."""
     return [one for one in PROGRAMS if shutil.which(one, path=SEARCHED) is None]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 if __name__ == "__main__":

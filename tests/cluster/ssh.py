@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.slurm import NODES, SEARCHED, free_ports
+from tests.cluster.slurm import NODES, SEARCHED
+from tests.ports import free_ports
 
 PROGRAMS = ("sshd", "ssh", "ssh-keygen", "pdsh")
 SERVER = """

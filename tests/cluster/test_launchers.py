@@ -12,10 +12,11 @@ import yaml
 from memo.slurm import CODE
 from tests.cluster.document import command
 from tests.cluster.jobs import wait_for_state
-from tests.cluster.slurm import NODES, Cluster, free_ports
+from tests.cluster.slurm import NODES, Cluster
 from tests.cluster.ssh import missing_programs, ssh_between_nodes
 from tests.launch.command import JOINED, ROOT
 from tests.memo.training.small_run import checkpoint, small_config, write_small_dataset
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -13,7 +13,6 @@ import yaml
 
 from data_pipeline.errors import UserError
 from memo.training import rehearsal
-from memo.training.distributed import _free_port
 from memo.training.engine import Engine
 from memo.training.memory import ROOT, entry_bytes
 from memo.training.optimizer import learning_rate
@@ -21,6 +20,7 @@ from memo.training.pretrain import pretrain
 from tests.distributed import run_ranks
 from tests.memo.training.small_run import checkpoint, logged, small_config, write_small_dataset
 from tests.memo.training.test_engine import BAD_STEP, SETTINGS, STEPS, batches, engine
+from tests.ports import free_ports
 
 MIB = 2**20
 LARGER = ("model.hidden=64", "model.layers=2", "model.ffn=256", "batch.global_batch=160", "steps=1")
@@ -138,7 +138,7 @@ def test_all_ranks_end_with_one_line_if_one_has_too_little_memory(
     (tmp_path / "dataset").symlink_to(dataset)
     module = "tests.memo.training.test_rehearsal"
     code = f"from {module} import *; sys.exit(short_rank(Path({str(tmp_path)!r})))"
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],

@@ -148,7 +148,11 @@ def test_all_ranks_end_with_one_line_if_one_has_too_little_memory(
         )
         for rank in range(2)
     ]
-    said = [one.communicate(timeout=200)[1] for one in processes]
+    try:
+        said = [one.communicate(timeout=200)[1] for one in processes]
+    finally:
+        for one in processes:
+            one.kill()
     assert [one.returncode for one in processes] == [2, 2], said
     assert "rank 0 of 2 ends, for rank 1 on" in said[0]
     assert "of 30,000 tokens (batch.token_budget) do not fit into memory" in said[0]

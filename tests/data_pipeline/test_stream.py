@@ -321,7 +321,7 @@ def test_pipes_are_open_as_long_as_the_thread_may_read_them(
     split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A descriptor that is closed under it may be another file's by the time it reads on."""
-    reading = list[bool]()
+    reading, before = list[bool](), threading.enumerate()
     lost, close = Workers._lost, Connection.close
 
     def slowly(workers: Workers[Any, Any], number: int) -> UserError:
@@ -329,7 +329,8 @@ def test_pipes_are_open_as_long_as_the_thread_may_read_them(
         return lost(workers, number)
 
     def noted(pipe: "Connection[Any, Any]") -> None:
-        reading.append(any(one.name == "prefetch" for one in threading.enumerate()))
+        since = set(threading.enumerate()).difference(before)
+        reading.append(any(one.name == "prefetch" for one in since))
         close(pipe)
 
     def hang(clip: Clip, sample: int, epoch: int) -> Example:
@@ -355,7 +356,7 @@ class Stall:
         """Only once."""
         if not self._go_on.is_set():
             self._pattern = re.compile(pattern)
-            assert self._go_on.wait(10), f"none of {self.warnings} says {pattern}"
+            assert self._go_on.wait(60), f"none of {self.warnings} says {pattern}"
 
     def told(self, record: logging.LogRecord) -> bool:
         """As a filter of the log."""
@@ -449,7 +450,7 @@ def test_of_several_readers_the_one_that_is_stuck_is_said(
 
     def slow(sample: int) -> Clip:
         if sample == 1:
-            assert done.wait(10)
+            assert done.wait(60)
             stall.wait(r"is reading sample 1 of valid-000000\.tar \(")
             return read(sample)
         others.append(sample)

@@ -64,10 +64,19 @@ class Browser:
     def open(self, page: Path) -> None:
         """Load a page and wait until it is there."""
         self.events.clear()
-        self.ask("Page.navigate", url=page.as_uri())
-        while "Page.loadEventFired" not in dict(self.events):
+        loader = self.ask("Page.navigate", url=page.as_uri())["loaderId"]
+        while not self._is_there(loader):
             told = self._read()
             self.events.append((told["method"], told["params"]))
+
+    def _is_there(self, loader: str) -> bool:
+        """Whether this load is over; what was told before it began is of the page before."""
+        begun = False
+        for method, told in self.events:
+            begun |= method == "Page.frameNavigated" and told["frame"]["loaderId"] == loader
+            if begun and method == "Page.loadEventFired":
+                return True
+        return False
 
     def value(self, script: str) -> Any:  # noqa: ANN401
         """What an expression of JavaScript gives."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported: two test processes with all cores each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,7 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["no_proxy"] = "127.0.0.1"
 
 # A busy machine is no defect of the code.
-settings.register_profile("memo", deadline=None)
+settings.register_profile("memo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("memo")
 
 

@@ -32,7 +32,7 @@ def test_what_comes_before_a_position_is_there_and_little_more() -> None:
     scout = Scout(fetch, ORDER, 7)
     scout.wait_for(12)
     assert len(fetched) >= 12 - 7
-    assert far.wait(10)
+    assert far.wait(60)
     so_far = fetched.copy()  # the scout may still be going on
     expected = ORDER.visits(np.arange(7, 7 + len(so_far))).samples
     assert so_far == expected.tolist()
@@ -54,10 +54,10 @@ def test_an_abandoned_scout_is_not_waited_for() -> None:
 
     def fetch(_: NDArray[np.int64]) -> None:
         begun.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     scout = Scout(fetch, ORDER, 0)
-    assert begun.wait(10)
+    assert begun.wait(60)
     scout.abandon()
     scout.wait_for(1)  # comes back, though nothing was fetched
     go_on.set()

@@ -178,7 +178,7 @@ def test_closing_does_not_wait_for_what_hangs() -> None:
     begin = time.monotonic()
     workers._send(0, 60)
     workers.close()
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
 
 
 def owner(place: Path) -> None:
@@ -200,7 +200,7 @@ def test_processes_end_with_the_one_that_they_work_for(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     numbers = [int(one) for one in place.read_text().split()]
     assert len(numbers) == 2
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while any(_lives(one) for one in numbers):
         assert time.monotonic() < until, "a process was left behind"
         time.sleep(0.05)

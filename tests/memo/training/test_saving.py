@@ -16,7 +16,7 @@ def test_what_is_written_goes_on_beside_and_one_after_the_other() -> None:
     go = Event()
 
     def write(number: int) -> Path:
-        assert go.wait(10)
+        assert go.wait(60)
         written.append(number)
         return Path(str(number))
 

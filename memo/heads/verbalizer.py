@@ -8,8 +8,7 @@ right definition (Schick and Schuetze, EACL 2021, equation 1).
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from data_pipeline.errors import UserError
 from data_pipeline.packing import PackedBatch
@@ -51,13 +50,17 @@ class Verbalizer(Head):
         self.register_buffer("pieces", both[..., 0].long(), persistent=False)
         self.register_buffer("shares", both[..., 1].float(), persistent=False)
 
+    @property
+    def borrowed(self) -> Sequence[nn.Parameter]:
+        """Parameters of other modules that it reads; see `memo.training.engine.Borrower`."""
+        return (self.mlm.bias,)
+
     def forward(self, states: Sequence[Tensor], batch: PackedBatch, backbone: MemoBert) -> Tensor:
         """See the base class; the last layer's output is what the MLM head knows."""
         targets = batch.targets[LABEL]
         hidden = states[-1].index_select(0, targets.positions)
         at_mask: Tensor = self.mlm.transform(hidden)  # (S, D)
-        table = backbone.text.word.weight  # (V, D)
-        weights = F.embedding(self.pieces, table)  # (languages, C, P, D)
+        weights = backbone.text.word(self.pieces)  # (languages, C, P, D)
         words = torch.einsum("lcpd,lcp->lcd", weights, self.shares.to(weights.dtype))
         biases = (self.mlm.bias[self.pieces] * self.shares).sum(-1)  # (languages, C)
         language = targets.values[:, 1]  # (S,)

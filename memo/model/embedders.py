@@ -5,7 +5,6 @@ section 2.2). All of them run with zero rows.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memo.config import ModelSpec
@@ -132,4 +131,5 @@ def _lookup(table: nn.Embedding, positions: Tensor, name: str) -> Tensor:
         assert longest < table.num_embeddings, (
             f"{name} position {longest} is beyond the table of {table.num_embeddings}"
         )
-    return F.embedding(positions, table.weight)
+    rows: Tensor = table(positions)  # by the module, which ZeRO-3 gathers its weights for
+    return rows

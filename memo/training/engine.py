@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,26 @@ class StepResult:
     tokens: int
 
 
+@runtime_checkable
+class Borrower(Protocol):
+    """A module that reads parameters of others, not by calling these."""
+
+    @property
+    def borrowed(self) -> Sequence[nn.Parameter]:
+        """The parameters."""
+
+
+def _register_borrowed(model: nn.Module) -> None:
+    """ZeRO-3 gathers what a module borrows with what is its own.
+
+    It finds this out by itself in a pass through the engine, not in one through a part of the model
+    before: a run that goes on at the end of an epoch begins with predictions.
+    """
+    for module in model.modules():
+        for one in module.borrowed if isinstance(module, Borrower) else ():
+            deepspeed.zero.register_external_parameter(module, one)
+
+
 class Engine:
     """DeepSpeed around a model that returns a `LossSum` for each objective.
 
@@ -110,6 +130,8 @@ class Engine:
             self.deepspeed: Any = deepspeed.initialize(
                 model=model, optimizer=self.adam, config=config, dist_init_required=False
             )[0]
+        if self.stage == 3:
+            _register_borrowed(model)
         # From here on the engine holds all that it will ever hold between two steps.
         self._begin_moments(0)
 

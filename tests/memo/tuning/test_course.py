@@ -92,9 +92,12 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+DIVIDED = ("distribution.zero_stage=3", "distribution.precision=fp32")
 RUNS = {
     "adapter": ("adapter", THREE, "training.patterns=seven"),
     "bf16": ("full", THREE, "distribution.zero_stage=1", "distribution.precision=bf16"),
+    "divided": ("full", THREE, *DIVIDED),
+    "divided, prompt": ("prompt", THREE, *DIVIDED),
     "maml": ("sog", THREE, "sog.training=maml", "sog.maml.batches=2"),
     "unlabelled": ("asp", THREE, "asp_mtl.unlabelled=true", "asp_mtl.sampling=proportional"),
     "left out": ("asp", THREE, "asp_mtl.leave_out=books"),
@@ -319,7 +322,7 @@ def one_is_told(folder: str) -> None:
 
 
 def test_two_ranks_stop_together_and_go_on(task: Path, backbone: Path, tmp_path: Path) -> None:
-    changes = ["folds=[0]", "distribution.zero_stage=3", "distribution.precision=fp32"]
+    changes = ["folds=[0]", *DIVIDED]
     for run in ("run", "plain"):
         config = tuning_config(task, backbone, tmp_path / run, "full", *changes)
         values = yaml.safe_dump(config.model_dump(mode="json"))

@@ -19,10 +19,12 @@ is done is not repeated; `cross_corpus` takes what `continual` has left in the s
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs, show_comparison
@@ -36,6 +38,32 @@ FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
 MODES = ("full", "linear", "prompt", "adapter")
 STRATEGIES = ("full", "ewc", "replay", "adapter", "joint")
 OBJECTIVES = ("wwmlm", "span_mvfr", "span_mvfc_kl", "span_mafr")
+
+
+def status_of(command: Sequence[str]) -> int:
+    """Run a program to its end; its status, as a shell has it.
+
+    Who asks this process to stop means the program, which may have something to keep. Ctrl-C has
+    reached it already.
+    """
+    asked: list[int] = []
+    running: list[subprocess.Popen[bytes]] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        del frame
+        asked.append(number)
+        for child in running:
+            child.terminate()
+
+    handlers = {signal.SIGTERM: ask, signal.SIGUSR1: ask, signal.SIGINT: lambda *_: None}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    running.append(subprocess.Popen(command))  # noqa: S603  (the words are the user's own)
+    if asked:  # before it ran
+        running[0].terminate()
+    status = running[0].wait()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
 
 
 class Experiment:
@@ -59,11 +87,9 @@ class Experiment:
 
     def start(self, script: str, *arguments: str) -> None:
         """Run a script of this folder; its failure is ours."""
-        ended = subprocess.run(  # noqa: S603  (the words are the user's own)
-            [*self.launcher, str(HERE / script), *arguments], check=False
-        )
-        if ended.returncode:
-            sys.exit(ended.returncode)
+        status = status_of([*self.launcher, str(HERE / script), *arguments])
+        if status:
+            sys.exit(status)
 
     def _settings_of(self, mode: str) -> Iterator[str]:
         """The settings of all modes, and of this one without its name."""

@@ -1,24 +1,26 @@
 """Which runs an experiment starts, without running them."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launch import experiment
+from tests.launch.command import ROOT
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     calls: list[list[str]] = []
 
-    def note(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
+    def note(command: list[str]) -> int:
         calls.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(experiment, "status_of", note)
     monkeypatch.setattr(
         experiment, "compare_runs", lambda runs, out: calls.append([*map(str, runs)])
     )
@@ -30,6 +32,44 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     common = [*task, "--pretrained=runs/p", "--out=x", "--launcher=python"]
     monkeypatch.setattr(sys, "argv", ["experiment.py", *words, *common])
     experiment.main()
+
+
+ASKED = """
+import signal, subprocess, sys, time
+from launch.experiment import status_of
+
+program = '''
+import signal, sys, time
+def keep(number, frame):
+    time.sleep(0.5)
+    print("kept", flush=True)
+    sys.exit(85)
+for one in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(one, keep)
+print("began", flush=True)
+time.sleep(600)
+'''
+sys.exit(status_of([sys.executable, "-c", program]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_who_asks_an_experiment_to_stop_means_its_run(number: signal.Signals) -> None:
+    """Ctrl-C goes to both of them, other signals to the experiment alone."""
+    asked = subprocess.Popen(
+        [sys.executable, "-c", ASKED], cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert asked.stdout is not None
+    with asked.stdout as told:
+        assert told.readline() == b"began\n"
+        (os.killpg if number == signal.SIGINT else os.kill)(asked.pid, number)
+        assert asked.wait(60) == 85
+        assert told.read() == b"kept\n"
+
+
+def test_a_run_that_is_killed_has_a_shells_status() -> None:
+    kill = "import os; os.kill(os.getpid(), 9)"
+    assert experiment.status_of([sys.executable, "-c", kill]) == 137
 
 
 def test_help_says_what_each_kind_is(

@@ -208,7 +208,10 @@ def _run_fold(job: Job, ranks: Ranks, fold: int, seed: int, signals: StopSignals
 
 
 def _save_fold(run: Path, folder: Path, record: Record, artifacts: Sequence[Artifact]) -> None:
-    """Write a fold's folder, whole or not at all."""
+    """Write a fold's folder, whole or not at all; one that another run has written stays.
+
+    It says the same: that run had the same settings, or it had been refused.
+    """
     temporary = run / PARTIAL / f"{folder.name}-{uuid4().hex}"
     temporary.mkdir(parents=True)
     for one in artifacts:
@@ -220,7 +223,12 @@ def _save_fold(run: Path, folder: Path, record: Record, artifacts: Sequence[Arti
         os.fsync(descriptor)
         os.close(descriptor)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary.rename(folder)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+        shutil.rmtree(temporary)
 
 
 def _clear(kept: Path) -> None:

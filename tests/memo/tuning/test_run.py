@@ -184,6 +184,26 @@ def test_a_run_killed_inside_a_fold_ends_as_one_that_was_not(
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_fold_that_another_run_has_written_meanwhile_stays(
+    done: Path, task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the same command beside one another."""
+    config = tuning_config(task, backbone, tmp_path / "run", "adapter", "folds=[0]")
+    train_fold, other = tuning_fold.train_fold, fold_folder(config.folder, 0, 1)
+
+    def slower(run: FoldRun, display: Any) -> Any:  # noqa: ANN401
+        fitted = train_fold(run, display)
+        shutil.copytree(fold_folder(done, 0, 1), other)
+        (other / "mark").touch()
+        return fitted
+
+    monkeypatch.setattr(tuning_results, "train_fold", slower)
+    assert finetune(config) == 0
+    assert (other / "mark").exists()
+    assert not (config.folder / "partial").exists()
+    assert (config.folder / "results.json").exists()
+
+
 def test_a_folder_of_another_run_is_left_as_it_is(done: Path, task: Path, backbone: Path) -> None:
     with pytest.raises(UserError, match=r"has a run with other settings \(optimizer\)"):
         finetune(tuning_config(task, backbone, done, "adapter", "optimizer.lr=1e-5"))

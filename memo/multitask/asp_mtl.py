@@ -122,10 +122,6 @@ class AspMtl(Recipe):
         settings = setup.config.asp_mtl
         if setup.backbone is not None:
             _check_layers(setup.config, setup.backbone.spec.layers)
-        if settings.one_output and settings.sharing == "alone":
-            raise UserError("asp_mtl.one_output: nothing is shared with sharing=alone")
-        if settings.unlabelled and settings.sharing != "asp":
-            raise UserError("asp_mtl.unlabelled needs the adversary of asp_mtl.sharing=asp")
         if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
             raise UserError("asp_mtl.unlabelled: the corpus has no split 'unlabelled'")
         for member in setup.members:

@@ -22,14 +22,12 @@ def check_settings(config: FinetuneConfig, system: SystemSettings) -> None:
     """
     if config.mode not in MODES:
         raise UserError(f"--mode: a system's backbone is tuned by {', '.join(MODES)}")
-    for name, reason in _idle(config, system.system):
+    for name, reason in idle(config, system.system):
         if is_set(config, name):
             raise UserError(f"{name} is {reason}: {system.name} does not heed it")
-    if config.backbone == "original" and config.pretrained is not None:
-        raise UserError("--pretrained is for backbone=memo")
 
 
-def _idle(config: FinetuneConfig, system: str) -> Iterator[tuple[str, str]]:
+def idle(config: FinetuneConfig, system: str) -> Iterator[tuple[str, str]]:
     """Every setting that has no effect in this run, or group of them, and what it is for.
 
     `asp_mtl.normalised` may be set with any sharing: runs that differ in `sharing` alone are
@@ -43,17 +41,20 @@ def _idle(config: FinetuneConfig, system: str) -> Iterator[tuple[str, str]]:
         (True, "for a single task, a member has longest", ("limits.text",)),
         (True, f"not for {system}", tuple(name for name in SYSTEMS if name != system)),
         (words, "not for backbone=original", _BACKBONE),
+        (words, "for backbone=memo", ("pretrained",)),
         (not words, "for backbone=original", _WORDS),
         (words or system != "trimodal", "for clips, by trimodal and backbone=memo", _ROWS),
         (config.words.vectors is not None, "for vectors that are trained", ("words.width",)),
         (not keeps, "for frozen_layers, and of sog --mode linear", ("kept_gib",)),
         (linear and system == "sog", "for a backbone that is trained", ("dropout",)),
+        (not linear, "for a frozen backbone, of --mode linear", ("sog.layer",)),
         (config.mode != "adapter" and system != "asp_mtl", "for --mode adapter", ("adapter",)),
         (config.adapter.kind != "lora", "for adapter.kind=lora", ("adapter.scale",)),
         (sog.training != "maml", "for sog.training=maml", ("sog.maml",)),
         ("dense" not in sog.places, "for the place dense", ("sog.published_dense",)),
         (sog.gate == "none", "for a gate", ("sog.published_dense",)),
         (asp.sharing != "asp", "for asp_mtl.sharing=asp", _ADVERSARIAL),
+        (asp.sharing == "alone", "for tasks that share something", ("asp_mtl.one_output",)),
     )
     for applies, reason, names in table:
         yield from ((name, reason) for name in names if applies)
@@ -72,4 +73,6 @@ _WORDS = (
     "trimodal.longest_tags", "trimodal.filters", "trimodal.dropout",
 )  # fmt: skip
 _ROWS = ("limits.face", "limits.speech")
-_ADVERSARIAL = ("asp_mtl.adversary", "asp_mtl.difference", "asp_mtl.steepness")
+_ADVERSARIAL = (
+    "asp_mtl.adversary", "asp_mtl.difference", "asp_mtl.steepness", "asp_mtl.unlabelled",
+)  # fmt: skip

@@ -169,8 +169,6 @@ class Sog(Recipe):
             raise UserError(
                 "sog.training=maml needs whole parameters: distribution.zero_stage=2 or less"
             )
-        if config.sog.layer is not None and config.mode != "linear":
-            raise UserError("sog.layer is for a frozen backbone: --mode linear")
         if setup.backbone is not None and (config.sog.layer or 0) > setup.backbone.spec.layers:
             layers = setup.backbone.spec.layers
             raise UserError(f"sog.layer={config.sog.layer}: the backbone has {layers}")

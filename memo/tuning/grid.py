@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from data_pipeline.errors import UserError
+from memo.multitask.idle import idle as idle_in_system
+from memo.multitask.members import load_system
 from memo.settings import load_config
 from memo.tuning.config import FinetuneConfig
+from memo.tuning.idle import idle, without
+from memo.tuning.task import is_system
 
 VALUE = r"(?:\[[^\[\]]*\]|\{[^{}]*\}|[^,\[\]{}]+)"
 """One of those between commas: a list, a mapping, or what has neither comma nor bracket."""
@@ -60,6 +65,9 @@ def vary(
 ) -> list[FinetuneConfig]:
     """The settings of every combination's run.
 
+    One that a combination does not heed, but another does, is not set there: `sog.maml.rate` where
+    `sog.training` varies. What none heeds stays, for the run to refuse it.
+
     Args:
         folder: in which each has its own.
         config: YAML file of settings.
@@ -67,9 +75,9 @@ def vary(
         varied: see `combinations`.
 
     Raises:
-        UserError: see `combinations` and `load_config`.
+        UserError: see `combinations` and `load_config`; or a task's file has a mistake.
     """
-    return [
+    configs = [
         load_config(
             FinetuneConfig,
             config,
@@ -77,6 +85,21 @@ def vary(
         )
         for one in combinations(varied)
     ]
+    unheeded = [_unheeded(one) for one in configs]
+    by_none = set.intersection(*unheeded)
+    return [
+        reduce(without, sorted(names - by_none), one)
+        for one, names in zip(configs, unheeded, strict=True)
+    ]
+
+
+def _unheeded(config: FinetuneConfig) -> set[str]:
+    """Names of all settings, or groups of them, that a run does not heed."""
+    if config.task is not None and is_system(config.task):
+        found = idle_in_system(config, load_system(config.task).system)
+    else:
+        found = idle(config)
+    return {name for name, _ in found}
 
 
 def _combinations(varied: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Combination]:

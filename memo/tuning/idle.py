@@ -5,9 +5,9 @@ Those that a system would not heed are in `memo/multitask/idle.py`.
 
 from collections.abc import Iterator
 from functools import reduce
-from pathlib import Path
 
 from data_pipeline.errors import UserError
+from memo.settings import SettingsT
 from memo.tuning.config import FinetuneConfig
 
 
@@ -17,12 +17,12 @@ def check_settings(config: FinetuneConfig) -> None:
     Raises:
         UserError: names one, and what it is for.
     """
-    for name, reason in _idle(config):
+    for name, reason in idle(config):
         if is_set(config, name):
             raise UserError(f"{name} is for {reason}: this run does not heed it")
 
 
-def _idle(config: FinetuneConfig) -> Iterator[tuple[str, str]]:
+def idle(config: FinetuneConfig) -> Iterator[tuple[str, str]]:
     """Every setting that has no effect in this run, or group of them, and what it is for.
 
     `head` may be set with any mode: runs that differ in the mode alone are compared, as in
@@ -57,7 +57,21 @@ def is_set(config: FinetuneConfig, name: str) -> bool:
     return _value(config, name) not in (_value(_PLAIN, name), None)
 
 
-_PLAIN = FinetuneConfig(task="any", pretrained=Path())
+def without(config: FinetuneConfig, name: str) -> FinetuneConfig:
+    """The same, but a setting or a group is as where nobody sets it."""
+    return _with_plain(config, _PLAIN, name)
+
+
+_PLAIN = FinetuneConfig.model_construct()
+"""What nobody has set; no run, for it has no task."""
+
+
+def _with_plain(settings: SettingsT, plain: SettingsT, name: str) -> SettingsT:
+    own, _, rest = name.partition(".")
+    value = getattr(plain, own)
+    if rest:
+        value = _with_plain(getattr(settings, own), value, rest)
+    return settings.model_copy(update={own: value})
 
 
 def _value(config: FinetuneConfig, name: str) -> object:

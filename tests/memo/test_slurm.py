@@ -324,7 +324,7 @@ def test_an_array_of_folds_needs_runs_with_the_same_folds(
     jobs = iter([TwoFolds, OneFold])
     monkeypatch.setattr("memo.tuning.run.open_job", lambda config, states: next(jobs))
     with pytest.raises(UserError, match=r"--array folds: the runs of --vary have different folds"):
-        render(replace(tuning, vary=["task=demo,other"]))
+        render(replace(tuning, vary=["task=demo,ravdess"]))
 
 
 def run_build(stubs: Stubs, arguments: str, **slurm: str) -> int:

@@ -41,6 +41,9 @@ UNHEEDED = [
     ("asp_mtl", MEMO, ["asp_mtl.sharing=fs", "asp_mtl.difference=9"], "for asp_mtl.sharing=asp"),
     ("asp_mtl", MEMO, ["asp_mtl.sharing=sp", "asp_mtl.adversary=9"], "for asp_mtl.sharing=asp"),
     ("asp_mtl", MEMO, ["asp_mtl.sharing=alone", "asp_mtl.steepness=9"], "asp_mtl.sharing=asp"),
+    ("asp_mtl", WORDS, ["asp_mtl.sharing=sp", "asp_mtl.unlabelled=true"], "asp_mtl.sharing=asp"),
+    ("asp_mtl", WORDS, ["asp_mtl.sharing=alone", "asp_mtl.one_output=true"], "tasks that share"),
+    ("sog", MEMO, ["mode=full", "sog.layer=1"], "sog.layer is for a frozen backbone"),
 ]
 HEEDED = [
     ("sog", MEMO, ["mode=linear", "kept_gib=9", "sog.layer=1", "attention_dropout=0"]),

@@ -275,7 +275,7 @@ REFUSED = [
     (["training.class_weights=balanced"], "class_weights is for a single task"),
     (["asp_mtl.hidden=3"], "asp_mtl is not for sog"),
     (["mode=adapter"], "mode is not for backbone=original"),
-    (["pretrained=somewhere"], "--pretrained is for backbone=memo"),
+    (["pretrained=somewhere"], "pretrained is for backbone=memo"),
     (["backbone=memo", "pretrained=x", "words.width=3"], "words is for backbone=original"),
     (["sog.widths=[0]"], "sog.widths"),
     (["sog.places=[]"], "sog.places"),
@@ -306,7 +306,6 @@ REFUSED_OF_ASP = [
     (["asp_mtl.weights={weather: 2}"], "there is no task 'weather'"),
     (["asp_mtl.weights={books: -1}"], "asp_mtl.weights.books"),
     (["distribution.activation_checkpointing=true"], "does not go with changing adapters"),
-    (["asp_mtl.unlabelled=true", "asp_mtl.sharing=sp"], "needs the adversary"),
     (["asp_mtl.upper_layers=2"], "asp_mtl.upper_layers is not for backbone=original"),
 ]
 

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from data_pipeline.errors import UserError
+from memo.multitask.idle import check_settings as check_in_system
+from memo.multitask.members import load_system
 from memo.training.distributed import Ranks
 from memo.tuning import run as run_module
+from memo.tuning.config import FinetuneConfig
 from memo.tuning.grid import combinations, vary
+from memo.tuning.idle import check_settings
 from memo.tuning.run import finetune_each
 from tests.memo.tuning.small_tuning import tuning_config
 
@@ -30,6 +34,64 @@ def test_settings_of_all_runs_come_first() -> None:
     assert [one.sog.gate for one in configs] == ["none", "none", "sog", "sog"]
     assert [one.sog.places for one in configs][1] == ("pooling", "dense")
     assert configs[0].folder == Path("runs/x/gate-none_places-convolution")
+
+
+SOG, ASP = ["task=sog", "backbone=original"], ["task=asp_mtl", "backbone=original"]
+SOG_MEMO = ["task=sog", "pretrained=x"]
+ONE, SEVERAL = ["task=ravdess", "pretrained=x"], ["tasks=[a,b]", "pretrained=x"]
+HEEDED_BY_SOME = [
+    (SOG, ["sog.training=joint,maml"], "sog.maml.first_order=true", [1]),
+    (SOG, ["sog.gate=none,sog", "sog.published_dense=false,true"], "", [3]),
+    (SOG, ["sog.places=[dense],[pooling]"], "sog.published_dense=true", [0]),
+    (SOG_MEMO, ["mode=full,linear"], "sog.layer=1", [1]),
+    (SOG_MEMO, ["mode=full,adapter"], "adapter.size=9", [1]),
+    (["task=sog"], ["backbone=original,memo"], "pretrained=x", [1]),
+    (ASP, ["asp_mtl.sharing=fs,sp,asp"], "asp_mtl.adversary=0.1", [2]),
+    (ASP, ["asp_mtl.sharing=sp,asp"], "asp_mtl.unlabelled=true", [1]),
+    (ASP, ["asp_mtl.sharing=alone,fs"], "asp_mtl.one_output=true", [1]),
+    (ONE, ["mode=full,prompt"], "prompt.soft=3", [1]),
+    (SEVERAL, ["mode=full,ewc,replay"], "continual.strength=9", [1]),
+]
+
+
+@pytest.mark.parametrize(("settings", "varied", "also", "heeding"), HEEDED_BY_SOME)
+def test_a_setting_is_in_effect_where_it_is_heeded(
+    settings: list[str], varied: list[str], also: str, heeding: list[int]
+) -> None:
+    """A run that does not heed it is as without it, and is not refused."""
+    given = [*settings, also] if also else settings
+    without = [*settings, "pretrained=y"] if also == "pretrained=x" else settings
+    found = vary(Path("x"), None, given, varied)
+    plain = vary(Path("x"), None, without, [one.replace("false,true", "false") for one in varied])
+    for at, config in enumerate(found):
+        check(config)
+        values = config.model_dump(exclude={"run_dir"})
+        as_without = any(values == one.model_dump(exclude={"run_dir"}) for one in plain)
+        assert as_without == (at not in heeding)
+
+
+def check(config: FinetuneConfig) -> None:
+    """As a run does it."""
+    if config.task in ("sog", "asp_mtl"):
+        check_in_system(config, load_system(config.task))
+    else:
+        check_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "varied", "message"),
+    [
+        (SOG, "sog.training=joint,alternating", "sog.maml is for sog.training=maml"),
+        (ASP, "asp_mtl.sharing=fs,sp", "sog is not for asp_mtl"),
+        (ONE, "mode=full,adapter", "sog is for systems of several tasks"),
+    ],
+)
+def test_what_no_combination_heeds_is_refused(
+    settings: list[str], varied: str, message: str
+) -> None:
+    for config in vary(Path("x"), None, [*settings, "sog.maml.rate=9"], [varied]):
+        with pytest.raises(UserError, match=message):
+            check(config)
 
 
 @pytest.mark.parametrize(

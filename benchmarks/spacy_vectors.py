@@ -18,6 +18,7 @@ from gensim.models import KeyedVectors
 from numpy.typing import NDArray
 
 from data_pipeline.shards.reader import open_dataset
+from memo.words.contractions import with_parts
 from memo.words.vocabulary import split_words
 
 FACTOR, SHIFT, WHOLE = 0xC6A4A7935BD1E995, 47, (1 << 64) - 1
@@ -40,25 +41,19 @@ def hash_word(word: str) -> int:
     return found ^ found >> SHIFT
 
 
-def parts_of(word: str) -> list[str]:
-    """A word, or the parts of a contraction as spaCy cuts it: `don't` is `do` and `n't`."""
-    if word.endswith("n't"):
-        return [one for one in (word[:-3], "n't") if one]
-    first, mark, rest = word.partition("'")
-    return [first, mark + rest] if first and rest else [word]
-
-
 def vectors_of(
     words: Iterable[str], rows: Mapping[int, int], table: NDArray[np.float32]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Each word that has a vector, or whose parts have: their mean."""
+    """Each word that has a vector, or whose parts have, as `--vectors` finds them."""
+
+    def whole(word: str) -> NDArray[np.float32] | None:
+        row = rows.get(hash_word(word))
+        return None if row is None else table[row]
+
+    find = with_parts(whole)
     for word in words:
-        numbers = [hash_word(word)]
-        if numbers[0] not in rows:
-            numbers = [hash_word(part) for part in parts_of(word.replace("’", "'"))]
-        known = [rows[number] for number in numbers if number in rows]
-        if known:
-            yield word, table[known].mean(axis=0)
+        if (vector := find(word)) is not None:
+            yield word, vector
 
 
 def words_of(datasets: Iterable[Path]) -> list[str]:

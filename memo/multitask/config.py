@@ -15,8 +15,9 @@ class WordSettings(Settings):
     """Texts as whole words with vectors, for the original backbones.
 
     Attributes:
-        vectors: GloVe, word2vec or fastText file; null trains vectors on the texts of the training
-            parts and on unlabelled ones.
+        vectors: GloVe, word2vec or fastText file, in which a contraction may stand as its parts
+            (`do` and `n't`); null trains vectors on the texts of the training parts and on
+            unlabelled ones.
         width: of vectors that are trained.
         most: words of the vocabulary, the most frequent ones.
         fewest: times that a word of the vocabulary occurs in these texts. The others are all one

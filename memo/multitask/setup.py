@@ -50,6 +50,7 @@ from memo.tuning.config import FinetuneConfig
 from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
 from memo.tuning.together import check_folds
+from memo.words.contractions import with_parts
 from memo.words.vectors import Lookup, read_vectors
 from memo.words.vocabulary import Vocabulary, split_words
 
@@ -362,7 +363,7 @@ def set_up_system(config: FinetuneConfig, states: SharedStates) -> SystemSetup:
     members = with_excerpts(members, config.longest, config.truncation)
     backbone = open_backbone(config) if config.backbone == "memo" else None
     vectors = config.words.vectors
-    lookup = read_vectors(vectors) if vectors and backbone is None else None
+    lookup = with_parts(read_vectors(vectors)) if vectors and backbone is None else None
     setup = SystemSetup(config, system, recipe, members, backbone, lookup, states)
     recipe.check(setup)
     check_folds(config.folds, [one.divided for one in members], f"task {system.name}")

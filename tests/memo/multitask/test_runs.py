@@ -425,3 +425,20 @@ def test_word_vectors_of_a_file_are_taken(sog: Path, tmp_path: Path) -> None:
     table = load_file(saved / "system.safetensors")["texts.embedding.table.weight"]
     for at, word in enumerate(words):
         torch.testing.assert_close(table[vocabulary.index(word) + 2].float(), torch.eye(6)[at])
+
+
+CONTRACTED = {at: f"i'm here and don’t go {at % 7}" for at in range(0, 120, 5)}
+PARTED = {"i": [1.0, 0.0], "'m": [3.0, 2.0], "do": [-4.0, 4.0], "n't": [0.0, 2.0], "go": [8.0, 8.0]}
+
+
+def test_contractions_are_found_by_their_parts(tmp_path: Path) -> None:
+    task = write_sog(tmp_path, CONTRACTED)
+    rows = [" ".join([word, *map(str, row)]) for word, row in PARTED.items()]
+    (tmp_path / "vectors.txt").write_text("\n".join(rows))
+    vectors = f"words.vectors={tmp_path / 'vectors.txt'}"
+    finetune(system_config(task, tmp_path / "run", vectors, "words.frozen=true"))
+    saved = fold_folder(tmp_path / "run", 0, 1) / "system"
+    vocabulary = (saved / "words.txt").read_text("utf8").split("\n")
+    table = load_file(saved / "system.safetensors")["texts.embedding.table.weight"]
+    for word, row in {"i'm": [2.0, 1.0], "don’t": [-2.0, 3.0], "go": [8.0, 8.0]}.items():
+        assert table[vocabulary.index(word) + 2].tolist() == row

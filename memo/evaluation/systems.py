@@ -57,6 +57,7 @@ def system_page(run: Path, results: Results, records: Sequence[Results]) -> Path
         ("trained parameters", f"{results['trained_parameters']:,}"),
         ("seconds", f"{results['seconds']:,.0f}"),
         ("runs", str(results["runs"])),
+        *_vectors(results),
     ]
     members = results["members"]
     bars = {
@@ -75,6 +76,14 @@ def system_page(run: Path, results: Results, records: Sequence[Results]) -> Path
         tables.append(_scores(f"Tasks {COMMON}", common))
     tables += [*_trait_tables(members), *_examined(results, records[0])]
     return write_page(run, summary, tables, figures)
+
+
+def _vectors(results: Results) -> list[tuple[str, str]]:
+    """How many words have a vector in a file, if there is one and the run is no older one."""
+    if not (of := results.get("vectors")):
+        return []
+    words = f"{of['found']:,.0f} of {of['words']:,.0f}"
+    return [("words with a vector", f"{words} ({100 * of['share']:.1f} % of occurrences)")]
 
 
 def _scores(title: str, members: Results) -> PageTable:

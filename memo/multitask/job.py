@@ -1,8 +1,10 @@
 """A run of a system, and what it leaves: records fold by fold, and `results.json` of them all."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ from memo.tuning.course import Keeping
 from memo.tuning.job import Job, Record
 from memo.tuning.together import Divided
 
+_log = logging.getLogger(__name__)
+
 
 class SystemJob(Job):
     """Learning several tasks at once.
@@ -37,6 +41,7 @@ class SystemJob(Job):
     def __init__(self, setup: SystemSetup) -> None:
         self.setup = setup
         self.config = setup.config
+        self._told = False
 
     @classmethod
     def open(cls, config: FinetuneConfig, states: SharedStates) -> "SystemJob":
@@ -92,6 +97,8 @@ class SystemJob(Job):
         config = self.config
         quarantine = Quarantine(config.folder / "quarantine.jsonl", config.max_quarantined)
         opened = open_fold(self.setup, fold, seed, ranks, quarantine, keeping)
+        if ranks.first:
+            self._tell_coverage(opened)
         result = learn(opened, ranks.first)
         tensors = dict(result.trained)
         if opened.vocabulary is not None:  # nowhere else to be had; half as precise and no worse
@@ -104,6 +111,15 @@ class SystemJob(Job):
             tensors |= {name: result.kept[name] for name in buffers}
         first = replace(opened, setup=self.setup.recipe.first(self.setup))
         return _record(opened, result), [SystemArtifact("system", first, tensors)]
+
+    def _tell_coverage(self, fold: SystemFold) -> None:
+        """Once a run, for it is much the same in every fold."""
+        if fold.coverage is None or self._told:
+            return
+        self._told = True
+        place, file = f"{self.config.folder}: {fold.name}", self.config.words.vectors
+        told = "%s: %s have a vector in %s; the others are drawn"
+        _log.warning(told, place, fold.coverage, file)
 
     def summarise(self, records: Sequence[Record]) -> Record:
         """See the base class."""
@@ -129,6 +145,7 @@ class SystemJob(Job):
             },
             "average": _average(records, [view.name for view in setup.views]),
             "examined": _examined(records),
+            **_vectors(of_folds, self.config.words.vectors),
             "folds": len(of_folds),
             "seeds": sorted({one["seed"] for one in records}),
             "runs": len(records),
@@ -169,6 +186,7 @@ def _record(fold: SystemFold, result: SystemResult) -> dict[str, Any]:
         "trained_parameters": sum(one.numel() for one in result.trained.values()),
         "traces": list(result.traces),
         "examined": dict(result.examined),
+        **({"vectors": asdict(fold.coverage)} if fold.coverage else {}),
         "tasks": {
             view.name: {
                 "texts": {
@@ -262,6 +280,15 @@ def _examined(records: Sequence[Record]) -> dict[str, float]:
     """Means of what was measured of the trained models."""
     names = [name for name, one in records[0]["examined"].items() if isinstance(one, float)]
     return {name: float(np.mean([one["examined"][name] for one in records])) for name in names}
+
+
+def _vectors(records: Sequence[Record], file: Path | None) -> dict[str, Any]:
+    """How many words have a vector in a file, means over the folds that say so; {} if none does."""
+    found = [one["vectors"] for one in records if "vectors" in one]
+    if not found:
+        return {}
+    means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+    return {"vectors": {"file": str(file), **means}}
 
 
 def _accuracy(scores: Mapping[str, Any]) -> float:

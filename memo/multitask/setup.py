@@ -51,8 +51,9 @@ from memo.tuning.course import Keeping
 from memo.tuning.setup import Backbone, open_backbone
 from memo.tuning.together import check_folds
 from memo.words.contractions import with_parts
+from memo.words.coverage import Coverage, coverage_of
 from memo.words.vectors import Lookup, read_vectors
-from memo.words.vocabulary import Vocabulary, split_words
+from memo.words.vocabulary import Vocabulary, count_words, split_words
 
 
 class View(NamedTuple):
@@ -98,7 +99,7 @@ class SystemSetup:
         recipe: what learns them, and how.
         members: opened and checked.
         backbone: what tuning starts from; None for the original's words.
-        lookup: vectors of a file of words; None trains them, or needs none.
+        lookup: vectors of a file of words, or of their parts; None trains them, or needs none.
         states: what frozen layers have read for this run and others of this process.
     """
 
@@ -172,6 +173,7 @@ class SystemFold:
         quarantine: takes the samples that cannot be used.
         keeping: where the training is kept until the fold is done.
         vocabulary: words of the training parts and of unlabelled texts; None with a backbone.
+        coverage: how many of these have a vector in the file; None without one.
     """
 
     setup: SystemSetup
@@ -181,6 +183,7 @@ class SystemFold:
     quarantine: Quarantine
     keeping: Keeping
     vocabulary: Vocabulary | None
+    coverage: Coverage | None = None
 
     @property
     def name(self) -> str:
@@ -383,9 +386,10 @@ def open_fold(
     fold = SystemFold(setup, number, seed, ranks, quarantine, keeping, None)
     if setup.backbone is not None:
         return fold
-    words = setup.config.words
-    vocabulary = Vocabulary.of(fold.texts(), words.fewest, words.most)
-    return replace(fold, vocabulary=vocabulary)
+    words, counts = setup.config.words, count_words(fold.texts())
+    vocabulary = Vocabulary.counted(counts, words.fewest, words.most)
+    coverage = coverage_of(vocabulary, counts, setup.lookup) if setup.lookup else None
+    return replace(fold, vocabulary=vocabulary, coverage=coverage)
 
 
 def _own_texts(member: Member, fold: int) -> Iterator[str]:

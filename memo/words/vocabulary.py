@@ -17,6 +17,11 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
+def count_words(texts: Iterable[str]) -> Counter[str]:
+    """How often each word of some texts occurs."""
+    return Counter(word for text in texts for word in split_words(text))
+
+
 class Vocabulary:
     """Words in the order of their numbers, which begin at 2.
 
@@ -37,8 +42,7 @@ class Vocabulary:
             fewest: a word must occur so often.
             most: so many words at most.
         """
-        words = (word for text in texts for word in split_words(text))
-        return cls.counted(Counter(words), fewest, most)
+        return cls.counted(count_words(texts), fewest, most)
 
     @classmethod
     def counted(

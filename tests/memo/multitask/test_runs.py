@@ -431,14 +431,34 @@ CONTRACTED = {at: f"i'm here and don’t go {at % 7}" for at in range(0, 120, 5)
 PARTED = {"i": [1.0, 0.0], "'m": [3.0, 2.0], "do": [-4.0, 4.0], "n't": [0.0, 2.0], "go": [8.0, 8.0]}
 
 
-def test_contractions_are_found_by_their_parts(tmp_path: Path) -> None:
+def test_contractions_are_found_by_their_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     task = write_sog(tmp_path, CONTRACTED)
     rows = [" ".join([word, *map(str, row)]) for word, row in PARTED.items()]
     (tmp_path / "vectors.txt").write_text("\n".join(rows))
     vectors = f"words.vectors={tmp_path / 'vectors.txt'}"
-    finetune(system_config(task, tmp_path / "run", vectors, "words.frozen=true"))
+    finetune(system_config(task, tmp_path / "run", vectors, "words.frozen=true", "folds=[0,1]"))
     saved = fold_folder(tmp_path / "run", 0, 1) / "system"
     vocabulary = (saved / "words.txt").read_text("utf8").split("\n")
     table = load_file(saved / "system.safetensors")["texts.embedding.table.weight"]
     for word, row in {"i'm": [2.0, 1.0], "don’t": [-2.0, 3.0], "go": [8.0, 8.0]}.items():
         assert table[vocabulary.index(word) + 2].tolist() == row
+    found = [record(tmp_path / "run", fold)["vectors"] for fold in (0, 1)]
+    assert (found[0]["words"], found[0]["found"]) == (len(vocabulary), 3)
+    summary = results(tmp_path / "run")["vectors"]
+    assert summary.pop("file") == str(tmp_path / "vectors.txt")
+    assert summary == {name: (found[0][name] + found[1][name]) / 2 for name in found[0]}
+    (told,) = [one for one in caplog.messages if "vector" in one]
+    share = f"{100 * found[0]['share']:.1f} % of their occurrences"
+    assert f": 3 of {len(vocabulary)} words of the training texts ({share}) have a vector" in told
+    page = (tmp_path / "run" / "report.html").read_text("utf8")
+    assert "words with a vector" in page
+
+
+def test_nothing_is_told_of_vectors_that_are_trained(
+    sog: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finetune(system_config(sog, tmp_path / "run", "training.epochs=1"))
+    assert not [one for one in caplog.messages if "vector" in one]
+    assert "vectors" not in record(tmp_path / "run").keys() | results(tmp_path / "run").keys()

@@ -135,9 +135,10 @@ class AspMtl(Recipe):
             raise UserError("asp_mtl.leave_out: nothing is shared with sharing=alone")
         if left is not None and setup.config.distribution.zero_stage == 3:
             raise UserError("asp_mtl.leave_out needs whole parameters: zero_stage=2 or less")
-        unknown = [name for name in setup.config.asp_mtl.weights if name not in names]
+        weighed = [name for name in names if name != left]  # that one has a network of its own
+        unknown = [name for name in setup.config.asp_mtl.weights if name not in weighed]
         if unknown:
-            raise UserError(f"asp_mtl.weights: there is no task {unknown[0]!r}")
+            raise UserError(f"asp_mtl.weights: there is no task {unknown[0]!r} among the trained")
 
     def views(self, setup: SystemSetup) -> list[View]:
         """See the base class; of a task that is left out, both ways to learn it."""
@@ -206,7 +207,15 @@ class AspMtl(Recipe):
 
 
 def _check_layers(config: FinetuneConfig, layers: int) -> None:
-    """Adapters stand in layers that the backbone has, above those that stay as they are."""
+    """Adapters stand in layers that the backbone has, above those that stay as they are.
+
+    They are all that is private of a task, and as good as nothing where they are not trained.
+    """
+    if config.mode == "linear" and config.asp_mtl.sharing in ("sp", "asp"):
+        raise UserError(
+            f"asp_mtl.sharing={config.asp_mtl.sharing}: --mode linear trains neither shared nor "
+            "private encoders; take adapter or full, or sharing=fs"
+        )
     if config.adapter.kind != "houlsby":
         raise UserError("asp_mtl: a backbone's adapters are adapter.kind=houlsby")
     upper, frozen = config.asp_mtl.upper_layers or layers, config.frozen_layers

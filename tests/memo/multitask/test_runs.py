@@ -304,6 +304,10 @@ REFUSED_OF_ASP = [
     (["asp_mtl.leave_out=weather"], "'weather' is none of three or more tasks"),
     (["asp_mtl.leave_out=books", "asp_mtl.sharing=alone"], "nothing is shared"),
     (["asp_mtl.weights={weather: 2}"], "there is no task 'weather'"),
+    (
+        ["asp_mtl.leave_out=books", "asp_mtl.weights={books: 2}"],
+        "no task 'books' among",
+    ),
     (["asp_mtl.weights={books: -1}"], "asp_mtl.weights.books"),
     (["distribution.activation_checkpointing=true"], "does not go with changing adapters"),
     (["asp_mtl.upper_layers=2"], "asp_mtl.upper_layers is not for backbone=original"),
@@ -325,6 +329,16 @@ def test_a_backbone_is_needed_for_one_task_alone(sog: Path, tmp_path: Path) -> N
     config = system_config(sog.parent / "people.yaml", tmp_path / "run")
     with pytest.raises(UserError, match="make it a part of --task sog"):
         finetune(config)
+
+
+@pytest.mark.parametrize("sharing", ["sp", "asp"])
+def test_private_encoders_that_nothing_trains_are_refused(
+    sharing: str, asp: Path, backbone: Path, tmp_path: Path
+) -> None:
+    linear = ["backbone=memo", f"pretrained={backbone}", "mode=linear", "training.epochs=1"]
+    with pytest.raises(UserError, match=f"asp_mtl.sharing={sharing}: --mode linear trains neither"):
+        finetune(system_config(asp, tmp_path / "run", *linear, f"asp_mtl.sharing={sharing}"))
+    assert finetune(system_config(asp, tmp_path / "run", *linear, "asp_mtl.sharing=fs")) == 0
 
 
 def test_maml_through_a_backbone_is_of_first_order(

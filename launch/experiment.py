@@ -29,7 +29,7 @@ from types import FrameType
 from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
-from memo.evaluation.records import read_results
+from memo.evaluation.records import RESULTS, read_results
 from memo.tuning.grid import combinations
 from memo.tuning.task import TaskSettings, is_system, load_single_task
 
@@ -38,6 +38,8 @@ FRACTIONS = (0.1, 0.2, 0.4, 0.6, 1.0)
 MODES = ("full", "linear", "prompt", "adapter")
 STRATEGIES = ("full", "ewc", "replay", "adapter", "joint")
 OBJECTIVES = ("wwmlm", "span_mvfr", "span_mvfc_kl", "span_mafr")
+MISTAKE = 2
+"""Exit status after what the user can mend."""
 
 
 def status_of(command: Sequence[str]) -> int:
@@ -181,13 +183,32 @@ def objectives(experiment: Experiment) -> None:
 
 
 def grid(experiment: Experiment) -> None:
-    """Every combination of the varied settings; the first is what the others are compared with."""
+    """Every combination of the varied settings; the first is what the others are compared with.
+
+    Raises:
+        UserError: it is one run alone; or after the table, names those that have failed.
+    """
     folder, varied = experiment.folder, experiment.varied
     runs = [folder / one.label for one in combinations(varied)]
     if len(runs) < 2:
         raise UserError(f"--vary {varied[0]}: that is one run; give two values or more, KEY=A,B")
-    experiment.tune("", experiment.mode, *(f"--vary={one}" for one in varied))
+    before = {run: _summed_up_at(run) for run in runs}
+    try:
+        experiment.tune("", experiment.mode, *(f"--vary={one}" for one in varied))
+    except SystemExit as ended:
+        done = [run for run in runs if _summed_up_at(run) != before[run]]
+        if ended.code != MISTAKE or len(done) < 2:  # stopped, or refused before any has begun
+            raise
+        compare_runs(done, folder)
+        left = ", ".join(str(run) for run in runs if run not in done)
+        raise UserError(f"not in the table, for they have failed: {left}") from None
     compare_runs(runs, folder)
+
+
+def _summed_up_at(run: Path) -> int:
+    """When a run was done last, in ns; a run that is done is summed up again by its command."""
+    path = run / RESULTS
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def continual(experiment: Experiment) -> None:
@@ -245,7 +266,7 @@ def main() -> None:
         (OF_ONE | OF_SEVERAL)[arguments.kind](Experiment(arguments))
     except UserError as error:
         print(f"experiment: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        sys.exit(MISTAKE)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from uuid import uuid4
 import yaml
 from rich.console import Console
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from data_pipeline.whole_file import write_atomically
 from memo.evaluation.records import RESULTS, read_records
 from memo.evaluation.tuning_report import write_tuning_report
@@ -65,7 +65,8 @@ def finetune_each(configs: Sequence[FinetuneConfig]) -> int:
         The exit status: 0, or 85 or 130 if a signal has ended it; what was trained is kept then.
 
     Raises:
-        UserError: see `finetune`; of any of them before the first begins.
+        UserError: see `finetune`; of any of them before the first begins. What ends one later, as
+            steps that are not finite, is told when the others are done.
     """
     threads, hang_s = configs[0].threads, configs[0].distribution.hang_s
     ranks = join(threads, hang_s)
@@ -83,6 +84,7 @@ def _finetune_in_turn(
 ) -> int | None:
     """On ranks that are watched over; the signal that has ended it, if one has."""
     states = SharedStates()
+    failed: list[str] = []
     try:
         for config in configs if len(configs) > 1 else ():  # the last may be hours away
             stop_if_asked(ranks, signals)
@@ -91,9 +93,19 @@ def _finetune_in_turn(
                 _open_checked(config, ranks, states)
         for config in configs:
             stop_if_asked(ranks, signals)
-            _finetune(config, ranks, states, signals)
+            try:
+                _finetune(config, ranks, states, signals)
+            except AgreedError as error:  # all ranks have met it, so they stay in step
+                if len(configs) == 1:
+                    raise
+                failed.append(f"{config.folder}: {error}")
+                if ranks.first:
+                    _log.warning("%s; the other runs go on", failed[-1])
     except StoppedError as stopped:
         return stopped.signal
+    if failed:
+        runs = f"{len(failed)} of {len(configs)} runs have failed"
+        raise AgreedError(f"{runs}: {'; '.join(failed)}")
     return None
 
 

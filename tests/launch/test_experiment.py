@@ -140,6 +140,45 @@ def test_a_grid_is_one_command_and_compares_every_combination(
 
 
 @pytest.mark.parametrize(
+    ("done", "status", "tables"),
+    [
+        (["1"], 2, []),  # nothing to compare it with
+        (["1", "3"], 85, []),  # stopped
+        (["1", "3"], 2, [["x/lr-1", "x/lr-3"]]),
+        ([], 2, []),  # refused: what lies there is of another command
+    ],
+)
+def test_a_grid_with_a_run_that_fails_has_a_table_of_the_others(
+    started: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    done: list[str],
+    status: int,
+    tables: list[list[str]],
+) -> None:
+    """It is of those that this command has summed up, and what is missing is named."""
+    monkeypatch.chdir(tmp_path)
+    results = {rate: Path("x") / f"lr-{rate}" / "results.json" for rate in "123"}
+    for path in results.values():
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (1, 1))
+
+    def tune(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        for rate in done:
+            results[rate].write_text("{}")
+        return subprocess.CompletedProcess(command, status)
+
+    monkeypatch.setattr(subprocess, "run", tune)
+    with pytest.raises(SystemExit) as ended:
+        run(monkeypatch, "grid", "--vary=optimizer.lr=1,2,3")
+    assert (ended.value.code, started) == (status, tables)
+    told = "experiment: not in the table, for they have failed: x/lr-2\n"
+    assert capsys.readouterr().err == (told if tables else "")
+
+
+@pytest.mark.parametrize(
     "words", [("grid",), ("grid", "--vary=sog.gate"), ("baselines", "--vary=a=b")]
 )
 def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,25 @@
 """Which settings and which folders every combination has."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from data_pipeline.errors import UserError
+from data_pipeline.errors import AgreedError, UserError
 from memo.multitask.idle import check_settings as check_in_system
 from memo.multitask.members import load_system
 from memo.training.distributed import Ranks
+from memo.training.signals import REQUEUE
 from memo.tuning import run as run_module
 from memo.tuning.config import FinetuneConfig
 from memo.tuning.grid import combinations, vary
 from memo.tuning.idle import check_settings
 from memo.tuning.run import finetune_each
+from tests.distributed import run_ranks
 from tests.memo.tuning.small_tuning import tuning_config
 
 VARIED = ["sog.gate=none,sog", "sog.places=[convolution],[pooling,dense]"]
@@ -138,3 +142,49 @@ def test_every_run_that_is_opened_is_said(
     configs = [tuning_config(task, backbone, tmp_path / one, "adapter") for one in "ab"]
     assert finetune_each(configs) == 0
     assert said == [f"opening {tmp_path / one}" for one in "ab"]
+
+
+RATES = ("1e-2", "1e30", "1e-3")
+DIVERGED = r"1 of 3 runs have failed: .*/lr-1e30: fold 0, seed 1: 5 non-finite steps in a row"
+
+
+def diverging(folder: str) -> None:
+    """On each rank: runs of which the second diverges."""
+    varied = ["optimizer.lr=" + ",".join(RATES)]
+    configs = vary(Path(folder), Path(folder) / "all.yaml", [], varied)
+    with pytest.raises(AgreedError, match=DIVERGED):
+        finetune_each(configs)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_that_diverges_does_not_end_the_others(
+    task: Path, backbone: Path, tmp_path: Path, ranks: int
+) -> None:
+    """The same on all ranks, which stay in step; and when it is tried again."""
+    changes = "folds=[0]", "training.epochs=1"
+    config = tuning_config(task, backbone, tmp_path, "linear", *changes)
+    content = yaml.safe_dump(config.model_dump(mode="json"))
+    (tmp_path / "all.yaml").write_text(content)
+    if ranks == 1:
+        diverging(str(tmp_path))
+        diverging(str(tmp_path))
+    else:
+        run_ranks(diverging, str(tmp_path), ranks)
+    done = [(tmp_path / f"lr-{rate}" / "results.json").is_file() for rate in RATES]
+    assert done == [True, False, True]
+
+
+def test_a_signal_ends_the_grid_after_a_run_that_failed(
+    task: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path] = []
+
+    def failing(config: FinetuneConfig, *_: object) -> None:
+        begun.append(config.folder)
+        signal.raise_signal(signal.SIGTERM)
+        raise AgreedError("it diverges")
+
+    monkeypatch.setattr(run_module, "_finetune", failing)
+    configs = [tuning_config(task, backbone, tmp_path / one, "adapter") for one in "ab"]
+    assert finetune_each(configs) == REQUEUE
+    assert begun == [tmp_path / "a"]

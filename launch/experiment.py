@@ -30,7 +30,8 @@ from data_pipeline.errors import UserError
 from memo.evaluation.compare import compare_runs, show_comparison
 from memo.evaluation.compare_sequences import compare_corpora
 from memo.evaluation.records import RESULTS, read_results
-from memo.tuning.grid import combinations
+from memo.tuning.config import FinetuneConfig
+from memo.tuning.grid import vary
 from memo.tuning.task import TaskSettings, is_system, load_single_task
 
 HERE = Path(__file__).parent
@@ -131,6 +132,13 @@ class Experiment:
         )
         return run
 
+    def grid(self) -> Sequence[FinetuneConfig]:
+        """The settings of every combination's run, as `launch/finetune.py` has them."""
+        start = [f"pretrained={self.pretrained}"] if self.pretrained else []
+        named = [f"task={self.tasks[0]}", f"mode={self.mode}", *start]
+        settings = [*named, *self._settings_of(self.mode)]
+        return vary(self.folder, self.config, settings, self.varied)
+
 
 def prompted_task(experiment: Experiment, kind: str) -> TaskSettings:
     """The task of an experiment that has prompts among its runs; before the first is trained.
@@ -186,12 +194,15 @@ def grid(experiment: Experiment) -> None:
     """Every combination of the varied settings; the first is what the others are compared with.
 
     Raises:
-        UserError: it is one run alone; or after the table, names those that have failed.
+        UserError: it is one run alone, or they have no task in common; or after the table, names
+            those that have failed.
     """
     folder, varied = experiment.folder, experiment.varied
-    runs = [folder / one.label for one in combinations(varied)]
+    configs = experiment.grid()
+    runs = [one.folder for one in configs]
     if len(runs) < 2:
         raise UserError(f"--vary {varied[0]}: that is one run; give two values or more, KEY=A,B")
+    check_common(configs)
     before = {run: _summed_up_at(run) for run in runs}
     try:
         experiment.tune("", experiment.mode, *(f"--vary={one}" for one in varied))
@@ -203,6 +214,22 @@ def grid(experiment: Experiment) -> None:
         left = ", ".join(str(run) for run in runs if run not in done)
         raise UserError(f"not in the table, for they have failed: {left}") from None
     compare_runs(runs, folder)
+
+
+def check_common(configs: Sequence[FinetuneConfig]) -> None:
+    """Runs that are compared have a task in common; before the first is trained.
+
+    Raises:
+        UserError: they have none.
+    """
+    if len({one.asp_mtl.leave_out is None for one in configs}) > 1:
+        raise UserError(
+            "asp_mtl.leave_out: a run that leaves no task out has none in common with one that "
+            "does; name a task in each, or in none"
+        )
+    chosen = [set(one.members) for one in configs if one.members is not None]
+    if chosen and configs[0].asp_mtl.leave_out is None and not set.intersection(*chosen):
+        raise UserError("members: the runs have no task in common; name one in each")
 
 
 def _summed_up_at(run: Path) -> int:

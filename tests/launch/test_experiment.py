@@ -124,8 +124,10 @@ def test_fractions_grow_to_the_whole(
 
 
 def test_a_grid_is_one_command_and_compares_every_combination(
-    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sog.yaml").write_text("training: {epochs: 3}")
     places = "sog.places=[convolution],[pooling,dense]"
     more = "--mode=linear", "--config=sog.yaml", "seeds=[1]"
     run(monkeypatch, "grid", "--vary=sog.gate=none,sog", f"--vary={places}", *more)
@@ -179,6 +181,21 @@ def test_a_grid_with_a_run_that_fails_has_a_table_of_the_others(
 
 
 @pytest.mark.parametrize(
+    ("task", "varied"),
+    [
+        ("asp_mtl", "asp_mtl.leave_out=books,dvd"),
+        ("sog", "members=[essays],[essays,isear],null"),
+        ("sog", "sog.training=joint,maml"),
+    ],
+)
+def test_a_grid_whose_runs_have_a_task_in_common_is_begun(
+    started: list[list[str]], monkeypatch: pytest.MonkeyPatch, task: str, varied: str
+) -> None:
+    run(monkeypatch, "grid", f"--task={task}", f"--vary={varied}")
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize(
     "words", [("grid",), ("grid", "--vary=sog.gate"), ("baselines", "--vary=a=b")]
 )
 def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +213,15 @@ def test_a_grid_needs_what_varies(words: tuple[str, ...], monkeypatch: pytest.Mo
         (
             ("grid", "--task=sog", "--vary=sog.gate=sog", "--vary=sog.layer=1"),
             "--vary sog.gate=sog: that is one run; give two values or more, KEY=A,B",
+        ),
+        (
+            ("grid", "--task=asp_mtl", "--vary=asp_mtl.leave_out=null,books"),
+            "asp_mtl.leave_out: a run that leaves no task out has none in common with one that "
+            "does; name a task in each, or in none",
+        ),
+        (
+            ("grid", "--task=sog", "--vary=members=[essays],[isear]"),
+            "members: the runs have no task in common; name one in each",
         ),
         (
             ("baselines", "--task=sog"),

@@ -167,12 +167,13 @@ def test_a_grid_with_a_run_that_fails_has_a_table_of_the_others(
         path.write_text("{}")
         os.utime(path, (1, 1))
 
-    def tune(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def tune(command: list[str]) -> int:
+        assert command
         for rate in done:
             results[rate].write_text("{}")
-        return subprocess.CompletedProcess(command, status)
+        return status
 
-    monkeypatch.setattr(subprocess, "run", tune)
+    monkeypatch.setattr(experiment, "status_of", tune)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "grid", "--vary=optimizer.lr=1,2,3")
     assert (ended.value.code, started) == (status, tables)
@@ -296,9 +297,7 @@ def test_one_task_or_several_as_the_kind_needs(
 
 
 def test_a_failed_run_ends_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 2)
-    )
+    monkeypatch.setattr(experiment, "status_of", lambda command: 2 if command else 0)
     with pytest.raises(SystemExit) as ended:
         run(monkeypatch, "baselines")
     assert ended.value.code == 2

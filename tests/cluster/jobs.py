@@ -5,10 +5,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from memo.slurm import CODE
@@ -111,3 +113,34 @@ def logged_step(run: Path) -> int:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith("\n")]  # the last may be half written
     return int(json.loads(whole[-1])["step"]) if whole else 0
+
+
+@contextmanager
+def held(*words: str) -> Iterator[list[int]]:
+    """Python programs with all of these words on their command line stand still meanwhile."""
+    numbers = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if _is_program(path, words)
+    ]
+    assert numbers, f"there is none with {words}"
+    for number in numbers:
+        os.kill(number, signal.SIGSTOP)
+    try:
+        yield numbers
+    finally:
+        for number in numbers:
+            os.kill(number, signal.SIGCONT)
+
+
+def _is_program(cmdline: Path, words: Sequence[str]) -> bool:
+    with suppress(OSError):  # it has ended
+        program, *arguments = cmdline.read_bytes().decode(errors="replace").split("\0")
+        return Path(program).name.startswith("python") and set(words) <= set(arguments)
+    return False
+
+
+def awaits(number: int, what: signal.Signals) -> bool:
+    """Whether a process that stands still has been sent a signal."""
+    told = re.findall(r"(?:Sig|Shd)Pnd:\s*(\w+)", Path(f"/proc/{number}/status").read_text())
+    return any(int(one, 16) >> (what - 1) & 1 for one in told)

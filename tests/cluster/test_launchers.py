@@ -70,7 +70,7 @@ def run_on_both(line: str, folder: Path, environment: dict[str, str]) -> None:
         for node in ("0", "1")
     ]
     try:
-        outputs = [one.communicate(timeout=240)[0] for one in started]
+        outputs = [one.communicate(timeout=600)[0] for one in started]
     finally:
         for one in started:
             one.kill()
@@ -106,7 +106,7 @@ def test_deepspeed_over_ssh_gives_the_same_weights(
     environment["PATH"] = f"{shell}{os.pathsep}{environment['PATH']}"
     subprocess.run(["bash", "-c", command("printf")], cwd=folder, env=environment, check=True)
     line = command("deepspeed --hostfile hosts --master_addr")
-    subprocess.run(["bash", "-c", line], cwd=folder, env=environment, check=True, timeout=240)
+    subprocess.run(["bash", "-c", line], cwd=folder, env=environment, check=True, timeout=600)
     assert weights(folder, "ssh") == by_torchrun
 
 
@@ -120,7 +120,7 @@ def test_slurm_gives_the_same_weights(cluster: Cluster, folder: Path, by_torchru
         cwd=folder,
         env=user(folder, "srun") | slurm,
         check=True,
-        timeout=240,
+        timeout=600,
     )
     wait_for_state(cluster, said.split()[-1], "COMPLETED")
     assert weights(folder, "srun") == weights(folder, "sbatch") == by_torchrun

@@ -1,20 +1,29 @@
 """Tuning as an array of folds in a real Slurm: one fold is preempted, then all are summed up."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memo.tuning.run import finetune
-from tests.cluster.jobs import restarts, submit, wait_for, wait_for_restart, wait_for_state
+from tests.cluster.jobs import (
+    awaits,
+    held,
+    restarts,
+    submit,
+    wait_for,
+    wait_for_restart,
+    wait_for_state,
+)
 from tests.cluster.slurm import Cluster
 from tests.launch.command import ROOT
 from tests.memo.tuning.small_tuning import tuning_config, write_backbone, write_corpus, write_task
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
-EPOCHS = "training.epochs=40"
+EPOCHS = "training.epochs=25"
 """So many that some are left when a busy machine has noticed the first."""
 
 
@@ -38,7 +47,9 @@ def test_an_array_of_folds_is_the_run_of_all(cluster: Cluster, tmp_path: Path) -
     second = f"{array}_1"
     said = run / "slurm" / "1" / f"{second}.out"
     wait_for(lambda: said.exists() and "fold 1, seed 1, epoch 1:" in said.read_text())
-    cluster.say("scancel", "--signal=USR1", second)
+    with held(f"run_dir={run}", "folds=[1]") as (rank,):  # until the signal is there
+        cluster.say("scancel", "--signal=USR1", second)
+        wait_for(lambda: awaits(rank, signal.SIGUSR1))
     wait_for_restart(cluster, second)
     assert list((run / "partial" / "fold-1-seed-1").glob("step-*"))
     assert cluster.state(summary) == "PENDING"

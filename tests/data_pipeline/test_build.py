@@ -393,7 +393,7 @@ def test_rows_that_are_not_finite_are_quarantined(
     result = build_dataset(settings)
     assert (sum(result.samples.values()), result.quarantined) == (CLIPS - 1, 1)
     (line,) = (settings.out / "quarantine.jsonl").read_text().splitlines()
-    assert "NaN or infinity" in line
+    assert "speech rows are not finite in float16" in line
 
 
 @pytest.mark.usefixtures("in_process")

@@ -130,6 +130,7 @@ def test_a_backbone_can_be_below(
 ) -> None:
     changes = ["backbone=memo", f"pretrained={backbone}", f"mode={mode}"]
     changes += ["adapter.size=4"] if system == "asp" or mode == "adapter" else []
+    changes += ["asp_mtl.sharing=fs"] if system == "asp" and mode == "linear" else []
     config = system_config(request.getfixturevalue(system), tmp_path / "run", *changes)
     assert finetune(config) == 0
     trained = load_file(fold_folder(tmp_path / "run", 0, 1) / "system" / "system.safetensors")

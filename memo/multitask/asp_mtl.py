@@ -121,7 +121,7 @@ class AspMtl(Recipe):
             )
         settings = setup.config.asp_mtl
         if setup.backbone is not None:
-            _check_layers(setup.config, setup.backbone.spec.layers)
+            _check_backbone(setup.config, setup.backbone.spec.layers)
         if settings.unlabelled and not any(len(one.unlabelled) for one in setup.members):
             raise UserError("asp_mtl.unlabelled: the corpus has no split 'unlabelled'")
         for member in setup.members:
@@ -206,10 +206,10 @@ class AspMtl(Recipe):
         return config.asp_mtl.unlabelled
 
 
-def _check_layers(config: FinetuneConfig, layers: int) -> None:
+def _check_backbone(config: FinetuneConfig, layers: int) -> None:
     """Adapters stand in layers that the backbone has, above those that stay as they are.
 
-    They are all that is private of a task, and as good as nothing where they are not trained.
+    They are all that is private of a task: the same for all where they are not trained.
     """
     if config.mode == "linear" and config.asp_mtl.sharing in ("sp", "asp"):
         raise UserError(

@@ -30,6 +30,7 @@ from memo.training.progress import Display
 from memo.training.rehearsal import rehearse, runs_short, settle_budget, with_budget
 from memo.training.saving import is_own, latest_step, point_latest, refuse_unwritable
 from memo.training.setup import (
+    Data,
     batch_makers,
     build_model,
     build_transform,
@@ -120,13 +121,11 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
 
     The run's folder stays locked until `lock` is closed.
     """
-    begun = False
     with ranks.together():
         precision = choose_precision(config.distribution, ranks.device)
         if ranks.first:
             prepare_demo(config)
-            begun = has_begun(run_folder(config), resume, os.environ)
-    again = bool(ranks.max(begun))
+    again = _begins_again(config, resume, ranks)
     with ranks.together():
         newest = latest_step(run_folder(config) / "checkpoints")
         checkpoint = checkpoint_to_resume(config, resume, again)
@@ -143,10 +142,8 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         makers = batch_makers(config, data, transform, spec, ranks.placement)
         check_ranks(makers.train, step_size(config))
     progress = checkpoint.progress if checkpoint else Progress(0, 0, first_state(config, data))
-    facts = {"data": data.train.fingerprint, "tokenizer": data.tokenizer.fingerprint}
-    facts["features"] = brief(data.features.model_dump_json())
-    facts |= {f"validation data of {name}": one.fingerprint for name, one in data.valid.items()}
-    refuse_different(ranks, {**facts, "first step": progress.step, "precision": precision})
+    facts = {"first step": progress.step, "precision": precision}
+    refuse_different(ranks, {**_data_facts(data), **facts})
     with ranks.together():
         if ranks.first:
             _claim(run_folder(config), newest, lock)
@@ -168,6 +165,25 @@ def set_up(config: PretrainConfig, resume: str, ranks: Ranks, lock: ExitStack) -
         begins_at=checkpoint.folder if checkpoint else None,
         peak_flops=_peak_flops(ranks.device, precision),
     )
+
+
+def _begins_again(config: PretrainConfig, resume: str, ranks: Ranks) -> bool:
+    """See `has_begun`; the first rank's answer is that of all."""
+    begun = False
+    with ranks.together():
+        if ranks.first:
+            begun = has_begun(run_folder(config), resume, os.environ)
+    return bool(ranks.max(begun))
+
+
+def _data_facts(data: Data) -> dict[str, str]:
+    """What the ranks' data must agree in."""
+    return {
+        "data": data.train.fingerprint,
+        "tokenizer": data.tokenizer.fingerprint,
+        "features": brief(data.features.model_dump_json()),
+        **{f"validation data of {name}": one.fingerprint for name, one in data.valid.items()},
+    }
 
 
 def _claim(folder: Path, newest: float, lock: ExitStack) -> None:
